@@ -1,0 +1,258 @@
+"""A client's login as an object that takes `p` messages and answers bytes. The relay drives it, one per login.
+
+Rules:
+1. `start` gives what is sent first. Then each `p` body goes to `feed`, until `done`. AuthenticationOk is the caller's.
+2. A refusal is a raised `ClientFault`; the exchange is over then, and a body after the end is a `ProtocolViolation`.
+3. Wrong password, no password and unknown user end alike: same messages, same work, same text (28P01).
+4. `client_key` is set when the client proved a SCRAM verifier that PostgreSQL holds too, so that it opens servers.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from doorman.auth.md5 import SALT_BYTES, is_md5_hash, md5_answer, md5_hash
+from doorman.auth.scram import SCRAM_SHA_256, SCRAM_SHA_256_PLUS, Random, ScramServer, wrong_password
+from doorman.auth.verifier import (
+    PREFIX,
+    ScramVerifier,
+    is_password_of,
+    mock_verifier,
+    parse_verifier,
+    verifier_of_password,
+)
+from doorman.errors import ClientFault, ProtocolViolation
+from doorman.wire.backend import CLEARTEXT_REQUEST, md5_request, sasl_continue, sasl_final, sasl_request
+from doorman.wire.codes import SqlState
+from doorman.wire.frontend import parse_password, parse_sasl_initial, parse_sasl_response
+from doorman.wire.text import encode
+
+PasswordCheck = Callable[[bytes], bool]
+
+_SASL_REQUEST: Final = sasl_request([SCRAM_SHA_256])
+_SASL_REQUEST_WITH_BINDING: Final = sasl_request([SCRAM_SHA_256_PLUS, SCRAM_SHA_256])
+_FILE_REFERENCES: Final = ("jwt-pkey-fpath:", "jwt-priv-key-fpath:")
+"""Stored "passwords" that name a key file (spec: JWT). Knowing the file's name must never log anybody in."""
+
+
+class ClientExchange(Protocol):
+    """One login. `client_key` is meaningful once `done`."""
+
+    @property
+    def done(self) -> bool: ...
+
+    @property
+    def client_key(self) -> bytes | None: ...
+
+    def start(self) -> bytes:
+        """What to send to the client first; may be empty."""
+
+    def feed(self, body: bytes) -> bytes:
+        """What to send for the body of a `p` message. Raises `ClientFault` to refuse."""
+
+
+class TrustExchange:
+    """No question asked."""
+
+    __slots__ = ()
+    done: Final = True
+    client_key: Final[bytes | None] = None
+
+    def start(self) -> bytes:
+        return b""
+
+    def feed(self, body: bytes) -> bytes:
+        raise _after_the_end()
+
+
+class CleartextExchange:
+    """Password in clear, judged by `is_right`. The caller may pass its own judge (JWT); `password` is kept for PAM."""
+
+    __slots__ = ("_is_over", "_is_right", "_user", "done", "password")
+    client_key: Final[bytes | None] = None
+
+    def __init__(self, user: str, is_right: PasswordCheck) -> None:
+        self._user = user
+        self._is_right = is_right
+        self._is_over = False
+        self.done = False
+        self.password = b""
+
+    def start(self) -> bytes:
+        return CLEARTEXT_REQUEST
+
+    def feed(self, body: bytes) -> bytes:
+        if self._is_over:
+            raise _after_the_end()
+        self._is_over = True
+        self.password = parse_password(body)
+        if not self._is_right(self.password):
+            raise wrong_password(self._user)
+        self.done = True
+        return b""
+
+
+class Md5Exchange:
+    """Challenge and answer over a stored `md5…` hash; `None` refuses every answer."""
+
+    __slots__ = ("_is_over", "_salt", "_stored", "_user", "done")
+    client_key: Final[bytes | None] = None
+
+    def __init__(self, user: str, stored: str | None, rng: Random = os.urandom) -> None:
+        self._user = user
+        self._stored = stored
+        self._salt = rng(SALT_BYTES)
+        self._is_over = False
+        self.done = False
+
+    def start(self) -> bytes:
+        return md5_request(self._salt)
+
+    def feed(self, body: bytes) -> bytes:
+        if self._is_over:
+            raise _after_the_end()
+        self._is_over = True
+        answer = parse_password(body)
+        expected = md5_answer(self._stored or md5_hash(b"", self._user), self._salt)
+        if not hmac.compare_digest(answer, expected.encode("ascii")) or self._stored is None:
+            raise wrong_password(self._user)
+        self.done = True
+        return b""
+
+
+class ScramExchange:
+    """SASL around `ScramServer`: SASLInitialResponse, then SASLResponse (manual, "SASL Authentication")."""
+
+    __slots__ = ("_binding", "_is_plus", "_keeps_key", "_rng", "_scram", "_step", "client_key", "done")
+
+    def __init__(
+        self,
+        user: str,
+        verifier: ScramVerifier | None,
+        *,
+        keeps_key: bool = False,
+        binding: bytes | None = None,
+        rng: Random = os.urandom,
+    ) -> None:
+        self._scram = ScramServer(user, verifier or mock_verifier(user), is_doomed=verifier is None, binding=binding)
+        self._keeps_key = keeps_key
+        self._binding = binding
+        self._rng = rng
+        self._is_plus = False
+        self._step = self._on_initial
+        self.client_key: bytes | None = None
+        self.done = False
+
+    def start(self) -> bytes:
+        return _SASL_REQUEST if self._binding is None else _SASL_REQUEST_WITH_BINDING
+
+    def feed(self, body: bytes) -> bytes:
+        step, self._step = self._step, self._refuse_more
+        return step(body)
+
+    def _on_initial(self, body: bytes) -> bytes:
+        mechanism, data = parse_sasl_initial(body)
+        offered = (SCRAM_SHA_256,) if self._binding is None else (SCRAM_SHA_256, SCRAM_SHA_256_PLUS)
+        if mechanism not in offered:
+            raise ProtocolViolation("client selected an invalid SASL authentication mechanism")
+        self._is_plus = mechanism == SCRAM_SHA_256_PLUS
+        self._step = self._on_first
+        # Without an initial response an empty challenge asks for it (RFC 4422 section 3.3).
+        return sasl_continue(b"") if data is None else self._on_first(data)
+
+    def _on_first(self, body: bytes) -> bytes:
+        answer = self._scram.first(parse_sasl_response(body), is_plus=self._is_plus, rng=self._rng)
+        self._step = self._on_final
+        return sasl_continue(answer)
+
+    def _on_final(self, body: bytes) -> bytes:
+        answer = self._scram.final(parse_sasl_response(body))
+        if self._keeps_key:
+            self.client_key = self._scram.client_key
+        self.done = True
+        return sasl_final(answer)
+
+    def _refuse_more(self, body: bytes) -> bytes:
+        raise _after_the_end()
+
+
+TRUSTED: Final = TrustExchange()
+
+
+def choose_exchange(
+    method: str | None,
+    user: str,
+    stored_password: str | None,
+    rng: Random = os.urandom,
+    *,
+    binding: bytes | None = None,
+) -> ClientExchange:
+    """The exchange that an HBA method and a stored password ask for.
+
+    `method`: `trust`, `md5`, `scram-sha-256`, `password`, `reject`, or `None` to go by the stored password's kind.
+    `stored_password`: an md5 hash, a SCRAM verifier or a password; `""` has none and `None` is an unknown user: both
+    are asked like others and refused. `binding` is the certificate's end-point hash for a TLS client: offers PLUS.
+    """
+    if method == "trust":
+        return TRUSTED
+    choose = _CHOOSERS.get(method)
+    if choose is None:
+        raise ClientFault(
+            SqlState.INVALID_AUTHORIZATION, f'connection of user "{user}" is not permitted by HBA configuration'
+        )
+    if stored_password is not None and stored_password.startswith(_FILE_REFERENCES):
+        stored_password = None
+    return choose(user, stored_password or "", rng, binding)
+
+
+def _by_stored_password(user: str, stored: str, rng: Random, binding: bytes | None) -> ClientExchange:
+    if is_md5_hash(stored):
+        return Md5Exchange(user, stored, rng)
+    return _scram(user, stored, rng, binding)
+
+
+def _md5(user: str, stored: str, rng: Random, binding: bytes | None) -> ClientExchange:
+    """PostgreSQL's upgrade path: a user with a SCRAM verifier gets SCRAM under `md5` rules."""
+    if stored.startswith(PREFIX):
+        return _scram(user, stored, rng, binding)
+    if not stored:
+        return Md5Exchange(user, None, rng)
+    return Md5Exchange(user, stored if is_md5_hash(stored) else md5_hash(stored, user), rng)
+
+
+def _scram(user: str, stored: str, rng: Random, binding: bytes | None) -> ClientExchange:
+    """A client key proved against a verifier of our own making fits no server, so only a stored one is kept."""
+    if stored.startswith(PREFIX):
+        return ScramExchange(user, parse_verifier(stored), keeps_key=True, binding=binding, rng=rng)
+    is_usable = stored and not is_md5_hash(stored)
+    return ScramExchange(user, verifier_of_password(user, stored) if is_usable else None, binding=binding, rng=rng)
+
+
+def _cleartext(user: str, stored: str, rng: Random, binding: bytes | None) -> ClientExchange:
+    return CleartextExchange(user, password_check(user, stored))
+
+
+def password_check(user: str, stored: str) -> PasswordCheck:
+    """A judge of cleartext passwords against what is stored; with nothing usable stored it says no, as slowly."""
+    if is_md5_hash(stored):
+        return lambda password: hmac.compare_digest(md5_hash(password, user), stored)
+    if stored and not stored.startswith(PREFIX):
+        expected = encode(stored)
+        return lambda password: hmac.compare_digest(password, expected)
+    verifier = parse_verifier(stored) or mock_verifier(user)
+    return lambda password: is_password_of(verifier, password)
+
+
+def _after_the_end() -> ProtocolViolation:
+    return ProtocolViolation("unexpected password message after authentication")
+
+
+_CHOOSERS: Final[dict[str | None, Callable[[str, str, Random, bytes | None], ClientExchange]]] = {
+    None: _by_stored_password,
+    "md5": _md5,
+    "scram-sha-256": _scram,
+    "password": _cleartext,
+}

@@ -1,0 +1,285 @@
+"""SCRAM-SHA-256 and SCRAM-SHA-256-PLUS, both roles (RFC 5802, RFC 7677, RFC 5929 tls-server-end-point).
+
+`ScramServer` faces our clients, `ScramClient` faces PostgreSQL. Both see bare SCRAM messages; the caller frames them.
+
+Rules:
+1. A message that breaks the grammar is `ProtocolViolation` from a client, `ServerFault` 08P01 from a server.
+2. Secrets are compared in constant time, after the lengths were checked.
+3. The server side answers the same messages with the same work whether or not the user exists.
+4. The client side is not finished until the server has proved that it knows the password too.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from base64 import b64encode
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Final
+
+from doorman.auth.verifier import (
+    KEY_BYTES,
+    MAX_ITERATIONS,
+    ScramKeys,
+    ScramVerifier,
+    decode_base64,
+    derive_keys,
+    hmac_sha256,
+)
+from doorman.errors import ClientFault, ProtocolViolation, ServerFault
+from doorman.wire.codes import SqlState
+from doorman.wire.text import encode
+
+SCRAM_SHA_256: Final = "SCRAM-SHA-256"
+SCRAM_SHA_256_PLUS: Final = "SCRAM-SHA-256-PLUS"
+NONCE_BYTES: Final = 18
+"""Random bytes in a nonce, as PostgreSQL's SCRAM_RAW_NONCE_LEN; 24 characters of base64."""
+MAX_MESSAGE_BYTES: Final = 4096
+"""Longest SCRAM message taken from either side. PostgreSQL's own have about 100 bytes."""
+MAX_NONCE_BYTES: Final = 1024
+
+_PRINTABLE: Final = frozenset(range(0x21, 0x7F)) - {ord(",")}
+_END_POINT: Final = b"p=tls-server-end-point"
+
+Random = Callable[[int], bytes]
+
+
+class ScramServer:
+    """One client's exchange: `first`, then `final`. `is_doomed` refuses at the end, whatever the proof says.
+
+    `binding` is the tls-server-end-point hash of our certificate when the client came by TLS and was offered PLUS.
+    """
+
+    __slots__ = (
+        "_binding",
+        "_client_first_bare",
+        "_gs2_header",
+        "_is_doomed",
+        "_nonce",
+        "_server_first",
+        "_user",
+        "_verifier",
+        "client_key",
+    )
+
+    def __init__(
+        self, user: str, verifier: ScramVerifier, *, is_doomed: bool = False, binding: bytes | None = None
+    ) -> None:
+        self._user = user
+        self._verifier = verifier
+        self._is_doomed = is_doomed
+        self._binding = binding
+        self._gs2_header = self._client_first_bare = self._server_first = self._nonce = b""
+        self.client_key: bytes | None = None
+
+    def first(self, data: bytes, *, is_plus: bool, rng: Random = os.urandom) -> bytes:
+        """server-first-message for a client-first-message."""
+        _check_message(data)
+        flag, authzid, bare = _split_client_first(data)
+        self._check_binding_flag(flag, is_plus)
+        if authzid and authzid != _as_saslname(self._user):
+            raise ClientFault(
+                SqlState.FEATURE_NOT_SUPPORTED, "client uses authorization identity, but it is not supported"
+            )
+        client_nonce = _client_nonce(bare)
+        self._gs2_header = data[: len(data) - len(bare)]
+        self._client_first_bare = bare
+        self._nonce = client_nonce + b64encode(rng(NONCE_BYTES))
+        self._server_first = b"r=%b,s=%b,i=%d" % (
+            self._nonce,
+            self._verifier.salt.encode("ascii"),
+            self._verifier.iterations,
+        )
+        return self._server_first
+
+    def final(self, data: bytes) -> bytes:
+        """server-final-message for a client-final-message. `ClientFault` 28P01 for a wrong proof."""
+        _check_message(data)
+        without_proof, _, proof_text = data.partition(b",p=")
+        proof = decode_base64(proof_text)
+        fields = without_proof.split(b",")
+        if proof is None or len(proof) != KEY_BYTES or len(fields) < 2 or not fields[1].startswith(b"r="):
+            raise _malformed("Malformed client-final-message.")
+        self._check_binding(fields[0])
+        if not hmac.compare_digest(fields[1][2:], self._nonce):
+            raise ProtocolViolation("invalid SCRAM response", detail="Nonce does not match.")
+        message = b",".join((self._client_first_bare, self._server_first, without_proof))
+        self._check_proof(message, proof)
+        return b"v=" + b64encode(hmac_sha256(self._verifier.server_key, message))
+
+    def _check_binding_flag(self, flag: bytes, is_plus: bool) -> None:
+        """Flag against mechanism (RFC 5802 section 6): "y" from a client that was offered PLUS is a downgrade."""
+        if is_plus and flag[:1] != b"p":
+            raise _malformed("The client selected SCRAM-SHA-256-PLUS, but sent no channel binding data.")
+        if is_plus and flag != _END_POINT:
+            raise ProtocolViolation("unsupported SCRAM channel-binding type")
+        if not is_plus and flag[:1] == b"p":
+            raise _malformed("The client selected SCRAM-SHA-256 and sent channel binding data.")
+        if flag == b"y" and self._binding is not None:
+            raise ClientFault(
+                SqlState.INVALID_AUTHORIZATION,
+                "SCRAM channel binding negotiation error",
+                detail="The client supports SCRAM channel binding but thinks the server does not.",
+            )
+
+    def _check_binding(self, field: bytes) -> None:
+        """`c=` must repeat the GS2 header, and with PLUS the end point that the client sees must be ours."""
+        expected = self._gs2_header
+        if expected[:1] == b"p":
+            expected += self._binding or b""
+        if not hmac.compare_digest(field, b"c=" + b64encode(expected)):
+            if expected[:1] == b"p":
+                raise ClientFault(SqlState.INVALID_AUTHORIZATION, "SCRAM channel binding check failed")
+            raise ProtocolViolation("unexpected SCRAM channel-binding attribute in client-final-message")
+
+    def _check_proof(self, message: bytes, proof: bytes) -> None:
+        client_key = _xor(proof, hmac_sha256(self._verifier.stored_key, message))
+        is_right = hmac.compare_digest(sha256(client_key).digest(), self._verifier.stored_key)
+        if not is_right or self._is_doomed:
+            raise wrong_password(self._user)
+        self.client_key = client_key
+
+
+class ScramClient:
+    """Our exchange with a server: `first`, `final`, `finish`. Give `password`, or a `client_key`.
+
+    A `client_key` alone cannot check the server's signature; give `server_key` too where the verifier is known.
+    `binding` is the tls-server-end-point hash of the server's certificate: with it the mechanism is PLUS.
+    """
+
+    __slots__ = (
+        "_binding",
+        "_client_key",
+        "_first_bare",
+        "_gs2_header",
+        "_message",
+        "_nonce",
+        "_password",
+        "_server_key",
+        "is_finished",
+        "mechanism",
+    )
+
+    def __init__(
+        self,
+        *,
+        password: str | None = None,
+        client_key: bytes | None = None,
+        server_key: bytes | None = None,
+        binding: bytes | None = None,
+        could_bind: bool = False,
+    ) -> None:
+        self._password = password
+        self._client_key = client_key
+        self._server_key = server_key
+        self._binding = binding or b""
+        self.mechanism = SCRAM_SHA_256 if binding is None else SCRAM_SHA_256_PLUS
+        self._gs2_header = b"n,," if not could_bind else b"y,,"
+        if binding is not None:
+            self._gs2_header = _END_POINT + b",,"
+        self._nonce = self._first_bare = self._message = b""
+        self.is_finished = False
+
+    def first(self, rng: Random = os.urandom) -> bytes:
+        """client-first-message. The name is empty, as libpq's: PostgreSQL knows it from the StartupMessage."""
+        self._nonce = b64encode(rng(NONCE_BYTES))
+        self._first_bare = b"n=,r=" + self._nonce
+        return self._gs2_header + self._first_bare
+
+    def final(self, server_first: bytes) -> bytes:
+        """client-final-message for a server-first-message."""
+        nonce, salt, iterations = _parse_server_first(server_first)
+        if not nonce.startswith(self._nonce) or len(nonce) == len(self._nonce):
+            raise _server_fault("SCRAM nonce from server does not extend ours")
+        keys = self._keys(salt, iterations)
+        without_proof = b"c=" + b64encode(self._gs2_header + self._binding) + b",r=" + nonce
+        self._message = b",".join((self._first_bare, server_first, without_proof))
+        self._server_key = keys.server_key or None
+        signature = hmac_sha256(sha256(keys.client_key).digest(), self._message)
+        return without_proof + b",p=" + b64encode(_xor(keys.client_key, signature))
+
+    def finish(self, server_final: bytes) -> None:
+        """Check the server-final-message: the server knows the password too, or `ServerFault`."""
+        if server_final.startswith(b"e="):
+            raise ServerFault(SqlState.INVALID_PASSWORD, "server reported an error in the SCRAM exchange")
+        signature = decode_base64(server_final[2:].partition(b",")[0])
+        if not server_final.startswith(b"v=") or signature is None or len(signature) != KEY_BYTES:
+            raise _server_fault("malformed SCRAM message from server (server-final-message)")
+        if self._server_key is not None:
+            expected = hmac_sha256(self._server_key, self._message)
+            if not hmac.compare_digest(signature, expected):
+                raise ServerFault(SqlState.INVALID_AUTHORIZATION, "incorrect SCRAM server signature")
+        self.is_finished = True
+
+    def _keys(self, salt: bytes, iterations: int) -> ScramKeys:
+        if self._client_key is not None:
+            return ScramKeys(self._client_key, self._server_key or b"")
+        return derive_keys(self._password or "", salt, iterations)
+
+
+def wrong_password(user: str) -> ClientFault:
+    """The one answer to wrong passwords, users without one and users that do not exist."""
+    return ClientFault(SqlState.INVALID_PASSWORD, f'password authentication failed for user "{user}"')
+
+
+def _check_message(data: bytes) -> None:
+    if not data or len(data) > MAX_MESSAGE_BYTES or 0 in data:
+        raise _malformed("The message is empty, too long or contains a NUL byte.")
+
+
+def _split_client_first(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """Channel-binding flag, authorization identity and client-first-message-bare."""
+    flag, comma, rest = data.partition(b",")
+    authzid, second_comma, bare = rest.partition(b",")
+    if not comma or not second_comma or not (flag in (b"n", b"y") or flag.startswith(b"p=")):
+        raise _malformed("Malformed GS2 header.")
+    if authzid and not authzid.startswith(b"a="):
+        raise _malformed("Malformed GS2 header.")
+    return flag, authzid[2:], bare
+
+
+def _client_nonce(bare: bytes) -> bytes:
+    """Nonce of a client-first-message-bare; its user name and its optional extensions are ignored."""
+    if bare.startswith(b"m="):
+        raise ClientFault(SqlState.FEATURE_NOT_SUPPORTED, "client requires an unsupported SCRAM extension")
+    fields = bare.split(b",")
+    if len(fields) < 2 or not fields[0].startswith(b"n=") or not fields[1].startswith(b"r="):
+        raise _malformed("Malformed client-first-message.")
+    nonce = fields[1][2:]
+    if not nonce or len(nonce) > MAX_NONCE_BYTES or not _PRINTABLE.issuperset(nonce):
+        raise _malformed("Non-printable characters in SCRAM nonce, or its length is wrong.")
+    return nonce
+
+
+def _as_saslname(user: str) -> bytes:
+    """A name as SCRAM writes it (RFC 5802 section 5.1)."""
+    return encode(user.replace("=", "=3D").replace(",", "=2C"))
+
+
+def _parse_server_first(data: bytes) -> tuple[bytes, bytes, int]:
+    """Nonce, salt and iteration count of a server-first-message."""
+    fields = data.split(b",")
+    if len(data) > MAX_MESSAGE_BYTES or len(fields) < 3:
+        raise _server_fault("malformed SCRAM message from server (server-first-message)")
+    nonce, salt_text, count = fields[:3]
+    salt = decode_base64(salt_text[2:])
+    if not (nonce.startswith(b"r=") and salt_text.startswith(b"s=") and count.startswith(b"i=") and salt):
+        raise _server_fault("malformed SCRAM message from server (server-first-message)")
+    if len(nonce) > MAX_NONCE_BYTES or not _PRINTABLE.issuperset(nonce):
+        raise _server_fault("malformed SCRAM message from server (nonce)")
+    if not count[2:].isdigit() or len(count) > 11 or not 1 <= int(count[2:]) <= MAX_ITERATIONS:
+        raise _server_fault("SCRAM iteration count from server is out of range")
+    return nonce[2:], salt, int(count[2:])
+
+
+def _xor(left: bytes, right: bytes) -> bytes:
+    return (int.from_bytes(left, "big") ^ int.from_bytes(right, "big")).to_bytes(KEY_BYTES, "big")
+
+
+def _malformed(detail: str) -> ProtocolViolation:
+    return ProtocolViolation("malformed SCRAM message", detail=detail)
+
+
+def _server_fault(text: str) -> ServerFault:
+    return ServerFault(SqlState.PROTOCOL_VIOLATION, text)

@@ -1,0 +1,329 @@
+"""Our login at a PostgreSQL server, from StartupMessage to the first ReadyForQuery. Sans I/O: workers bring the bytes.
+
+Rules:
+1. The server is not trusted: lengths and the total are bounded, and whatever it sends ends in `done` or `ServerFault`.
+2. Steps go forward only: authentication, then settings (ParameterStatus, BackendKeyData), then ready.
+3. AuthenticationOk in the middle of SCRAM is refused: the server must prove that it knows the password too.
+4. An ErrorResponse keeps PostgreSQL's SQLSTATE, message, detail and hint; our own errors name the step, the role and
+   the database. Neither ever holds a secret.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from doorman.auth.md5 import SALT_BYTES, md5_answer, md5_hash
+from doorman.auth.scram import SCRAM_SHA_256, SCRAM_SHA_256_PLUS, Random, ScramClient
+from doorman.errors import ServerFault
+from doorman.wire import backend, frontend
+from doorman.wire.codes import MAX_AUTH_MESSAGE_BYTES, MAX_SERVER_STARTUP_BYTES, Auth, Backend, SqlState
+from doorman.wire.framing import BadLength, Frames
+from doorman.wire.text import decode
+
+DEFAULT_APPLICATION_NAME: Final = "pg_doorman"
+MAX_LOGIN_BYTES: Final = 1 << 20
+"""Most that a server may send during one login; real ones send about 500 bytes."""
+
+MAX_OLD_STYLE_BYTES: Final = 1024
+
+_RESERVED: Final = frozenset({"user", "database", "application_name", "replication", "options"})
+_SQLSTATE_CHARS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+
+
+class Step(enum.Enum):
+    """Where a login stands; the value is what an error says about it."""
+
+    AUTHENTICATION = "authentication"
+    SCRAM_FIRST = "SCRAM authentication (server's first message)"
+    SCRAM_FINAL = "SCRAM authentication (server's signature)"
+    AUTHENTICATED = "authentication (waiting for AuthenticationOk)"
+    SETTINGS = "session start"
+    READY = "ready"
+    FAILED = "failed"
+
+
+class ServerLogin:
+    """One attempt. Send `start()`, then send what `feed` answers to each piece of bytes, until `done`.
+
+    Credentials, each optional: `password` in clear, `md5_hash` (`md5…`), `client_key` with, where known, `server_key`.
+    `encrypted_or_local` allows a cleartext password. `binding` is the end-point hash of the server's certificate.
+    """
+
+    def __init__(
+        self,
+        user: str,
+        password: str | None,
+        database: str,
+        parameters: Mapping[str, str],
+        *,
+        md5_hash: str | None = None,
+        client_key: bytes | None = None,
+        server_key: bytes | None = None,
+        encrypted_or_local: bool,
+        minor: int = 0,
+        binding: bytes | None = None,
+        rng: Random = os.urandom,
+    ) -> None:
+        self._user = user
+        self._database = database
+        self._operator_parameters = parameters
+        self._password = password
+        self._md5_hash = md5_hash
+        self._client_key = client_key
+        self._server_key = server_key
+        self._encrypted_or_local = encrypted_or_local
+        self._binding = binding
+        self._rng = rng
+        self._frames = Frames(MAX_AUTH_MESSAGE_BYTES)
+        self._received = 0
+        self._scram: ScramClient | None = None
+        self.step = Step.AUTHENTICATION
+        self.minor = minor
+        self.parameters: dict[str, str] = {}
+        self.notices: list[dict[str, str]] = []
+        self.pid = 0
+        self.secret = b""
+        self.leftover = b""
+
+    @property
+    def done(self) -> bool:
+        """Whether the server is ready for queries."""
+        return self.step is Step.READY
+
+    def start(self) -> bytes:
+        """The StartupMessage: user, application_name, database, then the operator's parameters by name."""
+        operator = self._operator_parameters
+        pairs = {
+            "user": self._user,
+            "application_name": operator.get("application_name", DEFAULT_APPLICATION_NAME),
+            "database": self._database,
+        }
+        pairs.update((name, operator[name]) for name in sorted(operator) if name not in _RESERVED)
+        try:
+            packet = frontend.startup_message(pairs, self.minor)
+        except ValueError as error:
+            raise self._fault(str(error), SqlState.INVALID_PARAMETER_VALUE) from None
+        if len(packet) > MAX_SERVER_STARTUP_BYTES:
+            raise self._fault(
+                f"startup parameters take {len(packet)} bytes, PostgreSQL accepts {MAX_SERVER_STARTUP_BYTES}",
+                SqlState.CONFIGURATION_LIMIT_EXCEEDED,
+            )
+        return packet
+
+    def feed(self, data: bytes) -> bytes:
+        """What to send for the next bytes of the server, chopped anywhere; may be empty. Raises `ServerFault`."""
+        if self.step in (Step.READY, Step.FAILED):
+            raise self._fault("bytes from the server after the end of the login")
+        try:
+            return self._advance(data)
+        except ServerRefusal:
+            self.step = Step.FAILED
+            raise
+        except ServerFault as fault:
+            failure = self._fault(fault.message, fault.sqlstate)
+            self.step = Step.FAILED
+            raise failure from None
+
+    def connection_lost(self) -> ServerFault:
+        """The fault to raise when the server closes the connection before `done`."""
+        return self._fault("server closed the connection unexpectedly", SqlState.CONNECTION_FAILURE)
+
+    def _advance(self, data: bytes) -> bytes:
+        self._received += len(data)
+        if self._received > MAX_LOGIN_BYTES:
+            raise _broken("server sent too much before it was ready")
+        self._frames.feed(data)
+        answers: list[bytes] = []
+        while self.step is not Step.READY and (frame := self._take_frame()) is not None:
+            letter, body = frame
+            handle = _HANDLERS.get(letter)
+            if handle is None:
+                raise _broken(f"unexpected message type {chr(letter)!r} from server")
+            answers.append(handle(self, body))
+        if self.step is Step.READY:
+            self._check_leftover()
+        return b"".join(answers)
+
+    def _take_frame(self) -> tuple[int, bytes] | None:
+        try:
+            return self._frames.take()
+        except BadLength as error:
+            if error.letter != Backend.ERROR_RESPONSE or self.step is not Step.AUTHENTICATION:
+                raise _broken(str(error)) from None
+        self._refuse_old_style()
+        return None
+
+    def _refuse_old_style(self) -> None:
+        """A server that cannot even fork sends "E", text and NUL, without a length (report_fork_failure_to_client)."""
+        text, nul, _ = self._frames.rest()[1:].partition(b"\0")
+        if nul or len(text) > MAX_OLD_STYLE_BYTES:
+            raise ServerRefusal({"M": decode(text[:MAX_OLD_STYLE_BYTES]).strip()}, self._context())
+
+    def _check_leftover(self) -> None:
+        self.leftover = self._frames.rest()
+        if self.leftover:
+            raise _broken(f"{len(self.leftover)} unexpected bytes from server after ReadyForQuery")
+
+    # Authentication ("R")
+
+    def _on_authentication(self, body: bytes) -> bytes:
+        code, data = backend.parse_authentication(body)
+        handler = _AUTH_HANDLERS.get(code)
+        if handler is None:
+            raise ServerFault(SqlState.FEATURE_NOT_SUPPORTED, f"server asks for authentication method {code}")
+        steps, handle = handler
+        if self.step not in steps:
+            raise _broken(f"unexpected authentication message {code} from server")
+        return handle(self, data)
+
+    def _on_ok(self, data: bytes) -> bytes:
+        self.step = Step.SETTINGS
+        return b""
+
+    def _on_cleartext(self, data: bytes) -> bytes:
+        if not self._password:
+            raise _no_credentials("a cleartext password")
+        if not self._encrypted_or_local:
+            raise ServerFault(
+                SqlState.INVALID_AUTHORIZATION,
+                "server asks for a cleartext password over an unencrypted connection; it was not sent",
+            )
+        self.step = Step.AUTHENTICATED
+        return _password_message(self._password)
+
+    def _on_md5(self, salt: bytes) -> bytes:
+        stored = self._md5_hash
+        if self._password:
+            stored = md5_hash(self._password, self._user)
+        if not stored:
+            raise _no_credentials("an MD5 password")
+        if len(salt) != SALT_BYTES:
+            raise _broken("malformed AuthenticationMD5Password message from server")
+        self.step = Step.AUTHENTICATED
+        return _password_message(md5_answer(stored, salt))
+
+    def _on_sasl(self, data: bytes) -> bytes:
+        offered = backend.parse_sasl_mechanisms(data)
+        can_bind = self._binding is not None and SCRAM_SHA_256_PLUS in offered
+        if not can_bind and SCRAM_SHA_256 not in offered:
+            raise ServerFault(SqlState.FEATURE_NOT_SUPPORTED, "server offers no SASL mechanism that can be used")
+        if not self._password and self._client_key is None:
+            raise _no_credentials("SCRAM authentication")
+        self._scram = ScramClient(
+            password=self._password or None,
+            client_key=None if self._password else self._client_key,
+            server_key=None if self._password else self._server_key,
+            binding=self._binding if can_bind else None,
+            could_bind=self._binding is not None,
+        )
+        self.step = Step.SCRAM_FIRST
+        return frontend.sasl_initial(self._scram.mechanism, self._scram.first(self._rng))
+
+    def _on_sasl_continue(self, data: bytes) -> bytes:
+        assert self._scram is not None
+        answer = self._scram.final(data)
+        self.step = Step.SCRAM_FINAL
+        return frontend.sasl_response(answer)
+
+    def _on_sasl_final(self, data: bytes) -> bytes:
+        assert self._scram is not None
+        self._scram.finish(data)
+        self.step = Step.AUTHENTICATED
+        return b""
+
+    # The other messages
+
+    def _on_negotiate_protocol_version(self, body: bytes) -> bytes:
+        minor, options = backend.parse_negotiate_protocol_version(body)
+        if self.step is not Step.AUTHENTICATION or minor > self.minor or options:
+            raise _broken("server's NegotiateProtocolVersion does not answer what was asked")
+        self.minor = minor
+        return b""
+
+    def _on_parameter_status(self, body: bytes) -> bytes:
+        self._expect_settings("ParameterStatus")
+        name, value = backend.parse_parameter_status(body)
+        self.parameters[name] = value
+        return b""
+
+    def _on_backend_key_data(self, body: bytes) -> bytes:
+        self._expect_settings("BackendKeyData")
+        self.pid, self.secret = backend.parse_backend_key_data(body)
+        return b""
+
+    def _on_ready_for_query(self, body: bytes) -> bytes:
+        self._expect_settings("ReadyForQuery")
+        if backend.parse_ready_for_query(body) != "I":
+            raise _broken("server is in a transaction at the end of its login")
+        self.step = Step.READY
+        return b""
+
+    def _on_notice(self, body: bytes) -> bytes:
+        self.notices.append(backend.parse_error_fields(body))
+        return b""
+
+    def _on_error(self, body: bytes) -> bytes:
+        raise ServerRefusal(backend.parse_error_fields(body), self._context())
+
+    def _expect_settings(self, name: str) -> None:
+        if self.step is not Step.SETTINGS:
+            raise _broken(f"unexpected {name} message from server")
+
+    def _context(self) -> str:
+        return f'Login of role "{self._user}" to database "{self._database}", step: {self.step.value}.'
+
+    def _fault(self, reason: str, sqlstate: str = SqlState.PROTOCOL_VIOLATION) -> ServerFault:
+        where = f'login of role "{self._user}" to database "{self._database}" failed in {self.step.value}'
+        return ServerFault(sqlstate, f"{where}: {reason}")
+
+
+class ServerRefusal(ServerFault):
+    """The server's own ErrorResponse, as sent (`fields` by letter). Without a detail, says where the login stood."""
+
+    def __init__(self, fields: Mapping[str, str], context: str) -> None:
+        sqlstate = fields.get("C", "")
+        if len(sqlstate) != 5 or not _SQLSTATE_CHARS.issuperset(sqlstate):
+            sqlstate = SqlState.SYSTEM_ERROR
+        message = fields.get("M") or "server refused the connection without giving a reason"
+        super().__init__(sqlstate, message, detail=fields.get("D") or context, hint=fields.get("H"))
+        self.fields = dict(fields)
+
+
+def _password_message(text: str) -> bytes:
+    try:
+        return frontend.password(text)
+    except ValueError:
+        raise ServerFault(SqlState.INVALID_PASSWORD, "the configured password contains a NUL byte") from None
+
+
+def _no_credentials(wanted: str) -> ServerFault:
+    return ServerFault(SqlState.INVALID_PASSWORD, f"server asks for {wanted}, but nothing configured can answer it")
+
+
+def _broken(reason: str) -> ServerFault:
+    return ServerFault(SqlState.PROTOCOL_VIOLATION, reason)
+
+
+_Handler = Callable[[ServerLogin, bytes], bytes]
+
+_HANDLERS: Final[dict[int, _Handler]] = {
+    Backend.AUTHENTICATION: ServerLogin._on_authentication,
+    Backend.NEGOTIATE_PROTOCOL_VERSION: ServerLogin._on_negotiate_protocol_version,
+    Backend.PARAMETER_STATUS: ServerLogin._on_parameter_status,
+    Backend.BACKEND_KEY_DATA: ServerLogin._on_backend_key_data,
+    Backend.READY_FOR_QUERY: ServerLogin._on_ready_for_query,
+    Backend.NOTICE_RESPONSE: ServerLogin._on_notice,
+    Backend.ERROR_RESPONSE: ServerLogin._on_error,
+}
+
+_AUTH_HANDLERS: Final[dict[int, tuple[tuple[Step, ...], _Handler]]] = {
+    Auth.OK: ((Step.AUTHENTICATION, Step.AUTHENTICATED), ServerLogin._on_ok),
+    Auth.CLEARTEXT: ((Step.AUTHENTICATION,), ServerLogin._on_cleartext),
+    Auth.MD5: ((Step.AUTHENTICATION,), ServerLogin._on_md5),
+    Auth.SASL: ((Step.AUTHENTICATION,), ServerLogin._on_sasl),
+    Auth.SASL_CONTINUE: ((Step.SCRAM_FIRST,), ServerLogin._on_sasl_continue),
+    Auth.SASL_FINAL: ((Step.SCRAM_FINAL,), ServerLogin._on_sasl_final),
+}

@@ -1,0 +1,121 @@
+"""SCRAM keys and verifiers (RFC 5802 section 3): derived, parsed, made up for users that do not exist.
+
+Rules:
+1. A key derivation costs milliseconds, so each (password, salt, iterations) is derived once per process.
+2. Salts that we choose are derived from the user name and one random secret. It is drawn when this module is
+   imported, so processes forked after that agree, and an unknown user's salt looks like a known one's.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hmac
+import os
+from base64 import b64decode, b64encode
+from functools import lru_cache
+from hashlib import pbkdf2_hmac, sha256
+from typing import Final
+
+import msgspec
+
+from doorman.auth.saslprep import saslprep
+from doorman.wire.text import encode
+
+PREFIX: Final = "SCRAM-SHA-256$"
+DEFAULT_ITERATIONS: Final = 4096
+MAX_ITERATIONS: Final = 1_000_000
+"""Above it a server makes us burn processor time, or a verifier is a mistake. Advice in use goes up to 600,000."""
+KEY_BYTES: Final = 32
+SALT_BYTES: Final = 16
+
+_SALT_SECRET: Final = os.urandom(KEY_BYTES)
+
+
+class ScramKeys(msgspec.Struct, frozen=True):
+    """What a client derives from a password: `client_key` proves it, `server_key` checks the server's answer."""
+
+    client_key: bytes
+    server_key: bytes
+
+    def __repr__(self) -> str:
+        return "ScramKeys(…)"
+
+
+class ScramVerifier(msgspec.Struct, frozen=True):
+    """What a server stores. `salt` is base64 text and is sent to the client exactly as stored."""
+
+    iterations: int
+    salt: str
+    stored_key: bytes
+    server_key: bytes
+
+    def __repr__(self) -> str:
+        return "ScramVerifier(…)"
+
+
+def hmac_sha256(key: bytes, data: bytes) -> bytes:
+    """HMAC-SHA-256 in one call."""
+    return hmac.digest(key, data, "sha256")
+
+
+@lru_cache(maxsize=4096)
+def derive_keys(password: str | bytes, salt: bytes, iterations: int) -> ScramKeys:
+    """Keys of a password (RFC 5802: SaltedPassword, ClientKey, ServerKey). Slow the first time, see rule 1."""
+    salted = pbkdf2_hmac("sha256", saslprep(password), salt, iterations)
+    return ScramKeys(hmac_sha256(salted, b"Client Key"), hmac_sha256(salted, b"Server Key"))
+
+
+@lru_cache(maxsize=4096)
+def parse_verifier(stored: str) -> ScramVerifier | None:
+    """A verifier as in `pg_authid`: `SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey`; `None` if it is none."""
+    parts = stored.split("$")
+    if len(parts) != 3 or parts[0] + "$" != PREFIX:
+        return None
+    iterations, _, salt = parts[1].partition(":")
+    stored_key, _, server_key = (decode_base64(text) or b"" for text in parts[2].partition(":"))
+    if not (iterations.isascii() and iterations.isdigit() and len(iterations) <= 9 and decode_base64(salt)):
+        return None
+    if not 1 <= int(iterations) <= MAX_ITERATIONS or len(stored_key) != KEY_BYTES or len(server_key) != KEY_BYTES:
+        return None
+    return ScramVerifier(int(iterations), salt, stored_key, server_key)
+
+
+def format_verifier(verifier: ScramVerifier) -> str:
+    """The text that PostgreSQL stores for `verifier`."""
+    keys = f"{b64encode(verifier.stored_key).decode()}:{b64encode(verifier.server_key).decode()}"
+    return f"{PREFIX}{verifier.iterations}:{verifier.salt}${keys}"
+
+
+@lru_cache(maxsize=4096)
+def verifier_of_password(user: str, password: str) -> ScramVerifier:
+    """Verifier of a user whose password is known in clear."""
+    salt = _salt_of_user(user)
+    keys = derive_keys(password, salt, DEFAULT_ITERATIONS)
+    return ScramVerifier(
+        DEFAULT_ITERATIONS, b64encode(salt).decode(), sha256(keys.client_key).digest(), keys.server_key
+    )
+
+
+def mock_verifier(user: str) -> ScramVerifier:
+    """Verifier that no password meets, with the salt that `user` would have: hides which users exist."""
+    salt = b64encode(_salt_of_user(user)).decode()
+    return ScramVerifier(DEFAULT_ITERATIONS, salt, bytes(KEY_BYTES), bytes(KEY_BYTES))
+
+
+def is_password_of(verifier: ScramVerifier, password: bytes) -> bool:
+    """Whether a password sent in clear belongs to `verifier`. Costs a key derivation, for wrong passwords too."""
+    salt = decode_base64(verifier.salt) or b""
+    keys = derive_keys.__wrapped__(password, salt, verifier.iterations)
+    return hmac.compare_digest(sha256(keys.client_key).digest(), verifier.stored_key)
+
+
+def decode_base64(text: str | bytes) -> bytes | None:
+    """Strict base64 (RFC 4648 section 4, padded); `None` if it is none."""
+    try:
+        return b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _salt_of_user(user: str) -> bytes:
+    return hmac_sha256(_SALT_SECRET, encode(user))[:SALT_BYTES]

@@ -1,0 +1,83 @@
+"""Do the certificate and key files that a configuration names load, and do they belong together?
+
+Called while a configuration is checked. `cryptography` is imported only when there is a file to look at.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+    from cryptography.x509 import Certificate
+
+
+class PemFault(Exception):
+    """Why a file cannot be used; the text names the file."""
+
+
+def check_certificates(path: str) -> None:
+    """Raise `PemFault` unless the file holds at least one certificate, and only certificates that load."""
+    _read_certificates(path)
+
+
+def check_key_pair(certificate_path: str, key_path: str) -> None:
+    """Raise `PemFault` unless both files load and the key belongs to the first certificate."""
+    certificate, key = _read_certificates(certificate_path)[0], _read_private_key(key_path)
+    if certificate.public_key() != key.public_key():
+        raise PemFault(f"{key_path} is not the key of the certificate in {certificate_path}")
+
+
+def check_rsa_private_key(path: str) -> None:
+    """Raise `PemFault` unless the file holds an RSA private key that needs no passphrase."""
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+    if not isinstance(_read_private_key(path), RSAPrivateKey):
+        raise PemFault(f"{path} holds no RSA key, which RS256 needs")
+
+
+def check_rsa_public_key(path: str) -> None:
+    """Raise `PemFault` unless the file holds an RSA public key."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        key = load_pem_public_key(_read(path))
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise PemFault(f"{path} holds no public key in PEM form") from None
+    if not isinstance(key, RSAPublicKey):
+        raise PemFault(f"{path} holds no RSA key, which RS256 needs")
+
+
+def _read_certificates(path: str) -> list[Certificate]:
+    from cryptography.x509 import load_pem_x509_certificates
+
+    content = _read(path)
+    try:
+        certificates = load_pem_x509_certificates(content)
+        for certificate in certificates:
+            certificate.public_key()
+    except Exception:  # the parser raises ValueError, UnsupportedAlgorithm, InvalidVersion …
+        raise PemFault(f"{path} holds no usable certificate in PEM form") from None
+    return certificates
+
+
+def _read_private_key(path: str) -> PrivateKeyTypes:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        return load_pem_private_key(_read(path), password=None)
+    except TypeError:
+        raise PemFault(f"{path} holds an encrypted key; an unencrypted one is needed") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise PemFault(f"{path} holds no private key in PEM form") from None
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        raise PemFault(f"cannot read {path}: {getattr(error, 'strerror', None) or 'not a file name'}") from None

@@ -1,0 +1,215 @@
+"""The layout of the shared segment: rows, fields, and who may write them. `docs/shared-table.md` has the picture.
+
+Rules
+1. Any change of a struct or an enum here is a new LAYOUT_VERSION.
+2. Times are microseconds of CLOCK_MONOTONIC (the same in all processes of a machine) unless a name says otherwise.
+3. Indices are row numbers, NONE (-1) is "no row". Row numbers never change their meaning while the segment lives.
+4. State words are the truth. Lists (idle, waiters, free rows) are conveniences that can be rebuilt from them.
+5. A field has one guard, named beside it: [pool] the pool's lock, [clients] the header's clients lock,
+   [worker] written by one worker only, [atomic] atomic operations, [once] written before the row is shared.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from "<semaphore.h>" nogil:
+    ctypedef struct sem_t:
+        pass
+    int sem_init(sem_t *sem, int pshared, unsigned int value)
+    int sem_post(sem_t *sem)
+
+cdef enum:
+    LAYOUT_VERSION = 1
+    NONE = -1
+    NAME_BYTES = 128            # database, user, application_name: bytes kept, terminating NUL included
+    SECRET_BYTES = 256          # protocol 3.2: a cancel secret has 4 to 256 bytes
+    CLIENT_SECRET_BYTES = 32    # what we hand out ourselves
+    PARAMETER_BYTES = 4096      # ParameterStatus messages of a pool, as they go to a client at login
+    FAILURE_BYTES = 384         # message of the last failed attempt to open a server
+    MAIL_SUMMARY_WORDS = 16     # 64 slots a word, 64 words a summary word: 65,536 slots at most
+    HISTOGRAM_BUCKETS = 2048    # 64 a power of two, 1 us to 2^32 us
+
+cdef enum SlotState:
+    SLOT_FREE = 0
+    SLOT_OPENING = 1
+    SLOT_IDLE = 2
+    SLOT_ACTIVE = 3
+    SLOT_RESETTING = 4
+    SLOT_GRANTED = 5
+    SLOT_CLOSING = 6
+
+cdef enum ClientState:
+    CLIENT_FREE = 0
+    CLIENT_LOGIN = 1
+    CLIENT_IDLE = 2
+    CLIENT_ACTIVE = 3
+    CLIENT_WAITING = 4
+
+cdef enum WaitState:
+    WAIT_NO = 0
+    WAIT_QUEUED = 1             # in the pool's queue
+    WAIT_GRANTED = 2            # a slot in state GRANTED names this client
+    WAIT_FAILED = 3             # taken out of the queue: no server can be had (the pool row says why)
+    WAIT_CANCELLED = 4          # taken out of the queue by a cancel request
+
+cdef enum PoolState:
+    POOL_UNUSED = 0
+    POOL_LIVE = 1
+    POOL_REMOVED = 2
+
+cdef enum ProcessRole:
+    ROLE_NONE = 0
+    ROLE_WORKER = 1
+    ROLE_KEEPER = 2
+
+cdef enum Attention:
+    ATTEND_WAITERS = 1          # a waiter of this process was failed or cancelled
+    ATTEND_POOLS = 2            # a pool may need a server opened
+
+cdef enum CloseReason:
+    CLOSE_NONE = 0
+
+cdef struct Lock:
+    uint32_t owner              # [atomic] pid of the holder, 0 = free
+    uint32_t sleepers           # [atomic] processes asleep on the semaphore, at least
+    sem_t semaphore
+
+cdef struct Header:
+    uint64_t magic
+    uint32_t layout_version
+    uint32_t n_processes
+    uint32_t n_pools
+    uint32_t n_slots
+    uint32_t n_clients
+    uint32_t master_pid
+    uint64_t total_bytes
+    uint64_t next_connection_id     # [atomic]
+    int64_t started_at
+    int64_t started_wall_us         # microseconds since 1970
+    Lock clients_lock
+    uint32_t max_connections        # [atomic] admission limit, follows the configuration
+    uint32_t clients_used           # [clients] rows that are not CLIENT_FREE
+    uint32_t clients_high           # [clients] rows ever used: readers need look no further
+    int32_t clients_free            # [clients] head of the free rows' list
+
+cdef struct ProcessRow:
+    uint32_t pid                    # [once]
+    uint32_t role                   # [once]
+    uint32_t generation             # [once] how many processes have had this row
+    uint32_t asleep                 # [atomic] 1 while it may sleep: who gives it work then writes its eventfd
+    uint32_t attention              # [atomic] Attention bits
+    int64_t heartbeat               # [worker]
+    uint64_t mail_summary[16]       # [atomic] bit w of word s: word 64*s+w of the mailbox has bits
+    uint8_t spare[64]
+
+cdef struct PoolRow:
+    Lock lock
+    uint32_t state                  # [pool]
+    uint32_t session_mode           # [once]
+    uint32_t pool_size              # [pool]
+    uint32_t min_pool_size          # [pool]
+    uint32_t max_opening            # [pool] servers being opened at once
+    uint32_t round_robin            # [pool] 1: oldest idle server first
+    uint32_t cleanup                # [once] cleanup_server_connections
+    uint32_t paused                 # [pool]
+    uint32_t epoch                  # [pool] RECONNECT counts it up
+    int64_t check_after             # [pool] idle longer: probe before use; 0 = never
+    int32_t idle_head               # [pool] most recently used
+    int32_t idle_tail               # [pool]
+    uint32_t n_idle                 # [pool]
+    uint32_t n_busy                 # [pool] ACTIVE + GRANTED + RESETTING
+    uint32_t n_opening              # [pool]
+    uint32_t n_closing              # [pool]
+    int32_t wait_head               # [pool] oldest waiter (client row)
+    int32_t wait_tail               # [pool]
+    uint32_t n_waiting              # [pool]
+    uint64_t next_ticket            # [pool]
+    int64_t failed_at               # [pool] when the last attempt to open a server failed, 0 = the last one succeeded
+    char failure_sqlstate[8]        # [pool]
+    char failure[384]               # [pool]
+    uint32_t parameters_length      # [pool] 0 = not known yet
+    uint32_t server_version         # [pool]
+    char parameters[4096]           # [pool]
+    char database[128]              # [once]
+    char user[128]                  # [once]
+
+cdef struct SlotRow:
+    uint32_t state                  # [pool]; FREE -> OPENING by compare-and-swap
+    int32_t pool                    # [pool]
+    int32_t owner                   # [pool] process row that may touch the socket now
+    int32_t client                  # [pool] client row that it serves
+    int32_t home                    # [pool] process row whose epoll watches it while idle
+    uint32_t generation             # [pool] counts the connections that had this row
+    uint32_t epoch                  # [pool]
+    int32_t next                    # [pool] idle list
+    int32_t previous                # [pool]
+    int32_t canceller               # [pool] process row whose cancel request is on its way to this server
+    uint32_t held                   # [pool] was given back meanwhile: the canceller gives it on when it is done
+    uint32_t backend_pid            # [once]
+    uint32_t secret_length          # [once]
+    uint32_t claim                  # [atomic] pid of the process that is just taking this FREE row
+    int64_t opened_at               # [once] when the attempt to connect began
+    int64_t used_at                 # [pool] last given back
+    int64_t active_since            # [pool]
+    int64_t lifetime                # [once] jittered, 0 = none
+    int64_t idle_timeout            # [once] jittered, 0 = none
+    uint64_t parameter_digest       # [worker]
+    uint64_t transactions           # [worker] (the owner)
+    uint64_t queries                # [worker]
+    uint64_t bytes_sent             # [worker]
+    uint64_t bytes_received         # [worker]
+    uint64_t uses                   # [pool]
+    uint32_t running                # [worker] 1 while a statement runs on it
+    uint32_t spare
+    uint8_t secret[256]             # [once]
+    char application_name[128]      # [worker] of the last client
+
+cdef struct ClientRow:
+    uint32_t state                  # [clients] FREE and not FREE; between the others [worker]
+    int32_t worker                  # [once]
+    int32_t pool                    # [worker] NONE before login and on the console
+    int32_t slot                    # [pool]
+    uint32_t wait_state             # [pool]
+    int32_t wait_next               # [pool]
+    int32_t wait_previous           # [pool]
+    int32_t next_free               # [clients]
+    uint64_t wait_ticket            # [pool]
+    int64_t wait_since              # [pool]
+    uint64_t connection_id          # [once]
+    int64_t connected_at            # [once]
+    int64_t state_since             # [worker]
+    uint64_t transactions           # [worker]
+    uint64_t queries                # [worker]
+    uint64_t errors                 # [worker]
+    uint64_t wait_total             # [worker] microseconds
+    uint64_t wait_max               # [worker] microseconds
+    uint32_t cancel_pid             # [worker]
+    uint32_t cancel_length          # [worker]
+    uint8_t cancel_secret[32]       # [worker]
+    uint16_t port                   # [once] 0 on a Unix socket
+    uint8_t family                  # [once] 4, 6, or 0 = Unix socket
+    uint8_t tls                     # [worker]
+    uint8_t address[16]             # [once] network order
+    uint32_t admin                  # [worker] 1: console
+    char application_name[128]      # [worker]
+    char database[128]              # [worker] console only; others have their pool's
+    char user[128]                  # [worker] console only
+
+cdef struct CounterRow:             # one for each (pool, process), [worker] throughout
+    uint64_t transactions
+    uint64_t queries
+    uint64_t bytes_received         # from PostgreSQL
+    uint64_t bytes_sent             # to PostgreSQL
+    uint64_t transaction_time       # microseconds
+    uint64_t query_time
+    uint64_t wait_time
+    uint64_t waits
+    uint64_t errors
+    uint64_t logins
+    uint64_t login_failures
+    uint64_t cancels
+    uint64_t servers_opened
+    uint64_t servers_closed
+    uint64_t spare[18]
+    uint64_t query_histogram[2048]
+    uint64_t transaction_histogram[2048]
+    uint64_t wait_histogram[2048]

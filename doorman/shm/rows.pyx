@@ -1,0 +1,269 @@
+"""The table for Python code: set up its pools, read its rows as frozen structs. Console, keeper and tests use it."""
+
+import msgspec
+
+from libc.stdint cimport int64_t, uint32_t
+from libc.string cimport memcpy
+
+from doorman.shm.layout cimport (
+    CLIENT_FREE,
+    NAME_BYTES,
+    NONE,
+    PARAMETER_BYTES,
+    POOL_LIVE,
+    POOL_UNUSED,
+    SLOT_FREE,
+    ClientRow,
+    CounterRow,
+    PoolRow,
+    ProcessRow,
+    SlotRow,
+)
+from doorman.shm.lock cimport acquire, lock_init, release
+from doorman.shm.table cimport Table, copy_text, now_us, read_text
+
+SLOT_STATES = ("free", "opening", "idle", "active", "resetting", "granted", "closing")
+CLIENT_STATES = ("free", "login", "idle", "active", "waiting")
+ROLES = ("none", "worker", "keeper")
+
+
+class PoolView(msgspec.Struct, frozen=True):
+    """One pool row. Counts are of this instant; times in microseconds of the monotonic clock."""
+
+    number: int
+    database: str
+    user: str
+    pool_mode: str
+    pool_size: int
+    min_pool_size: int
+    paused: bool
+    epoch: int
+    idle: int
+    busy: int
+    opening: int
+    closing: int
+    waiting: int
+    failed_at: int
+    failure_sqlstate: str
+    failure: str
+
+
+class SlotView(msgspec.Struct, frozen=True):
+    """One server connection."""
+
+    number: int
+    pool: int
+    state: str
+    owner: int
+    client: int
+    home: int
+    generation: int
+    epoch: int
+    backend_pid: int
+    opened_at: int
+    used_at: int
+    active_since: int
+    lifetime: int
+    idle_timeout: int
+    transactions: int
+    queries: int
+    bytes_sent: int
+    bytes_received: int
+    uses: int
+    application_name: str
+
+
+class ClientView(msgspec.Struct, frozen=True):
+    """One client connection; `database` and `user` are the console's where `admin` is set, else the pool's."""
+
+    number: int
+    connection_id: int
+    worker: int
+    pool: int
+    slot: int
+    state: str
+    family: int
+    address: bytes
+    port: int
+    tls: bool
+    connected_at: int
+    wait_since: int
+    wait_total: int
+    wait_max: int
+    transactions: int
+    queries: int
+    errors: int
+    admin: bool
+    application_name: str
+    database: str
+    user: str
+
+
+class ProcessView(msgspec.Struct, frozen=True):
+    """One process row."""
+
+    number: int
+    pid: int
+    role: str
+    generation: int
+    heartbeat: int
+    asleep: bool
+
+
+class CounterView(msgspec.Struct, frozen=True):
+    """Counters of a pool, summed over all processes. Bytes and times (microseconds) are on the server's side."""
+
+    transactions: int
+    queries: int
+    bytes_received: int
+    bytes_sent: int
+    transaction_time: int
+    query_time: int
+    wait_time: int
+    waits: int
+    errors: int
+    logins: int
+    servers_opened: int
+    servers_closed: int
+
+
+def set_up_pool(Table table, int number, *, database: str, user: str, session_mode: bool, pool_size: int,
+                min_pool_size: int, max_opening: int, round_robin: bool, check_after_us: int, cleanup: bool = True) -> None:
+    """Write a pool row before any other process can see it."""
+    cdef PoolRow *row = &table.pools[number]
+    lock_init(&row.lock)
+    copy_text(row.database, NAME_BYTES, database.encode("utf-8", "surrogateescape"))
+    copy_text(row.user, NAME_BYTES, user.encode("utf-8", "surrogateescape"))
+    row.session_mode = session_mode
+    row.pool_size = pool_size
+    row.min_pool_size = min_pool_size
+    row.max_opening = max_opening
+    row.round_robin = round_robin
+    row.check_after = check_after_us
+    row.cleanup = cleanup
+    row.idle_head = NONE
+    row.idle_tail = NONE
+    row.wait_head = NONE
+    row.wait_tail = NONE
+    row.state = POOL_LIVE
+
+
+def set_parameters(Table table, int number, bytes messages) -> None:
+    """Remember the ParameterStatus messages that a server of this pool sent at its start (at most PARAMETER_BYTES)."""
+    cdef PoolRow *row = &table.pools[number]
+    cdef uint32_t length = <uint32_t>len(messages)
+    if length > PARAMETER_BYTES:
+        raise ValueError(f"the server reported {length} bytes of parameters, the table holds {PARAMETER_BYTES}")
+    acquire(&row.lock, table.pid)
+    memcpy(row.parameters, <const char *>messages, length)
+    row.parameters_length = length
+    release(&row.lock)
+
+
+def get_parameters(Table table, int number) -> bytes:
+    """The ParameterStatus messages of a pool; empty until its first server was opened."""
+    cdef PoolRow *row = &table.pools[number]
+    acquire(&row.lock, table.pid)
+    messages = row.parameters[:row.parameters_length]
+    release(&row.lock)
+    return messages
+
+
+def get_failure(Table table, int number) -> tuple[str, str]:
+    """SQLSTATE and message of the pool's last failed attempt to open a server."""
+    cdef PoolRow *row = &table.pools[number]
+    acquire(&row.lock, table.pid)
+    failure = (read_text(row.failure_sqlstate, 8), read_text(row.failure, sizeof(row.failure)))
+    release(&row.lock)
+    return failure
+
+
+def pool_rows(Table table) -> list[PoolView]:
+    """All live pools."""
+    return [pool_row(table, number) for number in range(table.header.n_pools)
+            if table.pools[number].state != POOL_UNUSED]
+
+
+def pool_row(Table table, int number) -> PoolView:
+    cdef PoolRow *row = &table.pools[number]
+    return PoolView(
+        number, read_text(row.database, NAME_BYTES), read_text(row.user, NAME_BYTES),
+        "session" if row.session_mode else "transaction", row.pool_size, row.min_pool_size, bool(row.paused),
+        row.epoch, row.n_idle, row.n_busy, row.n_opening, row.n_closing, row.n_waiting, row.failed_at,
+        read_text(row.failure_sqlstate, 8), read_text(row.failure, sizeof(row.failure)),
+    )
+
+
+def slot_rows(Table table) -> list[SlotView]:
+    """All server connections, those being opened or closed included."""
+    return [slot_row(table, number) for number in range(table.header.n_slots)
+            if table.slots[number].state != SLOT_FREE]
+
+
+def slot_row(Table table, int number) -> SlotView:
+    cdef SlotRow *row = &table.slots[number]
+    return SlotView(
+        number, row.pool, SLOT_STATES[row.state], row.owner, row.client, row.home, row.generation, row.epoch,
+        row.backend_pid, row.opened_at, row.used_at, row.active_since, row.lifetime, row.idle_timeout,
+        row.transactions, row.queries, row.bytes_sent, row.bytes_received, row.uses,
+        read_text(row.application_name, NAME_BYTES),
+    )
+
+
+def client_rows(Table table) -> list[ClientView]:
+    """All client connections, those logging in included."""
+    return [client_row(table, number) for number in range(table.header.clients_high)
+            if table.clients[number].state != CLIENT_FREE]
+
+
+def client_row(Table table, int number) -> ClientView:
+    cdef ClientRow *row = &table.clients[number]
+    cdef PoolRow *pool
+    database = read_text(row.database, NAME_BYTES)
+    user = read_text(row.user, NAME_BYTES)
+    if row.pool != NONE:
+        pool = &table.pools[row.pool]
+        database = read_text(pool.database, NAME_BYTES)
+        user = read_text(pool.user, NAME_BYTES)
+    return ClientView(
+        number, row.connection_id, row.worker, row.pool, row.slot, CLIENT_STATES[row.state], row.family,
+        bytes(row.address[:16]), row.port, bool(row.tls), row.connected_at, row.wait_since, row.wait_total,
+        row.wait_max, row.transactions, row.queries, row.errors, bool(row.admin),
+        read_text(row.application_name, NAME_BYTES), database, user,
+    )
+
+
+def process_rows(Table table) -> list[ProcessView]:
+    """Every process that has a row, alive or about to be replaced."""
+    return [process_row(table, number) for number in range(table.header.n_processes)
+            if table.processes[number].role]
+
+
+def process_row(Table table, int number) -> ProcessView:
+    cdef ProcessRow *row = &table.processes[number]
+    return ProcessView(number, row.pid, ROLES[row.role], row.generation, row.heartbeat, bool(row.asleep))
+
+
+def pool_counters(Table table, int number) -> CounterView:
+    """The counters of one pool, summed over the processes."""
+    cdef CounterRow *row
+    cdef int process
+    sums = [0] * 12
+    for process in range(<int>table.header.n_processes):
+        row = &table.counters[number * <int>table.header.n_processes + process]
+        for at, value in enumerate((
+            row.transactions, row.queries, row.bytes_received, row.bytes_sent, row.transaction_time, row.query_time,
+            row.wait_time, row.waits, row.errors, row.logins, row.servers_opened, row.servers_closed,
+        )):
+            sums[at] += value
+    return CounterView(*sums)
+
+
+def longest_wait_us(Table table, int number) -> int:
+    """How long the oldest waiter of a pool has been waiting now; 0 when nobody waits."""
+    cdef PoolRow *row = &table.pools[number]
+    cdef int64_t since
+    acquire(&row.lock, table.pid)
+    since = table.clients[row.wait_head].wait_since if row.wait_head != NONE else 0
+    release(&row.lock)
+    return max(0, now_us() - since) if since else 0

@@ -1,0 +1,33 @@
+"""The mapped segment of this process: typed pointers to its regions. Hot modules cimport this."""
+
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+
+from doorman.shm.layout cimport ClientRow, CounterRow, Header, PoolRow, ProcessRow, SlotRow
+
+
+cdef class Table:
+    cdef char *base
+    cdef readonly size_t total_bytes
+    cdef readonly int fd            # of the unlinked segment, kept for the next generation
+    cdef uint32_t pid               # of this process: the owner word of its locks
+    cdef readonly int process       # row of this process, -1 in the master
+    cdef uint32_t n_mail_words
+    cdef Header *header
+    cdef ProcessRow *processes
+    cdef uint64_t *mail
+    cdef PoolRow *pools
+    cdef SlotRow *slots
+    cdef ClientRow *clients
+    cdef uint32_t *cancel_pids      # of client rows, packed: a cancel request looks through these
+    cdef CounterRow *counters
+
+    cdef size_t lay_out(self, Header *shape)
+    cdef void post_mail(self, int process, int slot) noexcept nogil
+    cdef bint has_mail(self) noexcept nogil
+    cdef int take_mail(self, int32_t *slots, int room) noexcept nogil
+    cdef CounterRow *counter_row(self, int pool) noexcept nogil
+
+
+cdef int64_t now_us() noexcept nogil
+cdef void copy_text(char *field, int size, bytes text)
+cdef str read_text(const char *field, int size)

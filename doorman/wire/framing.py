@@ -1,0 +1,59 @@
+"""Cutting a stream into messages for the slow paths (login, look-ups). The relay has its own framing, compiled.
+
+Rules:
+1. A message is a letter, an int32 length that counts itself, and the body.
+2. A length below 4 or above the limit is found as soon as the header is there; nothing is allocated for it.
+3. `take` answers `None` when more bytes are needed and can be asked again at no cost.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+HEADER: Final = struct.Struct("!BI")
+
+
+class BadLength(ValueError):
+    """A length field that no message may have. The owner of the stream turns it into the fault of its peer."""
+
+    def __init__(self, letter: int, length: int) -> None:
+        super().__init__(f"message {chr(letter)!r} with length {length}")
+        self.letter = letter
+        self.length = length
+
+
+class Frames:
+    """Bytes as they come in, whole messages out. `limit` bounds a message's length field."""
+
+    __slots__ = ("_buffer", "_limit", "_start")
+
+    def __init__(self, limit: int) -> None:
+        self._buffer = bytearray()
+        self._start = 0
+        self._limit = limit
+
+    def feed(self, data: bytes) -> None:
+        """Add bytes from the peer; what was taken before is forgotten first."""
+        if self._start:
+            del self._buffer[: self._start]
+            self._start = 0
+        self._buffer += data
+
+    def take(self) -> tuple[int, bytes] | None:
+        """Next message as (letter, body), `None` when it is not complete. Raises `BadLength`."""
+        if len(self._buffer) - self._start < HEADER.size:
+            return None
+        letter, length = HEADER.unpack_from(self._buffer, self._start)
+        if not 4 <= length <= self._limit:
+            raise BadLength(letter, length)
+        end = self._start + 1 + length
+        if len(self._buffer) < end:
+            return None
+        body = bytes(self._buffer[self._start + HEADER.size : end])
+        self._start = end
+        return letter, body
+
+    def rest(self) -> bytes:
+        """What was fed and not taken."""
+        return bytes(self._buffer[self._start :])

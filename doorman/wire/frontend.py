@@ -1,0 +1,143 @@
+"""Messages from client to server: builders for those that we send to PostgreSQL, parsers for a client's login answers.
+
+Builders return whole messages. Parsers take a body (without letter and length) and raise `ProtocolViolation` when it
+is none. Source: PostgreSQL manual, "Message Formats".
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import Final
+
+from doorman.errors import ClientFault, ProtocolViolation
+from doorman.wire.codes import (
+    CANCEL_REQUEST,
+    MAX_AUTH_MESSAGE_BYTES,
+    PROTOCOL_3_0,
+    SSL_REQUEST,
+    Frontend,
+    SqlState,
+)
+from doorman.wire.text import cstring, decode
+
+_INT32: Final = struct.Struct("!I")
+_SIGNED: Final = struct.Struct("!i")
+_HEADER: Final = struct.Struct("!BI")
+_PACKET: Final = struct.Struct("!II")
+_CANCEL: Final = struct.Struct("!III")
+
+SSL_REQUEST_PACKET: Final = _PACKET.pack(8, SSL_REQUEST)
+SYNC: Final = b"S\0\0\0\x04"
+FLUSH: Final = b"H\0\0\0\x04"
+TERMINATE: Final = b"X\0\0\0\x04"
+
+AUTH_HEADER_BYTES: Final = _HEADER.size
+
+
+def ssl_request() -> bytes:
+    """SSLRequest; the answer is one byte, `S` or `N`."""
+    return SSL_REQUEST_PACKET
+
+
+def startup_message(parameters: Mapping[str, str], minor: int = 0) -> bytes:
+    """StartupMessage of protocol 3.`minor`; the pairs keep the mapping's order. `ValueError` for a NUL in one."""
+    pairs = b"".join(cstring(name) + cstring(value) for name, value in parameters.items())
+    return _PACKET.pack(9 + len(pairs), PROTOCOL_3_0 | minor) + pairs + b"\0"
+
+
+def cancel_request(pid: int, secret: bytes) -> bytes:
+    """CancelRequest for the session with this key, to be sent on a connection of its own."""
+    return _CANCEL.pack(12 + len(secret), CANCEL_REQUEST, pid & 0xFFFFFFFF) + secret
+
+
+def password(text: str) -> bytes:
+    """PasswordMessage: a cleartext password or an MD5 answer."""
+    return _message(b"p", cstring(text))
+
+
+def sasl_initial(mechanism: str, data: bytes | None) -> bytes:
+    """SASLInitialResponse; `None` means that there is no initial response."""
+    length = _SIGNED.pack(-1 if data is None else len(data))
+    return _message(b"p", cstring(mechanism) + length + (data or b""))
+
+
+def sasl_response(data: bytes) -> bytes:
+    """SASLResponse."""
+    return _message(b"p", data)
+
+
+def query(sql: str) -> bytes:
+    """Query (simple protocol)."""
+    return _message(b"Q", cstring(sql))
+
+
+def sync() -> bytes:
+    """Sync."""
+    return SYNC
+
+
+def terminate() -> bytes:
+    """Terminate."""
+    return TERMINATE
+
+
+def copy_fail(reason: str) -> bytes:
+    """CopyFail with the reason that PostgreSQL will quote."""
+    return _message(b"f", cstring(reason))
+
+
+def _message(letter: bytes, body: bytes) -> bytes:
+    return letter + _INT32.pack(len(body) + 4) + body
+
+
+# A client's answers during its login
+
+
+def auth_message_length(buf: bytes | bytearray | memoryview) -> int:
+    """Size of the `p` message that starts `buf`, letter included; 0 while its header is incomplete.
+
+    `ProtocolViolation` for another message or for a length outside 4…64 KiB, found before any of it is kept.
+    """
+    if len(buf) and buf[0] != Frontend.PASSWORD:
+        raise ProtocolViolation(f"expected password response, got message type {buf[0]}")
+    if len(buf) < _HEADER.size:
+        return 0
+    length: int = _HEADER.unpack_from(buf)[1]
+    if not 4 <= length <= MAX_AUTH_MESSAGE_BYTES:
+        raise ProtocolViolation("invalid length of password message")
+    return 1 + length
+
+
+def parse_password(body: bytes) -> bytes:
+    """Password of a PasswordMessage, without its NUL. An empty one is refused as PostgreSQL does (28P01)."""
+    _check_size(body)
+    if body.find(b"\0") != len(body) - 1 or not body:
+        raise ProtocolViolation("invalid password packet size")
+    if len(body) == 1:
+        raise ClientFault(SqlState.INVALID_PASSWORD, "empty password returned by client")
+    return body[:-1]
+
+
+def parse_sasl_initial(body: bytes) -> tuple[str, bytes | None]:
+    """Mechanism and initial response of a SASLInitialResponse; `None` when the client sent no response (-1)."""
+    _check_size(body)
+    name_end = body.find(b"\0")
+    if name_end <= 0 or len(body) < name_end + 5:
+        raise ProtocolViolation("malformed SASLInitialResponse message")
+    length: int = _SIGNED.unpack_from(body, name_end + 1)[0]
+    data = body[name_end + 5 :]
+    if max(length, 0) != len(data) or length < -1:
+        raise ProtocolViolation("malformed SASLInitialResponse message")
+    return decode(body[:name_end]), None if length == -1 else data
+
+
+def parse_sasl_response(body: bytes) -> bytes:
+    """Data of a SASLResponse."""
+    _check_size(body)
+    return body
+
+
+def _check_size(body: bytes) -> None:
+    if len(body) > MAX_AUTH_MESSAGE_BYTES - 4:
+        raise ProtocolViolation("invalid length of password message")

@@ -1,0 +1,138 @@
+"""What master and workers say to each other: small msgspec messages over a SOCK_SEQPACKET pair, with file descriptors.
+
+Rules
+1. One message is one packet. A packet that cannot be sent now is queued with its own duplicates of the descriptors.
+2. End of the stream means that the peer is gone.
+3. Descriptors are close-on-exec on arrival. One that did not fit (EMFILE) is missing: `Want` asks for it again.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import os
+import socket
+from collections import deque
+from collections.abc import Iterable
+
+import msgspec
+
+MAX_PACKET = 4096
+MAX_DESCRIPTORS = 16
+
+
+class Ready(msgspec.Struct, tag=True, frozen=True):
+    """Worker to master: I can take clients."""
+
+
+class Publish(msgspec.Struct, tag=True, frozen=True):
+    """This descriptor is the server connection (slot, generation). Worker to master, master to everyone else."""
+
+    slot: int
+    generation: int
+
+
+class Forget(msgspec.Struct, tag=True, frozen=True):
+    """That server connection is over: close your duplicates."""
+
+    slot: int
+    generation: int
+
+
+class Want(msgspec.Struct, tag=True, frozen=True):
+    """Worker to master: I have no descriptor of that connection, send it (again)."""
+
+    slot: int
+    generation: int
+
+
+class Drain(msgspec.Struct, tag=True, frozen=True):
+    """Master to worker: take no more clients, let transactions end, then leave."""
+
+
+Message = Ready | Publish | Forget | Want | Drain
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+
+
+class Channel:
+    """One end of the pair. `receive` and `flush` never block."""
+
+    def __init__(self, end: socket.socket) -> None:
+        end.setblocking(False)
+        self.socket = end
+        self._queue: deque[tuple[bytes, list[int]]] = deque()
+
+    @staticmethod
+    def pair() -> tuple[Channel, Channel]:
+        """Both ends."""
+        ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return Channel(ends[0]), Channel(ends[1])
+
+    def fileno(self) -> int:
+        """The descriptor to watch; -1 when closed."""
+        return self.socket.fileno()
+
+    @property
+    def has_queue(self) -> bool:
+        """Something waits for the peer to read: watch for writability and call `flush`."""
+        return bool(self._queue)
+
+    def send(self, message: Message, descriptors: Iterable[int] = ()) -> None:
+        """Send now or as soon as the peer reads; raises BrokenPipeError when it is gone."""
+        packet = _encoder.encode(message)
+        if self._queue or not self._try(packet, list(descriptors)):
+            self._queue.append((packet, [os.dup(fd) for fd in descriptors]))
+
+    def flush(self) -> None:
+        """Send what is queued, as far as the peer reads."""
+        while self._queue:
+            packet, descriptors = self._queue[0]
+            if not self._try(packet, descriptors):
+                return
+            self._queue.popleft()
+            close_all(descriptors)
+
+    def _try(self, packet: bytes, descriptors: list[int]) -> bool:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        try:
+            self.socket.sendmsg([packet], rights)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno in (errno.ETOOMANYREFS, errno.ENOBUFS):
+                return False
+            raise
+        return True
+
+    def receive(self) -> tuple[Message, list[int]] | None:
+        """The next message with its descriptors, None when there is none now. Raises EOFError when the peer is gone."""
+        room = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
+        try:
+            packet, ancillary, _, _ = self.socket.recvmsg(MAX_PACKET, room, socket.MSG_CMSG_CLOEXEC)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except ConnectionError:
+            raise EOFError from None
+        descriptors: list[int] = []
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                descriptors.extend(array.array("i", data[: len(data) - len(data) % 4]))
+        if not packet:
+            close_all(descriptors)
+            raise EOFError
+        return _decoder.decode(packet), descriptors
+
+    def close(self) -> None:
+        """Close this end and what is queued."""
+        for _, descriptors in self._queue:
+            close_all(descriptors)
+        self._queue.clear()
+        self.socket.close()
+
+
+def close_all(descriptors: Iterable[int]) -> None:
+    """Close descriptors that nobody wants."""
+    for fd in descriptors:
+        os.close(fd)

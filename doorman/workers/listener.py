@@ -1,0 +1,114 @@
+"""Listening sockets: bound by the master before the first fork, accepting only when every worker is ready.
+
+Rules
+1. One SO_REUSEPORT socket for each worker; the master keeps them, so a worker that dies loses no queued connection.
+2. A port on which somebody else listens is an error, although SO_REUSEPORT would let us share it.
+3. The Unix socket is never reachable with wider rights than configured; a live one is not taken over; at the end it is
+   removed only if it is still ours.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+from doorman.config.schema import General
+from doorman.workers.socket_options import SocketOptions
+
+DEFAULT_BACKLOG = 4096
+
+
+class Listeners:
+    """All listening sockets of a pooler."""
+
+    def __init__(self, general: General, workers: int) -> None:
+        options = SocketOptions.of(general)
+        self.backlog = general.backlog or min(general.max_connections, DEFAULT_BACKLOG) or 1
+        self.tcp = bind_tcp(general.host, general.port, workers, options)
+        self.unix_path: Path | None = None
+        self.unix: socket.socket | None = None
+        self.unix_identity: tuple[int, int] | None = None
+        if general.unix_socket_dir:
+            self.unix_path = Path(general.unix_socket_dir) / f".s.PGSQL.{general.port}"
+            self.unix = bind_unix(self.unix_path, int(general.unix_socket_mode, 8), options)
+            self.unix_identity = identity(self.unix_path)
+
+    def open(self) -> None:
+        """Accept from now on."""
+        for sock in self.sockets():
+            sock.listen(self.backlog)
+
+    def sockets(self) -> list[socket.socket]:
+        """All of them."""
+        return self.tcp + ([self.unix] if self.unix is not None else [])
+
+    def close(self) -> None:
+        """Refuse connections from now on."""
+        for sock in self.sockets():
+            sock.close()
+
+    def remove(self) -> None:
+        """Remove the Unix socket's file if it is still the one that we made."""
+        if self.unix_path is not None and identity(self.unix_path) == self.unix_identity:
+            self.unix_path.unlink(missing_ok=True)
+
+
+def bind_tcp(host: str, port: int, count: int, options: SocketOptions) -> list[socket.socket]:
+    """`count` sockets on one address; raises OSError that says what is wrong."""
+    found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, address = found[0]
+    check_port_is_free(family, address)
+    sockets = []
+    for _ in range(count):
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        options.apply(sock)
+        sock.bind(address)
+        address = (*address[:1], sock.getsockname()[1], *address[2:])
+        sockets.append(sock)
+    return sockets
+
+
+def check_port_is_free(family: int, address: tuple[str | int, ...]) -> None:
+    """Rule 2."""
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
+
+
+def bind_unix(path: Path, mode: int, options: SocketOptions) -> socket.socket:
+    """The Unix socket; raises OSError when a live one is there."""
+    remove_stale(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    options.apply(sock)
+    before = os.umask(0o777)
+    try:
+        sock.bind(str(path))
+    finally:
+        os.umask(before)
+    path.chmod(mode)
+    return sock
+
+
+def remove_stale(path: Path) -> None:
+    """Remove the file of a socket that nobody listens on; OSError when somebody does."""
+    if not path.exists():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+            return
+    raise OSError(f"{path} is in use by another process")
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from its successor of the same name."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -1,0 +1,257 @@
+"""One client's way from accept to its first query. The relay feeds it bytes; it answers through the relay.
+
+Rules
+1. Everything a client sends before it is logged in comes here, in whole packets, bounded in size and number.
+2. A fault of the client is one ErrorResponse and the end of that connection; nothing of the secret side is told.
+3. Admission is decided by the first HBA rule that fits; then by the password (auth/exchange).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from doorman import __version__
+from doorman.admin.console import Console, ConsoleAnswer
+from doorman.admin.login import console_exchange
+from doorman.auth.exchange import ClientExchange, choose_exchange
+from doorman.config.hba import BY_STORED_PASSWORD, REJECT
+from doorman.errors import ClientFault, PeerFault
+from doorman.wire import backend
+from doorman.wire.frontend import auth_message_length
+from doorman.wire.startup import (
+    CancelRequest,
+    GssEncRequest,
+    SslRequest,
+    StartupMessage,
+    parse_startup_packet,
+    startup_length,
+)
+from doorman.workers.settings import Settings, gather_settings
+
+if TYPE_CHECKING:
+    from doorman.workers.process import Process
+    from doorman.workers.relay.engine import Client
+
+log = logging.getLogger(__name__)
+
+CONSOLES = frozenset({"pgdoorman", "pgbouncer"})
+MOST_REQUESTS = 3
+"""SSLRequest and GSSENCRequest together before the startup packet."""
+
+AUTH_HEADER = 5
+
+
+class Login:
+    """The login of one client."""
+
+    __slots__ = ("client", "exchange", "finish", "pool", "process", "requests", "secret", "startup")
+
+    def __init__(self, process: Process, client: Client) -> None:
+        self.process = process
+        self.client = client
+        self.startup: StartupMessage | None = None
+        self.exchange: ClientExchange | None = None
+        self.finish: Callable[[], None] = self.enter_pool
+        self.pool = -1
+        self.secret = b""
+        self.requests = 0
+
+    # --- bytes -------------------------------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> int:
+        """Take whole packets; how many bytes were used."""
+        used = 0
+        try:
+            while not self.client.is_gone and (length := self.packet_length(data[used:])):
+                packet = data[used : used + length]
+                used += length
+                if self.startup is None:
+                    self.on_first_packet(packet)
+                else:
+                    self.on_auth_message(packet[AUTH_HEADER:])
+                if self.is_over:
+                    break
+        except PeerFault as fault:
+            self.refuse(fault)
+        return used
+
+    @property
+    def is_over(self) -> bool:
+        """The exchange has ended: what follows is for whoever comes next."""
+        return self.exchange is not None and self.exchange.done
+
+    def packet_length(self, data: bytes) -> int:
+        """Bytes of the packet at the front, 0 while it is not whole."""
+        if self.is_over or not data:
+            return 0
+        length = startup_length(data) if self.startup is None else auth_message_length(data)
+        return length if 0 < length <= len(data) else 0
+
+    def refuse(self, fault: PeerFault) -> None:
+        """Rule 2."""
+        self.process.note_refusal(self.client, self.startup, fault)
+        self.process.relay.dismiss(self.client, backend.fault_response(fault))
+
+    # --- startup -----------------------------------------------------------------------------------------------------
+
+    def on_first_packet(self, packet: bytes) -> None:
+        """SSLRequest, GSSENCRequest, CancelRequest or StartupMessage."""
+        first = parse_startup_packet(packet)
+        if isinstance(first, StartupMessage):
+            self.on_startup(first)
+        elif isinstance(first, CancelRequest):
+            self.process.cancel(first.pid, first.secret)
+            self.process.relay.end(self.client)
+        else:
+            self.decline_encryption(first)
+
+    def decline_encryption(self, request: SslRequest | GssEncRequest) -> None:
+        """Not offered: the client may go on in plain text."""
+        self.requests += 1
+        if self.requests > MOST_REQUESTS:
+            raise ClientFault("08P01", "too many encryption requests")
+        self.process.relay.send(self.client, b"N")
+
+    def on_startup(self, startup: StartupMessage) -> None:
+        """Decide who this is and how it must prove it."""
+        self.startup = startup
+        if self.client.number < 0:
+            raise ClientFault("53300", "sorry, too many clients already")
+        if self.process.relay.draining:
+            raise ClientFault("57P03", "the connection pooler is shutting down")
+        method = self.admission(startup)
+        if startup.database in CONSOLES:
+            self.finish = self.enter_console
+            general = self.process.config.general
+            self.exchange = console_exchange(method, startup.user, general.admin_username, general.admin_password)
+        else:
+            self.exchange = self.pool_exchange(startup, method)
+        answer = backend.negotiation_answer(startup) + self.exchange.start()
+        if answer:
+            self.process.relay.send(self.client, answer)
+        if self.exchange.done:
+            self.finish()
+
+    def admission(self, startup: StartupMessage) -> str | None:
+        """The HBA method, None for "by stored password". Raises 28000 when no rule admits the client."""
+        address = None if self.client.is_unix else self.process.address_of(self.client)
+        method = self.process.hba.decide(database=startup.database, user=startup.user, address=address, tls=False)
+        if method is None or method == REJECT:
+            raise ClientFault(
+                "28000",
+                f"connection from {address or 'Unix socket'} to {startup.user}@{startup.database} (TLS: false) "
+                "is not permitted by HBA configuration",
+            )
+        return None if method == BY_STORED_PASSWORD else method
+
+    def pool_exchange(self, startup: StartupMessage, method: str | None) -> ClientExchange:
+        """How a client of a pool proves who it is; an unknown user goes through the motions."""
+        pool = self.process.pool_of.get((startup.database, startup.user))
+        if pool is None and (startup.database not in self.process.databases or method == "trust"):
+            raise ClientFault(
+                "3D000",
+                f"No connection pool configured for database: {startup.database}, user: {startup.user}",
+                hint="Check pools.<database>.users in the configuration of pg_doorman.",
+            )
+        if pool is None:
+            return choose_exchange(method, startup.user, None)
+        self.pool = pool
+        return choose_exchange(method, startup.user, self.process.pools[pool].password)
+
+    def on_auth_message(self, body: bytes) -> None:
+        """A password message."""
+        assert self.exchange is not None
+        answer = self.exchange.feed(body)
+        if answer:
+            self.process.relay.send(self.client, answer)
+        if self.exchange.done:
+            self.finish()
+
+    # --- the end of the login ----------------------------------------------------------------------------------------
+
+    def enter_pool(self) -> None:
+        """The client is who it says. The relay greets it through `greet`, at once or when a server is there."""
+        assert self.startup is not None
+        if self.pool < 0:
+            raise ClientFault("28P01", f'password authentication failed for user "{self.startup.user}"')
+        self.secret = os.urandom(32 if self.startup.spoken_minor >= 2 else 4)
+        self.process.relay.log_in(
+            self.client,
+            self.pool,
+            settings=self.settings(self.startup),
+            cancel_secret=self.secret,
+            application_name=self.application_name.encode("utf-8", "surrogateescape"),
+        )
+
+    def settings(self, startup: StartupMessage) -> Settings | None:
+        """What the client asked for beyond what the pool's servers have. Most ask for nothing."""
+        if len(startup.parameters) <= 2 or startup.parameters.keys() <= PLAIN_PARAMETERS:
+            return None
+        pool = self.process.pools[self.pool]
+        reported = self.process.reported_parameters(self.pool)
+        return gather_settings(
+            startup.parameters, pool.startup_parameters, reported, follow_name=pool.sync_server_parameters
+        )
+
+    @property
+    def application_name(self) -> str:
+        """As the client gave it; the reference's default otherwise."""
+        assert self.startup is not None
+        return self.startup.parameters.get("application_name", "pg_doorman")
+
+    def greet(self, parameters: bytes, pid: int) -> None:
+        """Everything that PostgreSQL sends after a successful login, in one write."""
+        self.process.note_login(self.client, self.startup)
+        self.process.relay.send(
+            self.client,
+            backend.AUTHENTICATION_OK
+            + parameters
+            + backend.parameter_status("application_name", self.application_name)
+            + backend.backend_key_data(pid, self.secret)
+            + backend.READY_IDLE,
+        )
+
+    def enter_console(self) -> None:
+        """The client is the administrator."""
+        assert self.startup is not None
+        session = ConsoleSession(self.process, self.client)
+        greeting = [backend.parameter_status(name, value) for name, value in session.console.greeting_parameters()]
+        self.process.relay.send(
+            self.client,
+            backend.AUTHENTICATION_OK
+            + b"".join(greeting)
+            + backend.parameter_status("application_name", self.application_name)
+            + backend.backend_key_data(0, os.urandom(4))
+            + backend.READY_IDLE,
+        )
+        self.process.relay.enter_console(
+            self.client,
+            session,
+            database=self.startup.database.encode(),
+            user=self.startup.user.encode("utf-8", "surrogateescape"),
+            application_name=self.application_name.encode("utf-8", "surrogateescape"),
+        )
+
+
+PLAIN_PARAMETERS = frozenset({"user", "database", "application_name"})
+
+
+class ConsoleSession:
+    """A console on the wire."""
+
+    def __init__(self, process: Process, client: Client) -> None:
+        self.process = process
+        self.client = client
+        self.console = Console(process.table, process.pools, __version__)
+
+    def feed(self, data: bytes) -> int:
+        """Take what the client sent; how many bytes were used."""
+        answer: ConsoleAnswer = self.console.feed(data)
+        if answer.output:
+            self.process.relay.send(self.client, answer.output)
+        if answer.ended:
+            self.process.relay.end(self.client)
+        return answer.consumed

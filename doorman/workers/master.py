@@ -1,0 +1,420 @@
+"""The master: forks the workers and the keeper, keeps the listening sockets and the vault, repairs and replaces.
+
+Rules
+1. One blocking loop, no threads, no event loop; signals are only queued by their handlers and handled in the loop.
+2. Never blocks on a peer: channels queue what cannot be sent.
+3. A dead child's channel is read to its end before the table is repaired, and the table is repaired before the
+   child is replaced.
+4. The port accepts when every worker has been ready once; a worker that dies at boot again and again ends the start.
+5. When the master goes, everybody goes: children are killed and reaped, or notice the end of their channel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import logging
+import os
+import resource
+import select
+import signal
+import time
+
+from doorman import __version__
+from doorman.config.resolve import PoolSettings, resolve_pools
+from doorman.config.schema import Config
+from doorman.shm.repair import repair_after
+from doorman.shm.rows import set_up_pool
+from doorman.shm.table import Table
+from doorman.workers.channel import Channel, Drain, Forget, Message, Publish, Ready, Want, close_all
+from doorman.workers.keeper import Keeper
+from doorman.workers.listener import Listeners
+from doorman.workers.process import Inheritance, set_up_signals
+from doorman.workers.worker import Worker
+
+log = logging.getLogger(__name__)
+
+EXIT_OK = 0
+EXIT_FAILURE = 1
+EXIT_OS = 71
+BOOT_ATTEMPTS = 3
+BOOT_FAILURE = 3
+PR_SET_PDEATHSIG = 1
+SPARE_SLOTS = 64
+ROLE_WORKER = 1
+ROLE_KEEPER = 2
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
+
+
+class Child:
+    """A child process as the master sees it."""
+
+    def __init__(self, row: int, pid: int, channel: Channel) -> None:
+        self.row = row
+        self.pid = pid
+        self.channel = channel
+        self.is_ready = False
+
+
+class StartFailed(Exception):
+    """The pooler cannot start; the text says why."""
+
+
+def run_master(config: Config, config_path: str, log_level: str, log_format: str, color: bool) -> int:
+    """Run the pooler until it is told to stop; the exit code of the command."""
+    raise_descriptor_limit()
+    try:
+        listeners = Listeners(config.general, config.general.worker_threads)
+    except OSError as error:
+        log.error("cannot listen on %s:%d: %s", config.general.host, config.general.port, error.strerror or error)
+        return EXIT_OS if config.general.unix_socket_dir and str(config.general.unix_socket_dir) in str(error) else EXIT_FAILURE
+    master = Master(config, listeners)
+    try:
+        return master.run()
+    except StartFailed as failure:
+        log.error("the start was given up: %s", failure)
+        return EXIT_FAILURE
+    finally:
+        master.end()
+
+
+class Master:
+    """Owner of everything that must survive a child."""
+
+    def __init__(self, config: Config, listeners: Listeners) -> None:
+        self.config = config
+        self.listeners = listeners
+        self.pools = resolve_pools(config)
+        self.workers = config.general.worker_threads
+        self.keeper_row = self.workers
+        self.table = make_table(config, self.pools, self.workers + 1)
+        self.wake_fds = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(self.workers + 1)]
+        self.vault: dict[tuple[int, int], int] = {}
+        self.children: dict[int, Child] = {}
+        self.boot_failures = 0
+        self.restart_at: dict[int, float] = {}
+        self.is_open = False
+        self.deadline: float | None = None
+        self.poll = select.poll()
+        self.signal_pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Everything happens here, in order of arrival."""
+        self.listen_for_signals()
+        gc.collect()
+        gc.freeze()
+        for row in range(self.workers + 1):
+            self.spawn(row)
+        while True:
+            for fd, _ in self.poll.poll(self.patience_ms()):
+                if fd == self.signal_pipe[0]:
+                    if (code := self.handle_signals()) is not None:
+                        return code
+                else:
+                    self.on_channel(fd)
+            self.restart_due()
+            if self.is_drained():
+                return EXIT_OK
+
+    def patience_ms(self) -> int | None:
+        """How long nothing needs to be done."""
+        times = list(self.restart_at.values())
+        if self.deadline is not None:
+            times.append(self.deadline)
+        return max(0, int((min(times) - time.monotonic()) * 1000) + 1) if times else None
+
+    # --- signals -----------------------------------------------------------------------------------------------------
+
+    def listen_for_signals(self) -> None:
+        """Rule 1: the handler does nothing, the number comes through the pipe."""
+        signal.set_wakeup_fd(self.signal_pipe[1], warn_on_full_buffer=False)
+        for number in HANDLED:
+            signal.signal(number, lambda *_: None)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        self.poll.register(self.signal_pipe[0], select.POLLIN)
+
+    def handle_signals(self) -> int | None:
+        """Take all queued signals; an exit code when one of them ends the master."""
+        code = None
+        for number in os.read(self.signal_pipe[0], 512):
+            if number == signal.SIGCHLD:
+                self.reap()
+            elif number == signal.SIGTERM:
+                log.info("SIGTERM: stopping at once")
+                code = EXIT_OK
+            elif number == signal.SIGINT:
+                self.start_drain()
+            else:
+                log.warning("%s is not supported by this version", signal.Signals(number).name)
+        return code
+
+    def start_drain(self) -> None:
+        """SIGINT: take no more clients, let transactions end, leave at `shutdown_timeout`."""
+        if self.deadline is not None:
+            return
+        log.info("SIGINT: waiting for transactions to end, at most %d ms", self.config.general.shutdown_timeout)
+        self.deadline = time.monotonic() + self.config.general.shutdown_timeout / 1000
+        self.listeners.close()
+        for child in self.children.values():
+            if child.row != self.keeper_row:
+                self.tell(child, Drain())
+
+    def is_drained(self) -> bool:
+        """Nothing is left to wait for, or no time."""
+        if self.deadline is None:
+            return False
+        return time.monotonic() >= self.deadline or all(child.row == self.keeper_row for child in self.children.values())
+
+    # --- children ----------------------------------------------------------------------------------------------------
+
+    def spawn(self, row: int) -> None:
+        """Fork the process of a row. The child never returns from here."""
+        mine, theirs = Channel.pair()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self.be_child(row, mine, theirs)
+            except BaseException:
+                log.exception("a process could not start")
+            finally:
+                os._exit(BOOT_FAILURE)
+        theirs.close()
+        child = Child(row, pid, mine)
+        self.children[mine.fileno()] = child
+        self.poll.register(mine.fileno(), select.POLLIN)
+
+    def be_child(self, row: int, mine: Channel, theirs: Channel) -> None:
+        """In the child: let go of what is the master's, become a worker or the keeper."""
+        set_up_signals()
+        end_with_parent(keep=row == self.keeper_row)
+        mine.close()
+        for child in self.children.values():
+            child.channel.close()
+        close_all(self.signal_pipe)
+        self.table.enter(row, ROLE_KEEPER if row == self.keeper_row else ROLE_WORKER)
+        vault, self.vault = self.vault, {}
+        born = Inheritance(
+            self.config, self.pools, self.table, row, theirs, self.wake_fds, vault, self.listeners.unix_path
+        )
+        if row == self.keeper_row:
+            self.listeners.close()
+            Keeper(born).run()
+        for number, sock in enumerate(self.listeners.tcp):
+            if number != row:
+                sock.close()
+        Worker(born, self.listeners.tcp[row], self.listeners.unix).run()
+
+    def reap(self) -> None:
+        """Take every dead child's leave."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            child = next((child for child in self.children.values() if child.pid == pid), None)
+            if child is not None:
+                self.bury(child, status)
+
+    def bury(self, child: Child, status: int) -> None:
+        """Rule 3."""
+        fd = child.channel.fileno()
+        self.read_all(child)
+        self.poll.unregister(fd)
+        del self.children[fd]
+        child.channel.close()
+        freed, wake = repair_after(self.table, child.row, child.pid)
+        for slot, generation in freed:
+            self.forget(slot, generation)
+        self.wake(wake)
+        self.plan_successor(child, status)
+
+    def plan_successor(self, child: Child, status: int) -> None:
+        """Replace it, at once if it had been well, later and later if it dies at boot."""
+        if self.deadline is not None:
+            return
+        name = "the keeper" if child.row == self.keeper_row else f"worker {child.row}"
+        log.error("%s (pid %d) died: %s", name, child.pid, describe(status))
+        delay = 0.0
+        if not child.is_ready:
+            self.boot_failures += 1
+            if not self.is_open and self.boot_failures >= BOOT_ATTEMPTS:
+                raise StartFailed(f"{name} died {self.boot_failures} times before it was ready (see the log above)")
+            delay = min(5.0, 0.1 * 2**self.boot_failures)
+        self.restart_at[child.row] = time.monotonic() + delay
+
+    def restart_due(self) -> None:
+        """Fork the successors whose time has come."""
+        now = time.monotonic()
+        for row in [row for row, at in self.restart_at.items() if at <= now]:
+            del self.restart_at[row]
+            self.spawn(row)
+
+    # --- messages ----------------------------------------------------------------------------------------------------
+
+    def on_channel(self, fd: int) -> None:
+        """A child speaks, or can be spoken to again."""
+        child = self.children.get(fd)
+        if child is None:
+            return
+        self.read_all(child)
+        with contextlib.suppress(OSError):
+            child.channel.flush()
+        if fd in self.children:
+            self.watch(child)
+
+    def read_all(self, child: Child) -> None:
+        """Every message that is there. At the end of the stream only SIGCHLD remains to be waited for."""
+        try:
+            while (received := child.channel.receive()) is not None:
+                self.on_message(child, *received)
+        except (EOFError, OSError):
+            with contextlib.suppress(KeyError):
+                self.poll.modify(child.channel.fileno(), 0)
+
+    def watch(self, child: Child) -> None:
+        """Also for writing while something is queued."""
+        self.poll.modify(child.channel.fileno(), select.POLLIN | (select.POLLOUT if child.channel.has_queue else 0))
+
+    def on_message(self, child: Child, message: Message, descriptors: list[int]) -> None:
+        """One message of a child."""
+        if isinstance(message, Publish):
+            self.on_publish(child, message, descriptors)
+            return
+        close_all(descriptors)
+        if isinstance(message, Ready):
+            self.on_ready(child)
+        elif isinstance(message, Forget):
+            self.forget(message.slot, message.generation, but=child)
+        elif isinstance(message, Want):
+            self.on_want(child, message)
+
+    def on_publish(self, child: Child, message: Publish, descriptors: list[int]) -> None:
+        """A new server: keep a duplicate and give one to everybody else."""
+        if not descriptors:
+            log.error("no file descriptor was left to take over a server connection (raise LimitNOFILE)")
+            self.tell(child, Want(message.slot, message.generation))
+            return
+        close_all(descriptors[1:])
+        key = (message.slot, message.generation)
+        if key in self.vault:
+            os.close(descriptors[0])
+            return
+        self.vault[key] = descriptors[0]
+        for other in list(self.children.values()):
+            if other is not child:
+                self.tell(other, message, descriptors[0])
+
+    def on_want(self, child: Child, message: Want) -> None:
+        """Send the socket; that there is none is said by Forget."""
+        fd = self.vault.get((message.slot, message.generation))
+        if fd is None:
+            self.tell(child, Forget(message.slot, message.generation))
+        else:
+            self.tell(child, Publish(message.slot, message.generation), fd)
+
+    def forget(self, slot: int, generation: int, but: Child | None = None) -> None:
+        """A server connection is over everywhere."""
+        fd = self.vault.pop((slot, generation), None)
+        if fd is not None:
+            os.close(fd)
+        for child in list(self.children.values()):
+            if child is not but:
+                self.tell(child, Forget(slot, generation))
+
+    def tell(self, child: Child, message: Message, *descriptors: int) -> None:
+        """Send to a child; one that is just dying gets nothing."""
+        try:
+            child.channel.send(message, descriptors)
+        except OSError:
+            return
+        if child.channel.has_queue:
+            self.watch(child)
+
+    def on_ready(self, child: Child) -> None:
+        """Rule 4."""
+        child.is_ready = True
+        if self.is_open or len(self.children) <= self.workers or not all(c.is_ready for c in self.children.values()):
+            return
+        self.is_open = True
+        self.boot_failures = 0
+        self.listeners.open()
+        general = self.config.general
+        log.info(
+            "pg_doorman %s is ready on %s:%d with %d workers and %d pools",
+            __version__, general.host, general.port, self.workers, len(self.pools),
+        )  # fmt: skip
+
+    def wake(self, processes: int) -> None:
+        """Make processes look at their mail."""
+        for row, fd in enumerate(self.wake_fds):
+            if processes >> row & 1:
+                os.eventfd_write(fd, 1)
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """Rule 5."""
+        for child in self.children.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL)
+        for child in self.children.values():
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(child.pid, 0)
+        self.listeners.close()
+        self.listeners.remove()
+        log.info("pg_doorman stopped")
+
+
+def make_table(config: Config, pools: list[PoolSettings], processes: int) -> Table:
+    """The segment, sized generously, with a row for each configured pool."""
+    servers = sum(pool.pool_size for pool in pools)
+    table = Table.create(
+        processes=processes,
+        pools=len(pools) + SPARE_SLOTS,
+        slots=max(1024, 2 * servers + SPARE_SLOTS),
+        clients=max(1024, 2 * config.general.max_connections),
+        max_connections=config.general.max_connections,
+    )
+    for number, pool in enumerate(pools):
+        set_up_pool(
+            table,
+            number,
+            database=pool.database,
+            user=pool.user,
+            session_mode=pool.pool_mode == "session",
+            pool_size=pool.pool_size,
+            min_pool_size=pool.min_pool_size,
+            max_opening=pool.max_parallel_creates,
+            round_robin=pool.server_round_robin,
+            check_after_us=pool.server_idle_check_timeout_ms * 1000,
+            cleanup=pool.cleanup_server_connections,
+        )
+    return table
+
+
+def raise_descriptor_limit() -> None:
+    """Clients and servers are descriptors: take what the hard limit allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def end_with_parent(*, keep: bool) -> None:
+    """Have the kernel kill this child when the master dies. The keeper stays to clean up, and goes by its channel."""
+    parent = os.getppid()
+    if not keep:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent or parent == 1:
+        os._exit(EXIT_OK)
+
+
+def describe(status: int) -> str:
+    """A wait status for people."""
+    if os.WIFSIGNALED(status):
+        return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"exit code {os.WEXITSTATUS(status)}"

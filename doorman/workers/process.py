@@ -1,0 +1,304 @@
+"""What worker and keeper have in common: the relay's Python side and the channel to the master.
+
+Rules
+1. Nothing here runs for a message of a running query: logins, openings, cancels and messages of the master only.
+2. The master gone (channel at its end) means that this process ends at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import uvloop
+
+from doorman.config.resolve import PoolSettings
+from doorman.config.schema import Config
+from doorman.errors import PeerFault, ServerFault
+from doorman.shm.rows import client_row, get_parameters
+from doorman.shm.table import Table
+from doorman.wire.startup import StartupMessage
+from doorman.workers.cancel import cancel_statement
+from doorman.workers.channel import Channel, Drain, Forget, Message, Publish, Ready, Want, close_all
+from doorman.workers.login import Login
+from doorman.workers.opening import Opening
+from doorman.workers.relay.relay import Relay
+from doorman.workers.socket_options import SocketOptions
+
+if TYPE_CHECKING:
+    from doorman.workers.relay.engine import Client
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.1
+DRAIN_LOOK_SECONDS = 0.05
+FAILURE_LOG_SECONDS = 1.0
+
+
+class Inheritance:
+    """What a process is born with; everything else of the master's is closed right after the fork."""
+
+    def __init__(
+        self,
+        config: Config,
+        pools: list[PoolSettings],
+        table: Table,
+        row: int,
+        channel: Channel,
+        wake_fds: list[int],
+        vault: Mapping[tuple[int, int], int],
+        unix_path: Path | None,
+    ) -> None:
+        self.config = config
+        self.pools = pools
+        self.table = table
+        self.row = row
+        self.channel = channel
+        self.wake_fds = wake_fds
+        self.vault = vault
+        self.unix_path = unix_path
+
+
+class Process:
+    """A process with a relay. `Worker` and `Keeper` say what else they do."""
+
+    role: int
+
+    def __init__(self, born: Inheritance) -> None:
+        general = born.config.general
+        self.config = born.config
+        self.pools = born.pools
+        self.table = born.table
+        self.row = born.row
+        self.channel = born.channel
+        self.unix_path = born.unix_path
+        self.hba = general.hba_rules()
+        self.pool_of = {(pool.database, pool.user): number for number, pool in enumerate(born.pools)}
+        self.databases = frozenset(pool.database for pool in born.pools)
+        self.socket_options = SocketOptions.of(general)
+        self.failure_logged_at = 0.0
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.loop = uvloop.new_event_loop()
+        asyncio.set_event_loop(self.loop)
+        self.relay = Relay(
+            born.table,
+            self,
+            born.wake_fds,
+            query_wait_us=general.query_wait_timeout * 1000,
+            probe_patience_us=(general.connect_timeout or 3000) * 1000,
+        )
+        self.adopt_vault(born.vault)
+        self.channel_watcher = self.relay.watch(self.channel.fileno(), select.EPOLLIN, self.on_channel)
+        self.loop.add_reader(self.relay.epoll, self.relay.run)
+
+    def adopt_vault(self, vault: Mapping[tuple[int, int], int]) -> None:
+        """The servers that live already came with the fork."""
+        for (slot, generation), fd in vault.items():
+            self.relay.adopt(slot, generation, fd)
+        self.relay.take_home()
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    def run(self) -> NoReturn:
+        """Serve until the master goes or says so; never returns."""
+        try:
+            self.loop.call_soon(self.begin)
+            self.loop.run_forever()
+        except BaseException:
+            log.exception("%s ended by an error", type(self).__name__)
+            os._exit(1)
+        os._exit(0)
+
+    def begin(self) -> None:
+        """First thing in the loop."""
+        self.tick()
+        self.tell(Ready())
+
+    def tick(self) -> None:
+        """Ten times a second: everything that has a deadline."""
+        try:
+            self.relay.tick()
+            self.upkeep()
+        except Exception:
+            log.exception("upkeep failed")
+        self.loop.call_later(TICK_SECONDS, self.tick)
+
+    def upkeep(self) -> None:
+        """What a kind of process does besides, ten times a second."""
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine that reports its end itself."""
+        task = self.loop.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.reap)
+
+    def reap(self, task: asyncio.Task[None]) -> None:
+        """Log what a coroutine did not handle."""
+        self.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a task failed", exc_info=error)
+
+    # --- the master --------------------------------------------------------------------------------------------------
+
+    def on_channel(self, events: int) -> None:
+        """Messages of the master, or its end."""
+        try:
+            self.channel.flush()
+            while (received := self.channel.receive()) is not None:
+                self.on_message(*received)
+        except (EOFError, OSError):
+            self.on_master_gone()
+        self.watch_channel()
+
+    def watch_channel(self) -> None:
+        """Also for writing while messages are queued."""
+        wanted = select.EPOLLIN | (select.EPOLLOUT if self.channel.has_queue else 0)
+        self.relay.rewatch(self.channel_watcher, wanted)
+
+    def on_message(self, message: Message, descriptors: list[int]) -> None:
+        """One message of the master."""
+        if isinstance(message, Publish) and descriptors:
+            self.relay.adopt(message.slot, message.generation, descriptors[0])
+            close_all(descriptors[1:])
+            return
+        close_all(descriptors)
+        if isinstance(message, Publish):
+            self.loop.call_later(1.0, self.want, message.slot, message.generation)  # EMFILE here: ask again
+        elif isinstance(message, Forget):
+            self.relay.drop(message.slot, message.generation)
+        elif isinstance(message, Want):
+            self.relay.republish(message.slot, message.generation)
+        elif isinstance(message, Drain):
+            self.drain()
+
+    def on_master_gone(self) -> NoReturn:
+        """Rule 2. The socket file would stay behind: whoever notices first removes it."""
+        if self.unix_path is not None:
+            self.unix_path.unlink(missing_ok=True)
+        os._exit(0)
+
+    def tell(self, message: Message, *descriptors: int) -> None:
+        """Send to the master; its absence is noticed where messages are read."""
+        try:
+            self.channel.send(message, descriptors)
+        except OSError:
+            return
+        if self.channel.has_queue:
+            self.watch_channel()
+
+    def drain(self) -> None:
+        """Let clients end their transactions, then leave."""
+        self.relay.stop_accepting()
+        if self.relay.drain(0) == 0:
+            os._exit(0)
+        self.loop.call_later(DRAIN_LOOK_SECONDS, self.drain)
+
+    # --- called by the relay -----------------------------------------------------------------------------------------
+
+    def start_login(self, client: Client) -> Login:
+        """Who takes the bytes of a new client."""
+        return Login(self, client)
+
+    def open_server(self, pool: int, slot: int, generation: int) -> None:
+        """Open a server for a slot that the relay reserved."""
+        Opening(self, self.pools[pool], slot).start()
+
+    def publish(self, slot: int, generation: int, fd: int) -> None:
+        """A server was opened: everybody needs its socket."""
+        self.tell(Publish(slot, generation), fd)
+
+    def forget(self, slot: int, generation: int) -> None:
+        """A server connection is over."""
+        self.tell(Forget(slot, generation))
+
+    def want(self, slot: int, generation: int) -> None:
+        """A server is ours to use but its socket has not come."""
+        self.tell(Want(slot, generation))
+
+    def look_at_pools(self) -> None:
+        """Some pool may need a server; see Keeper."""
+
+    def cancel_server(self, slot: int, generation: int) -> None:
+        """Cancel what a server runs for a client that is gone."""
+        self.spawn(cancel_statement(self, slot, generation))
+
+    def client_ended(self, client: Client, session: object) -> None:
+        """A client is about to be closed."""
+        if self.config.general.log_client_disconnections:
+            log.info("client %s disconnected", self.name_of(client))
+
+    # --- called by logins --------------------------------------------------------------------------------------------
+
+    def cancel(self, pid: int, secret: bytes) -> None:
+        """A cancel request arrived here for a client of whatever worker."""
+        found = self.relay.cancel_client(pid, secret)
+        if found is not None:
+            self.cancel_server(*found)
+
+    def reported_parameters(self, pool: int) -> dict[str, str]:
+        """What servers of a pool report at login, names folded; empty before the first one."""
+        return parse_status_messages(get_parameters(self.table, pool))
+
+    def address_of(self, client: Client) -> str:
+        """The client's IP address."""
+        view = client_row(self.table, client.number)
+        if view.family == 4:
+            return socket.inet_ntop(socket.AF_INET, view.address[:4])
+        mapped = ipaddress.IPv6Address(view.address)
+        return str(mapped.ipv4_mapped or mapped)
+
+    def name_of(self, client: Client) -> str:
+        """The client for log lines."""
+        if client.number < 0:
+            return "#c-"
+        view = client_row(self.table, client.number)
+        where = "unix" if not view.family else f"{self.address_of(client)}:{view.port}"
+        return f"#c{view.connection_id} {view.user}@{view.database} from {where}"
+
+    def note_login(self, client: Client, startup: StartupMessage | None) -> None:
+        """Log a login when that is wanted."""
+        if self.config.general.log_client_connections:
+            log.info("client %s logged in", self.name_of(client))
+
+    def note_refusal(self, client: Client, startup: StartupMessage | None, fault: PeerFault) -> None:
+        """Log why a client was sent away."""
+        who = f"{startup.user}@{startup.database}" if startup is not None else "unknown"
+        log.warning("client %s (%s) was refused: %s %s", self.name_of(client), who, fault.sqlstate, fault.message)
+
+    def note_open_failure(self, pool: PoolSettings, fault: ServerFault) -> None:
+        """Log a failed attempt to open a server, at most once a second."""
+        now = time.monotonic()
+        if now - self.failure_logged_at >= FAILURE_LOG_SECONDS:
+            self.failure_logged_at = now
+            log.error("no server for %s@%s: %s %s", pool.user, pool.database, fault.sqlstate, fault.message)
+
+
+def parse_status_messages(messages: bytes) -> dict[str, str]:
+    """ParameterStatus messages as a dict with folded names."""
+    values = {}
+    at = 0
+    while at < len(messages):
+        end = at + 1 + int.from_bytes(messages[at + 1 : at + 5], "big")
+        name, value = messages[at + 5 : end - 1].split(b"\0", 1)
+        values[name.decode().lower()] = value.decode("utf-8", "surrogateescape")
+        at = end
+    return values
+
+
+def set_up_signals() -> None:
+    """A child takes no orders but SIGTERM; Ctrl-C in a terminal is the master's matter."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)

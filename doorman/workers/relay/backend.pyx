@@ -1,0 +1,185 @@
+"""Bytes from a server that serves a client: notes what matters, passes everything on, sees when it may be parted with.
+
+Rules
+1. Every byte goes to the client in the order in which it came; nothing is added and nothing kept back.
+2. Messages that change what we know (ReadyForQuery, CommandComplete, errors, parameters, COPY) are looked at when they
+   are whole; all others stream through.
+3. A server is parted from its client only when it is idle (ReadyForQuery I), owes nothing, and no message is half
+   forwarded in either direction (`may_part`). It is given back before the client is written to: a slow reader costs
+   the pool nothing.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp
+
+from doorman.shm.atomics cimport highest_bit
+from doorman.shm.layout cimport CounterRow
+from doorman.shm.table cimport now_us
+from doorman.workers.relay.buffer cimport buffer_length
+from doorman.workers.relay.engine cimport (
+    DIRT_CURSORS,
+    DIRT_LISTEN,
+    DIRT_SETTINGS,
+    DIRT_STATEMENTS,
+    DIRT_TEMPORARY,
+    HOLD,
+    Client,
+    Engine,
+    Server,
+)
+from doorman.workers.relay.pending cimport pending_copy_in, pending_error, pending_ready
+
+cdef enum:
+    MAX_SERVER_MESSAGE = 1_073_741_824      # PostgreSQL's own limit for one message
+
+cdef uint8_t[256] NOTED                     # message types that rule 2 looks at
+for _letter in b"ZCESGWA":
+    NOTED[_letter] = 1
+
+
+cdef inline uint32_t read_length(const char *at) noexcept nogil:
+    cdef const uint8_t *b = <const uint8_t *>at
+    return <uint32_t>b[0] << 24 | <uint32_t>b[1] << 16 | <uint32_t>b[2] << 8 | b[3]
+
+
+cdef Py_ssize_t feed_server(Engine engine, Server server, const char *data, Py_ssize_t length) except -2:
+    """Take what a server sent to its client. Returns how many bytes are dealt with, or -1 when the server is gone."""
+    cdef Client client = server.client
+    cdef Py_ssize_t at = <Py_ssize_t>min(server.body_left, <uint64_t>length)
+    cdef Py_ssize_t total, here
+    cdef uint32_t size
+    server.body_left -= at
+    while length - at >= 5:
+        size = read_length(data + at + 1)
+        if size < 4 or size > MAX_SERVER_MESSAGE:
+            engine.answer(client, data, at)
+            engine.lose_server(server)
+            return -1
+        total = <Py_ssize_t>size + 1
+        here = min(total, length - at)
+        if NOTED[<uint8_t>data[at]]:
+            if here < total and total <= HOLD:
+                break
+            take_note(server, data + at, here)
+        server.body_left = total - here
+        at += here
+    if not client.session_mode and at == length and (may_part(server, client) or engine.release_early):
+        engine.release(server)
+    engine.answer(client, data, at)
+    return at
+
+
+cdef bint is_quiet(Server server) noexcept:
+    """Nothing owed, nothing unread, nothing unsent as far as the protocol goes."""
+    return (
+        not server.pending.length
+        and not server.pending.copy_in
+        and not server.pending.skipping
+        and not server.body_left
+        and not buffer_length(&server.outb)
+    )
+
+
+cdef bint may_part(Server server, Client client) noexcept:
+    """Rule 3."""
+    return (
+        server.status == b"I" and is_quiet(server) and not client.body_left
+        and not server.pending.doubtful and not server.said_fatal
+    )
+
+
+cdef int take_note(Server server, const char *message, Py_ssize_t length) except -1:
+    cdef char kind = message[0]
+    if kind == b"Z":                                # ReadyForQuery
+        note_ready(server, message[5])
+    elif kind == b"C":                              # CommandComplete
+        note_tag(server, message + 5, length - 5)
+    elif kind == b"E":                              # ErrorResponse
+        pending_error(&server.pending)
+        server.client.counters.errors += 1
+        server.client.row.errors += 1
+        server.said_fatal = is_fatal(message + 5, length - 5)
+    elif kind == b"S":                              # ParameterStatus: some setting of the session changed
+        server.dirt |= DIRT_SETTINGS
+    elif kind == b"G":                              # CopyInResponse
+        pending_copy_in(&server.pending)
+    elif kind == b"W":                              # CopyBothResponse: replication, which is not for pools
+        server.pending.doubtful = True
+    elif kind == b"A":                              # NotificationResponse
+        server.dirt |= DIRT_LISTEN
+    return 0
+
+
+cdef void note_ready(Server server, char status) noexcept:
+    cdef CounterRow *counters = server.client.counters
+    cdef int64_t now = now_us()
+    server.status = status
+    if status != b"I" and status != b"T" and status != b"E":
+        server.pending.doubtful = True
+    if not pending_ready(&server.pending):
+        return
+    counters.queries += 1
+    counters.query_time += now - server.started
+    count_time(counters.query_histogram, now - server.started)
+    server.row.queries += 1
+    server.client.row.queries += 1
+    server.started = now
+    server.row.running = server.pending.length > 0
+    if status == b"I":
+        counters.transactions += 1
+        counters.transaction_time += now - server.transaction_started
+        count_time(counters.transaction_histogram, now - server.transaction_started)
+        server.row.transactions += 1
+        server.client.row.transactions += 1
+        server.transaction_started = now
+
+
+cdef void count_time(uint64_t *histogram, int64_t elapsed) noexcept nogil:
+    """Add a time in microseconds: below 64 a bucket each, above 64 buckets for each power of two."""
+    cdef uint64_t value = <uint64_t>elapsed if elapsed > 0 else 0
+    cdef int shift
+    if value >= <uint64_t>1 << 37:
+        value = (<uint64_t>1 << 37) - 1
+    if value < 64:
+        histogram[value] += 1
+        return
+    shift = highest_bit(value) - 6
+    histogram[(shift + 1) * 64 + ((value >> shift) - 64)] += 1
+
+
+cdef bint is_fatal(const char *fields, Py_ssize_t length) noexcept:
+    """True when an ErrorResponse says that the connection ends: field V (not translated) is FATAL or PANIC."""
+    cdef Py_ssize_t at = 0
+    while at < length and fields[at]:
+        if fields[at] == b"V":
+            return length - at > 6 and (memcmp(fields + at + 1, b"FATAL", 5) == 0 or memcmp(fields + at + 1, b"PANIC", 5) == 0)
+        while at < length and fields[at]:
+            at += 1
+        at += 1
+    return False
+
+
+cdef struct Tag:
+    const char *text
+    Py_ssize_t length
+    uint32_t dirt
+
+cdef Tag[6] TAGS
+TAGS[0] = Tag(b"SET\x00", 4, DIRT_SETTINGS)
+TAGS[1] = Tag(b"RESET\x00", 6, DIRT_SETTINGS)
+TAGS[2] = Tag(b"PREPARE\x00", 8, DIRT_STATEMENTS)
+TAGS[3] = Tag(b"DECLARE CURSOR\x00", 15, DIRT_CURSORS)
+TAGS[4] = Tag(b"LISTEN\x00", 7, DIRT_LISTEN)
+TAGS[5] = Tag(b"CREATE ", 7, DIRT_TEMPORARY)
+
+
+cdef void note_tag(Server server, const char *tag, Py_ssize_t length) noexcept:
+    """What a command may have left in the session, by its tag. SELECT, INSERT and kin leave nothing that a tag shows."""
+    cdef int i
+    if length >= 12 and memcmp(tag, b"DISCARD ALL\x00", 12) == 0:
+        server.dirt = 0
+        return
+    for i in range(6):
+        if length >= TAGS[i].length and tag[0] == TAGS[i].text[0] and memcmp(tag, TAGS[i].text, TAGS[i].length) == 0:
+            server.dirt |= TAGS[i].dirt
+            return

@@ -1,0 +1,123 @@
+"""The objects of the relay, and what its parts may ask of the loop.
+
+`Client` and `Server` are state; what happens to them is in `frontend` (bytes from clients), `backend` (bytes from
+servers) and `upkeep` (servers without a client). Those modules know each other only through `Engine`, whose methods
+the loop (`relay`) implements.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+
+from doorman.shm.layout cimport ClientRow, CounterRow, PoolRow, SlotRow
+from doorman.shm.table cimport Table
+from doorman.workers.relay.buffer cimport Buffer
+from doorman.workers.relay.pending cimport Pending
+
+cdef enum:
+    MAX_MESSAGE = 268_435_456       # bytes, both directions (spec/protocol.md section 0)
+    HOLD = 65_536                   # a message up to this size is forwarded whole, a larger one streams
+    SCRATCH = 131_072               # bytes of one read
+
+cdef enum Kind:
+    KIND_WATCHER = 0
+    KIND_LISTENER = 1
+    KIND_CLIENT = 2
+    KIND_SERVER = 3
+
+cdef enum Phase:                    # of a client
+    PHASE_LOGIN = 0                 # its bytes go to `session`, a login
+    PHASE_CONSOLE = 1               # its bytes go to `session`, a console
+    PHASE_READY = 2
+    PHASE_FAREWELL = 3              # only what is still to be written to it keeps it
+
+cdef enum Stage:                    # of a server
+    STAGE_NONE = 0                  # serves its client, or is idle
+    STAGE_PROBE = 1                 # attached; answers a probe before the client's first message
+    STAGE_SYNC = 2                  # attached; takes on the client's parameters
+    STAGE_DRAIN = 3                 # its client went away: read what is still owed
+    STAGE_ROLLBACK = 4
+    STAGE_CLEAN = 5
+    STAGE_CLOSING = 6               # said goodbye, waits for the end of the stream
+    STAGE_LISTEN = 7                # spoke while idle
+
+cdef enum Dirt:                     # what a client may have left in a server's session
+    DIRT_SETTINGS = 1
+    DIRT_STATEMENTS = 2
+    DIRT_CURSORS = 4
+    DIRT_LISTEN = 8
+    DIRT_TEMPORARY = 16
+    DIRT_EVERYTHING = 32
+
+
+cdef class Conn:
+    cdef readonly int fd
+    cdef int kind
+    cdef uint32_t serial            # tells it from an earlier owner of the same fd
+    cdef uint32_t armed             # epoll events it is registered for; 0 = not registered
+    cdef bint closed
+    cdef Buffer inb                 # an incomplete message
+    cdef Buffer outb                # what the peer has not taken yet
+    cdef object __weakref__
+
+
+cdef class Watcher(Conn):
+    cdef public object callback     # callback(epoll events)
+
+
+cdef class Client(Conn):
+    cdef readonly int number        # client row, -1: not admitted
+    cdef ClientRow *row
+    cdef readonly int pool          # pool row, -1 until logged in
+    cdef PoolRow *pool_row
+    cdef CounterRow *counters
+    cdef int phase
+    cdef bint session_mode
+    cdef Server server
+    cdef int parked                 # slot that is this client's but whose socket has not arrived; -1
+    cdef bint skip_to_sync          # an error of ours inside a batch: drop messages to the next Sync
+    cdef bint dropping              # the rest of the message under way is not wanted
+    cdef bint extended              # the message that it waits with is of the extended protocol
+    cdef bint to_process            # stands in the relay's list of clients to go on with
+    cdef uint64_t body_left         # bytes of a large message that are still to come from it
+    cdef public object session      # Login or Console
+    cdef public object settings     # Settings that it asked for at startup, or None
+    cdef uint64_t settings_digest
+    cdef readonly bint is_unix
+    cdef readonly object address
+
+
+cdef class Server(Conn):
+    cdef readonly int slot
+    cdef uint32_t generation
+    cdef SlotRow *row
+    cdef Client client
+    cdef int stage
+    cdef char status                # of the last ReadyForQuery: I T E
+    cdef Pending pending
+    cdef uint64_t body_left         # bytes of a large message that are still to come from it
+    cdef uint32_t dirt
+    cdef bint failed                # an ErrorResponse came in this stage
+    cdef bint said_fatal            # its last words were an ErrorResponse that ends the connection
+    cdef int64_t started            # when the statement under way began
+    cdef int64_t transaction_started
+    cdef int64_t deadline           # of the stage
+    cdef object reported            # ParameterStatus seen in STAGE_SYNC
+
+
+cdef class Engine:
+    cdef Table table
+    cdef char *scratch
+    cdef bint release_early         # test only: proves that the torture test can fail
+
+    cdef bint attach(self, Client client) except -1
+    cdef int release(self, Server server) except -1
+    cdef int forward(self, Server server, const char *data, size_t length) except -1
+    cdef int answer(self, Client client, const char *data, size_t length) except -1
+    cdef int end_client(self, Client client) except -1
+    cdef int lose_server(self, Server server) except -1
+    cdef int close_server(self, Server server, bint polite) except -1
+    cdef int serve(self, Client client) except -1
+    cdef int synced(self, Server server) except -1
+    cdef int refuse(self, Client client, str severity, str sqlstate, str message) except -1
+    cdef int request_cancel(self, Server server) except -1
+    cdef int note_deadline(self, Server server, int64_t deadline) except -1
+    cdef int ready_again(self, Server server) except -1

@@ -1,0 +1,100 @@
+"""Birth and death of the relay's objects; see engine.pxd for what they are."""
+
+from doorman.workers.relay.buffer cimport buffer_free
+from doorman.workers.relay.pending cimport pending_free
+
+
+cdef class Conn:
+    """A socket in the relay's epoll set."""
+
+    def __cinit__(self):
+        self.fd = -1
+
+    def __dealloc__(self):
+        buffer_free(&self.inb)
+        buffer_free(&self.outb)
+
+
+cdef class Watcher(Conn):
+    """A socket that Python code cares for: channel, a server being opened, a cancel request."""
+
+    def __cinit__(self):
+        self.kind = KIND_WATCHER
+
+
+cdef class Client(Conn):
+    """A client connection."""
+
+    def __cinit__(self):
+        self.kind = KIND_CLIENT
+        self.number = -1
+        self.pool = -1
+        self.parked = -1
+
+    @property
+    def is_gone(self) -> bool:
+        """The connection is closed."""
+        return self.closed
+
+
+cdef class Server(Conn):
+    """A server connection, or rather this process's handle of it: the slot row says whose it is."""
+
+    def __cinit__(self):
+        self.kind = KIND_SERVER
+        self.slot = -1
+        self.status = b"I"
+
+    def __dealloc__(self):
+        pending_free(&self.pending)
+
+
+cdef class Engine:
+    """What the parts of the relay may ask of the loop; `relay.Relay` answers."""
+
+    cdef bint attach(self, Client client) except -1:
+        """Find a server for a client whose next message needs one. False: it waits, and is resumed later."""
+        raise NotImplementedError
+
+    cdef int release(self, Server server) except -1:
+        """The transaction is over: part server and client."""
+        raise NotImplementedError
+
+    cdef int forward(self, Server server, const char *data, size_t length) except -1:
+        raise NotImplementedError
+
+    cdef int answer(self, Client client, const char *data, size_t length) except -1:
+        raise NotImplementedError
+
+    cdef int end_client(self, Client client) except -1:
+        """The client is gone or must go: free what it holds."""
+        raise NotImplementedError
+
+    cdef int lose_server(self, Server server) except -1:
+        """The server's stream ended."""
+        raise NotImplementedError
+
+    cdef int close_server(self, Server server, bint polite) except -1:
+        """End a server connection. polite: it is quiet and may be sent Terminate."""
+        raise NotImplementedError
+
+    cdef int serve(self, Client client) except -1:
+        """Take the next step towards the client's first message on its server: parameters, login, or the message."""
+        raise NotImplementedError
+
+    cdef int synced(self, Server server) except -1:
+        """The server answered to the client's parameters."""
+        raise NotImplementedError
+
+    cdef int refuse(self, Client client, str severity, str sqlstate, str message) except -1:
+        raise NotImplementedError
+
+    cdef int request_cancel(self, Server server) except -1:
+        raise NotImplementedError
+
+    cdef int note_deadline(self, Server server, int64_t deadline) except -1:
+        raise NotImplementedError
+
+    cdef int ready_again(self, Server server) except -1:
+        """A server without a client is clean and quiet: give it back."""
+        raise NotImplementedError

@@ -1,0 +1,5 @@
+"""What clients send. See frontend.pyx."""
+
+from doorman.workers.relay.engine cimport Client, Engine
+
+cdef Py_ssize_t feed_client(Engine engine, Client client, const char *data, Py_ssize_t length) except -2

@@ -1,0 +1,38 @@
+"""What a server still owes: a queue that mirrors which ReadyForQuery answers which message.
+
+Rules
+1. An entry is QUERY or CALL (each answered by one ReadyForQuery), SYNC (likewise), or UNSYNCED: a run of extended
+   messages, which is answered by no ReadyForQuery of its own. Two UNSYNCED never stand side by side.
+2. ReadyForQuery takes entries up to and including the first that is not UNSYNCED.
+3. An error in a run of extended messages makes PostgreSQL skip to the next Sync: everything before that SYNC goes; when
+   none has been sent, `skipping` says that nothing but a Sync will be answered.
+4. In COPY IN PostgreSQL ignores Flush and Sync. Those that were sent behind the COPY are taken out again (`swallowed`).
+5. Whenever PostgreSQL's answers can no longer be told for certain, `doubtful` is set: such a server never serves
+   another client.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t
+
+cdef enum Entry:
+    UNSYNCED = 1
+    SYNC = 2
+    QUERY = 3
+    CALL = 4
+
+cdef struct Pending:
+    uint8_t *entries        # ring
+    uint32_t head
+    uint32_t length
+    uint32_t capacity
+    bint copy_in            # the server waits for CopyData
+    bint skipping           # rule 3
+    uint32_t swallowed      # Syncs sent during this COPY IN
+    bint doubtful           # rule 5
+
+cdef int pending_sent(Pending *pending, char kind) except -1
+cdef bint pending_ready(Pending *pending) noexcept
+cdef void pending_error(Pending *pending) noexcept
+cdef void pending_copy_in(Pending *pending) noexcept
+cdef bint pending_unsynced(Pending *pending) noexcept
+cdef void pending_clear(Pending *pending) noexcept
+cdef void pending_free(Pending *pending) noexcept

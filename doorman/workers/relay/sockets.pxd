@@ -1,0 +1,35 @@
+"""The relay's epoll set and the transport seam. See sockets.pyx."""
+
+from libc.stdint cimport uint32_t
+
+from doorman.workers.relay.engine cimport Conn, Engine
+
+
+cdef extern from "<sys/epoll.h>" nogil:
+    ctypedef union epoll_data:
+        unsigned long long u64
+    struct epoll_event:
+        uint32_t events
+        epoll_data data
+    int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL
+    uint32_t EPOLLIN, EPOLLOUT, EPOLLHUP, EPOLLERR, EPOLLRDHUP, EPOLLET, EPOLLEXCLUSIVE
+    int epoll_create1(int flags)
+    int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
+    int epoll_wait(int epfd, epoll_event *events, int maxevents, int timeout)
+
+cdef enum:
+    SEND_GONE = -1
+
+
+cdef class Sockets(Engine):
+    cdef readonly int epoll
+    cdef list conns                 # by fd: whose it is
+    cdef uint32_t next_serial
+
+    cdef int enroll(self, Conn conn, int fd) except -1
+    cdef int arm(self, Conn conn, uint32_t events) except -1
+    cdef int disarm(self, Conn conn) except -1
+    cdef int shut(self, Conn conn) except -1
+    cdef Py_ssize_t receive(self, Conn conn, char *into, size_t room) noexcept
+    cdef Py_ssize_t transmit(self, Conn conn, const char *data, size_t length) except -2
+    cdef bint flush(self, Conn conn) except -1

@@ -1,0 +1,120 @@
+"""Which sockets are watched, and the only calls of recv and send in the relay (the seam for TLS records).
+
+Rules
+1. A socket is taken out of epoll before it is closed: its duplicates in other processes keep a registration alive.
+2. An event names fd and serial; one for an earlier owner of the fd is dropped.
+3. What a peer does not take goes to its `outb`, and whoever fills it stops reading its counterpart until it is empty.
+"""
+
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdint cimport uint32_t
+from libc.stdlib cimport free, malloc
+from posix.unistd cimport close
+
+from doorman.workers.relay.buffer cimport buffer_append, buffer_consume, buffer_free, buffer_length
+from doorman.workers.relay.engine cimport SCRATCH, Conn, Engine
+
+
+cdef extern from "<sys/socket.h>" nogil:
+    ssize_t recv(int fd, void *into, size_t room, int flags)
+    ssize_t send(int fd, const void *data, size_t length, int flags)
+    int MSG_DONTWAIT, MSG_NOSIGNAL
+
+
+cdef class Sockets(Engine):
+    """Epoll set, reading and writing."""
+
+    def __cinit__(self):
+        self.epoll = epoll_create1(EPOLL_CLOEXEC)
+        if self.epoll < 0:
+            raise OSError(errno, "no epoll instance")
+        self.conns = []
+        self.next_serial = 1
+        self.scratch = <char *>malloc(SCRATCH)
+        if self.scratch == NULL:
+            raise MemoryError("no memory for the relay's read buffer")
+
+    def __dealloc__(self):
+        free(self.scratch)
+        if self.epoll >= 0:
+            close(self.epoll)
+
+    cdef int enroll(self, Conn conn, int fd) except -1:
+        """The connection owns this fd from now on."""
+        conn.fd = fd
+        conn.serial = self.next_serial
+        self.next_serial += 1
+        while len(self.conns) <= fd:
+            self.conns.append(None)
+        self.conns[fd] = conn
+        return 0
+
+    cdef int arm(self, Conn conn, uint32_t events) except -1:
+        """Watch for these events and no others."""
+        cdef epoll_event event
+        if conn.armed == events:
+            return 0
+        event.events = events
+        event.data.u64 = <unsigned long long>conn.serial << 32 | <uint32_t>conn.fd
+        if epoll_ctl(self.epoll, EPOLL_CTL_MOD if conn.armed else EPOLL_CTL_ADD, conn.fd, &event) < 0:
+            raise OSError(errno, "a socket could not be watched")
+        conn.armed = events
+        return 0
+
+    cdef int disarm(self, Conn conn) except -1:
+        cdef epoll_event event
+        if conn.armed:
+            epoll_ctl(self.epoll, EPOLL_CTL_DEL, conn.fd, &event)
+            conn.armed = 0
+        return 0
+
+    cdef int shut(self, Conn conn) except -1:
+        """Close this process's fd (rule 1). The connection itself lives on while others have it."""
+        if conn.fd < 0:
+            return 0
+        self.disarm(conn)
+        self.conns[conn.fd] = None
+        close(conn.fd)
+        conn.fd = -1
+        conn.closed = True
+        buffer_free(&conn.inb)
+        buffer_free(&conn.outb)
+        return 0
+
+    cdef Py_ssize_t receive(self, Conn conn, char *into, size_t room) noexcept:
+        """Bytes read; 0 at the end of the stream or after an error, -1 when there is nothing to read now."""
+        cdef ssize_t n
+        while True:
+            n = recv(conn.fd, into, room, MSG_DONTWAIT)         # network op
+            if n >= 0:
+                return n
+            if errno == EINTR:
+                continue
+            return -1 if errno == EAGAIN else 0
+
+    cdef Py_ssize_t transmit(self, Conn conn, const char *data, size_t length) except -2:
+        """Write, or queue behind what is queued already. Bytes that remain queued; SEND_GONE when the peer is gone."""
+        cdef ssize_t n = 0
+        if not buffer_length(&conn.outb):
+            n = send(conn.fd, data, length, MSG_DONTWAIT | MSG_NOSIGNAL)    # network op
+            if n == <ssize_t>length:
+                return 0
+            if n < 0:
+                if errno != EAGAIN and errno != EINTR:
+                    return SEND_GONE
+                n = 0
+        buffer_append(&conn.outb, data + n, length - n)
+        return <Py_ssize_t>buffer_length(&conn.outb)
+
+    cdef bint flush(self, Conn conn) except -1:
+        """Write what is queued. True when nothing is left to write (or nobody is left to write to)."""
+        cdef ssize_t n
+        if buffer_length(&conn.outb):
+            n = send(conn.fd, conn.outb.data + conn.outb.start, buffer_length(&conn.outb), MSG_DONTWAIT | MSG_NOSIGNAL)
+            if n < 0:
+                if errno == EAGAIN or errno == EINTR:
+                    return False
+                buffer_free(&conn.outb)         # reading will find the end of the stream
+                return True
+            buffer_consume(&conn.outb, n)
+        return not buffer_length(&conn.outb)

@@ -1,0 +1,11 @@
+"""Servers that serve no client at the moment, or not yet. See upkeep.pyx."""
+
+from libc.stdint cimport int64_t
+
+from doorman.workers.relay.engine cimport Engine, Server
+
+cdef Py_ssize_t feed_quiet(Engine engine, Server server, const char *data, Py_ssize_t length) except -2
+cdef int start_probe(Engine engine, Server server, int64_t patience) except -1
+cdef int start_sync(Engine engine, Server server, bytes query, int64_t patience) except -1
+cdef int start_drain(Engine engine, Server server) except -1
+cdef int start_clean(Engine engine, Server server) except -1

@@ -1,0 +1,232 @@
+"""Servers between two clients: drained when their client vanished, rolled back, cleaned, probed, given new parameters.
+
+Rules
+1. Nothing that a server sends here reaches a client.
+2. Stages follow one another: DRAIN -> ROLLBACK -> CLEAN -> given back; each ends with ReadyForQuery and has a deadline.
+3. Any error, any status but I after ROLLBACK or CLEAN, any doubt: the server is closed, never lent again.
+4. PROBE and SYNC happen while a client is already attached; its first message waits for their end.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from doorman.shm.table cimport now_us
+from doorman.workers.relay.backend cimport is_quiet
+from doorman.workers.relay.engine cimport (
+    DIRT_CURSORS,
+    DIRT_EVERYTHING,
+    DIRT_LISTEN,
+    DIRT_SETTINGS,
+    DIRT_STATEMENTS,
+    DIRT_TEMPORARY,
+    STAGE_CLEAN,
+    STAGE_CLOSING,
+    STAGE_DRAIN,
+    STAGE_LISTEN,
+    STAGE_NONE,
+    STAGE_PROBE,
+    STAGE_ROLLBACK,
+    STAGE_SYNC,
+    Engine,
+    Server,
+)
+from doorman.workers.relay.pending cimport (
+    pending_copy_in,
+    pending_error,
+    pending_ready,
+    pending_sent,
+    pending_unsynced,
+)
+
+cdef enum:
+    PATIENCE_US = 3_000_000             # for each stage of a server without a client
+    MAX_SERVER_MESSAGE = 1_073_741_824
+
+cdef bytes SYNC = b"S\x00\x00\x00\x04"
+cdef bytes COPY_FAIL = b"f\x00\x00\x00\x10client gone\x00"
+
+
+def query(text: str) -> bytes:
+    """A Query message."""
+    body = text.encode() + b"\x00"
+    return b"Q" + (len(body) + 4).to_bytes(4, "big") + body
+
+
+cdef bytes ROLLBACK = query("ROLLBACK")
+cdef bytes PROBE = query(";")
+cdef bytes DISCARD_ALL = query("DISCARD ALL")
+
+CLEANERS = (
+    (<int>DIRT_SETTINGS, "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL"),
+    (<int>DIRT_STATEMENTS, "DEALLOCATE ALL"),
+    (<int>DIRT_CURSORS, "CLOSE ALL"),
+    (<int>DIRT_LISTEN, "UNLISTEN *"),
+    (<int>DIRT_TEMPORARY, "DISCARD TEMP"),
+)
+
+
+def cleaner(dirt: int) -> bytes:
+    """The Query that removes this dirt."""
+    return query("; ".join(text for bit, text in CLEANERS if dirt & bit))
+
+
+cdef list CLEANER_OF = [cleaner(dirt) for dirt in range(32)]
+
+
+# --- starting a stage ------------------------------------------------------------------------------------------------
+
+cdef int enter(Engine engine, Server server, int stage, int64_t patience) except -1:
+    server.stage = stage
+    server.failed = False
+    engine.note_deadline(server, now_us() + patience)
+    return 0
+
+
+cdef int ask(Engine engine, Server server, int stage, bytes message, int64_t patience) except -1:
+    """Enter a stage by sending a Query of our own."""
+    enter(engine, server, stage, patience)
+    pending_sent(&server.pending, b"Q")
+    engine.forward(server, <const char *>message, len(message))
+    return 0
+
+
+cdef int start_probe(Engine engine, Server server, int64_t patience) except -1:
+    """Is a server that was idle for long still there?"""
+    return ask(engine, server, STAGE_PROBE, PROBE, patience)
+
+
+cdef int start_sync(Engine engine, Server server, bytes query, int64_t patience) except -1:
+    """Make the client's parameters those of the server's session."""
+    server.reported = []
+    return ask(engine, server, STAGE_SYNC, query, patience)
+
+
+cdef int start_drain(Engine engine, Server server) except -1:
+    """The client vanished. Ask for the end of whatever is under way, read what is owed, go on to the next stage."""
+    enter(engine, server, STAGE_DRAIN, PATIENCE_US)
+    if server.pending.copy_in:
+        end_copy(engine, server)
+    if pending_unsynced(&server.pending) or server.pending.skipping:
+        pending_sent(&server.pending, b"S")
+        engine.forward(server, <const char *>SYNC, len(SYNC))
+    if server.pending.length:
+        engine.request_cancel(server)
+        return 0
+    return after_drain(engine, server)
+
+
+cdef int end_copy(Engine engine, Server server) except -1:
+    pending_sent(&server.pending, b"f")
+    engine.forward(server, <const char *>COPY_FAIL, len(COPY_FAIL))
+    return 0
+
+
+cdef int after_drain(Engine engine, Server server) except -1:
+    if server.status != b"I":
+        return ask(engine, server, STAGE_ROLLBACK, ROLLBACK, PATIENCE_US)
+    return start_clean(engine, server)
+
+
+cdef int start_clean(Engine engine, Server server) except -1:
+    """Remove what the client left, if anything; then the server is fit for the next."""
+    cdef uint32_t dirt = server.dirt
+    server.dirt = 0
+    if not dirt:
+        server.stage = STAGE_NONE
+        return engine.ready_again(server)
+    if dirt & (DIRT_SETTINGS | DIRT_EVERYTHING):
+        server.row.parameter_digest = 0
+    if dirt & DIRT_EVERYTHING:
+        return ask(engine, server, STAGE_CLEAN, DISCARD_ALL, PATIENCE_US)
+    return ask(engine, server, STAGE_CLEAN, CLEANER_OF[dirt & 31], PATIENCE_US)
+
+
+# --- what the server says meanwhile ----------------------------------------------------------------------------------
+
+cdef inline uint32_t read_length(const char *at) noexcept nogil:
+    cdef const uint8_t *b = <const uint8_t *>at
+    return <uint32_t>b[0] << 24 | <uint32_t>b[1] << 16 | <uint32_t>b[2] << 8 | b[3]
+
+
+cdef Py_ssize_t feed_quiet(Engine engine, Server server, const char *data, Py_ssize_t length) except -2:
+    """Take what a server sent in any stage but NONE. Returns how many bytes are dealt with, -1 when it is gone."""
+    cdef Py_ssize_t at = <Py_ssize_t>min(server.body_left, <uint64_t>length)
+    cdef Py_ssize_t total, here
+    cdef uint32_t size
+    cdef bint held
+    server.body_left -= at
+    while length - at >= 5:
+        size = read_length(data + at + 1)
+        if size < 4 or size > MAX_SERVER_MESSAGE:
+            engine.lose_server(server)
+            return -1
+        total = <Py_ssize_t>size + 1
+        here = min(total, length - at)
+        held = data[at] == b"Z" or data[at] == b"S" or data[at] == b"E"
+        if held and here < total and size < 8192:
+            break
+        server.body_left = total - here
+        if heed(engine, server, data + at, here, length - at - here):
+            return -1
+        at += here
+        if server.stage == STAGE_NONE:
+            break
+    if server.stage == STAGE_LISTEN and at == length and not server.body_left:
+        server.stage = STAGE_NONE
+        engine.ready_again(server)
+    return at
+
+
+cdef bint heed(Engine engine, Server server, const char *message, Py_ssize_t length, Py_ssize_t more) except -1:
+    """One message, `more` bytes behind it. True when the server was given up."""
+    cdef char kind = message[0]
+    if kind == b"Z":                                # ReadyForQuery
+        server.status = message[5]
+        if not pending_ready(&server.pending) or server.pending.doubtful:
+            return give_up(engine, server)
+        if not server.pending.length and not server.pending.skipping:
+            return stage_done(engine, server, more)
+    elif kind == b"E":                              # ErrorResponse
+        pending_error(&server.pending)
+        server.failed = True
+        if server.stage == STAGE_LISTEN:
+            return give_up(engine, server)
+        if server.stage == STAGE_SYNC:
+            server.reported.append(message[:length])
+    elif kind == b"S" and server.stage == STAGE_SYNC:     # ParameterStatus
+        server.reported.append(message[:length])
+    elif kind == b"G" and server.stage == STAGE_DRAIN:    # CopyInResponse
+        pending_copy_in(&server.pending)
+        end_copy(engine, server)
+        if pending_unsynced(&server.pending):
+            pending_sent(&server.pending, b"S")
+            engine.forward(server, <const char *>SYNC, len(SYNC))
+    return False
+
+
+cdef bint stage_done(Engine engine, Server server, Py_ssize_t more) except -1:
+    """The last ReadyForQuery of a stage came. Bytes behind it are nobody's: such a server is not lent."""
+    cdef int stage = server.stage
+    if more:
+        return give_up(engine, server)
+    if stage == STAGE_DRAIN:
+        after_drain(engine, server)
+    elif stage == STAGE_SYNC:
+        server.stage = STAGE_NONE
+        engine.synced(server)
+    elif server.failed or server.status != b"I":
+        return give_up(engine, server)
+    elif stage == STAGE_PROBE:
+        server.stage = STAGE_NONE
+        engine.serve(server.client)
+    elif stage == STAGE_ROLLBACK:
+        start_clean(engine, server)
+    elif stage == STAGE_CLEAN:
+        server.stage = STAGE_NONE
+        engine.ready_again(server)
+    return server.closed or server.stage == STAGE_CLOSING
+
+
+cdef bint give_up(Engine engine, Server server) except -1:
+    """Rule 3."""
+    engine.lose_server(server)
+    return True

@@ -1,0 +1,86 @@
+"""What a client asked for at startup, as something that can be made true on any server of its pool.
+
+The reserved and read-only names follow the reference (spec/protocol.md section 2.2). Values go through
+`set_config`, so that lists stay lists, and in E'' strings, so that no setting of the session changes their meaning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from doorman.wire.frontend import query
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*\Z")
+
+NEVER_SET = frozenset(
+    """is_superuser session_authorization server_version server_version_num server_encoding integer_datetimes
+    in_hot_standby session_user current_user block_size wal_block_size wal_segment_size max_index_keys
+    max_identifier_length max_function_args data_checksums data_directory_mode lc_collate lc_ctype
+    transaction_isolation transaction_read_only transaction_deferrable user database replication options""".split()
+)
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """`query`: the Query message that makes them true; `digest`: equal for equal settings, never 0."""
+
+    query: bytes
+    digest: int
+
+
+def gather_settings(
+    parameters: Mapping[str, str], managed: Mapping[str, str], reported: Mapping[str, str], *, follow_name: bool
+) -> Settings | None:
+    """The settings among a client's startup parameters; None when there are none that the pool's servers lack.
+
+    managed: canonical names that the operator sets; reported: what the pool's servers have anyway. The client's
+    application_name reaches servers only with `follow_name` (sync_server_parameters).
+    """
+    managed_names = {name.lower() for name in managed}
+    wanted = {}
+    for name, value in parameters.items():
+        folded = name.lower()
+        if folded in NEVER_SET or folded in managed_names or folded.startswith("_pq_.") or not NAME.match(name):
+            continue
+        if folded == "application_name" and not follow_name:
+            continue
+        if is_same(folded, value, reported.get(folded)):
+            continue
+        wanted[folded] = value
+    return make_settings(wanted) if wanted else None
+
+
+def is_same(name: str, value: str, reported: str | None) -> bool:
+    """Does the server have this value already?"""
+    if reported is None:
+        return False
+    if name == "client_encoding":
+        return fold_encoding(value) == fold_encoding(reported)
+    return value == reported
+
+
+def fold_encoding(name: str) -> str:
+    """Encoding names differ in case and dashes; asyncpg sends quotes."""
+    return name.strip("'").replace("-", "").replace("_", "").lower()
+
+
+def make_settings(wanted: Mapping[str, str]) -> Settings:
+    """The query and digest of these names and values."""
+    pairs = sorted(wanted.items())
+    calls = ", ".join(f"pg_catalog.set_config({literal(name)}, {literal(clean(name, value))}, false)" for name, value in pairs)
+    text = f"RESET ALL; SELECT {calls}"
+    digest = hashlib.blake2b(repr(pairs).encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return Settings(query(text), int.from_bytes(digest, "big") or 1)
+
+
+def clean(name: str, value: str) -> str:
+    """A startup packet's client_encoding may come quoted; PostgreSQL takes it so there, but not in set_config."""
+    return value.strip("'") if name == "client_encoding" else value
+
+
+def literal(text: str) -> str:
+    """An E'' string that means the same whatever standard_conforming_strings says."""
+    return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"

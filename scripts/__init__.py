@@ -1,0 +1,1 @@
+"""Commands of the project; the Python parts of quickstart and bench."""

@@ -1,0 +1,177 @@
+"""The command: starts PostgreSQL and the poolers, runs every load through each in turn, prints medians and ratios.
+
+Rounds are interleaved (A B A B …), so that a change of the machine's speed hits all alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+from scripts.benchmark.idle import run_idle
+from scripts.benchmark.login import run_logins
+from scripts.benchmark.odyssey import Odyssey, find_odyssey
+from scripts.benchmark.report import table
+from scripts.benchmark.workload import PROTOCOLS, Load, Sample, median_sample, run_load, start_postgres
+from tests.harness import Doorman, PgBouncer, Postgres, Service
+from tests.harness.doorman import pool_of, user_of
+from tests.harness.pgbouncer import find_pgbouncer, pgbouncer_version
+from tests.harness.service import raise_file_limit
+
+KINDS = (*PROTOCOLS, "login", "idle")
+DEFAULT_KINDS = ("simple", "extended", "login", "idle")
+SPARE_CLIENTS = 200
+PREPARED_SINCE = (1, 21)
+
+Results = dict[str, dict[str, dict[str, float]]]
+
+
+def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    add = parser.add_argument
+    add("--clients", default="1,16,64", help="numbers of clients (1,16,64)")
+    add("--seconds", type=float, default=5, help="length of one pgbench run (5)")
+    add("--rounds", type=int, default=3, help="runs of each load through each pooler (3)")
+    add("--workers", type=int, default=2, help="worker_threads of pg_doorman (2)")
+    add("--pool-size", type=int, default=20, help="servers in each pool (20)")
+    add("--threads", type=int, default=2, help="threads of pgbench (2)")
+    add("--idle-clients", type=int, default=10_000, help="clients of the memory test (10000)")
+    add("--only", default=",".join(DEFAULT_KINDS), help=f"which of {', '.join(KINDS)} (all but prepared)")
+    add("--poolers", default="pg_doorman,pgbouncer,odyssey", help="whom to compare, those that are there")
+    add("--json", action="store_true", help="print the numbers as JSON")
+    options = parser.parse_args(arguments)
+    options.clients = [int(word) for word in options.clients.split(",")]
+    options.only = options.only.split(",")
+    options.poolers = options.poolers.split(",")
+    if unknown := set(options.only) - set(KINDS):
+        parser.error(f"--only knows {', '.join(KINDS)}, not {', '.join(sorted(unknown))}")
+    return options
+
+
+@contextlib.contextmanager
+def started_poolers(postgres: Postgres, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The poolers by name, those that were asked for and are installed."""
+    room = max([*options.clients, options.idle_clients]) + SPARE_CLIENTS
+    raise_file_limit(room)
+    makers: dict[str, Callable[[], Service | None]] = {
+        "pg_doorman": lambda: make_doorman(postgres, options, room),
+        "pgbouncer": lambda: make_pgbouncer(postgres, options, room),
+        "odyssey": lambda: make_odyssey(postgres, options, room),
+    }
+    with contextlib.ExitStack() as stack:
+        poolers = {}
+        for name in options.poolers:
+            made = makers[name]()
+            if made is None:
+                print(f"{name} is not installed here, left out", file=sys.stderr)
+            else:
+                poolers[name] = stack.enter_context(made)
+        yield poolers
+
+
+def make_doorman(postgres: Postgres, options: argparse.Namespace, room: int) -> Doorman:
+    general = {"worker_threads": options.workers, "max_connections": room}
+    pools = {"postgres": pool_of(postgres, users=[user_of("app", options.pool_size)])}
+    return Doorman(postgres, general=general, pools=pools, limit_files=room + 1000)
+
+
+def make_pgbouncer(postgres: Postgres, options: argparse.Namespace, room: int) -> PgBouncer | None:
+    binary = find_pgbouncer()
+    if binary is None:
+        return None
+    settings: dict[str, str | int] = {"default_pool_size": options.pool_size, "max_client_conn": room}
+    if pgbouncer_version(binary) >= PREPARED_SINCE:
+        settings["max_prepared_statements"] = 200
+    return PgBouncer(postgres, binary=binary, settings=settings, limit_files=room + 1000)
+
+
+def can_run(protocol: str, pooler: Any) -> bool:
+    """PgBouncer keeps prepared statements in transaction mode only since 1.21."""
+    is_old = isinstance(pooler, PgBouncer) and pgbouncer_version(pooler.binary) < PREPARED_SINCE
+    return not (is_old and protocol == "prepared")
+
+
+def make_odyssey(postgres: Postgres, options: argparse.Namespace, room: int) -> Odyssey | None:
+    binary = find_odyssey()
+    if binary is None:
+        return None
+    return Odyssey(postgres, binary, workers=options.workers, pool_size=options.pool_size, clients=room)
+
+
+class Progress:
+    """What runs now, on the terminal only."""
+
+    def __call__(self, text: str) -> None:
+        if sys.stderr.isatty():
+            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def measure_loads(poolers: dict[str, Any], options: argparse.Namespace, progress: Progress) -> Results:
+    """Every protocol with every number of clients; interleaved rounds, medians."""
+    results: Results = {}
+    for protocol in (kind for kind in options.only if kind in PROTOCOLS):
+        for clients in options.clients:
+            load = Load(protocol, clients, options.seconds, options.threads)
+            able = {name: pooler for name, pooler in poolers.items() if can_run(protocol, pooler)}
+            samples: dict[str, list[Sample]] = {name: [] for name in able}
+            for turn in range(options.rounds):
+                for name, pooler in able.items():
+                    progress(f"{load.title}, round {turn + 1}: {name}")
+                    samples[name].append(run_load(pooler, pooler.port, load))
+            results[load.title] = {name: median_sample(found).as_dict() for name, found in samples.items()}
+    return results
+
+
+def measure_logins(poolers: dict[str, Any], options: argparse.Namespace, progress: Progress) -> Results:
+    found: dict[str, list[Any]] = {name: [] for name in poolers}
+    for turn in range(options.rounds):
+        for name, pooler in poolers.items():
+            progress(f"login, round {turn + 1}: {name}")
+            found[name].append(run_logins(pooler, pooler.port, options.seconds))
+    by_cost = {name: sorted(samples, key=lambda sample: sample.cpu_us) for name, samples in found.items()}
+    return {"trust": {name: asdict(samples[len(samples) // 2]) for name, samples in by_cost.items()}}
+
+
+def measure_idle(poolers: dict[str, Any], options: argparse.Namespace, progress: Progress) -> Results:
+    """Once each: memory does not vary like time does."""
+    numbers = {}
+    for name, pooler in poolers.items():
+        progress(f"{options.idle_clients} idle clients: {name}")
+        numbers[name] = asdict(run_idle(pooler, pooler.port, options.idle_clients))
+    return {f"{options.idle_clients} clients": numbers}
+
+
+def measure(poolers: dict[str, Any], options: argparse.Namespace) -> dict[str, Results]:
+    """Tables by kind. Memory first, before the loads have warmed anything up."""
+    progress = Progress()
+    tables: dict[str, Results] = {}
+    if "idle" in options.only:
+        tables["idle"] = measure_idle(poolers, options, progress)
+    if "login" in options.only:
+        tables["login"] = measure_logins(poolers, options, progress)
+    if set(options.only) & set(PROTOCOLS):
+        tables["load"] = measure_loads(poolers, options, progress)
+    return tables
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse_options(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with start_postgres(options.pool_size * 4) as postgres, started_poolers(postgres, options) as poolers:
+        tables = measure(poolers, options)
+    if options.json:
+        print(json.dumps(tables, indent=2))
+    else:
+        print("\n\n".join("\n".join(table(kind, results)) for kind, results in reversed(tables.items())))
+        print("\nratio: to PgBouncer; medians of interleaved rounds; CPU is user + system of all processes of a pooler")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
