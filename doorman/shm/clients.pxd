@@ -12,4 +12,5 @@ from doorman.shm.table cimport Table
 
 cdef int admit_client(Table table, int64_t now) noexcept nogil
 cdef void dismiss_client(Table table, int client) noexcept nogil
+cdef void give_up_row(Table table, int client) noexcept nogil
 cdef void rebuild_free_clients(Table table) noexcept nogil

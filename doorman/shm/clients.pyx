@@ -42,16 +42,23 @@ cdef int admit_client(Table table, int64_t now) noexcept nogil:
 
 cdef void dismiss_client(Table table, int client) noexcept nogil:
     cdef Header *header = table.header
-    cdef ClientRow *row = &table.clients[client]
-    table.cancel_pids[client] = 0
-    memset(row.cancel_secret, 0, sizeof(row.cancel_secret))
     acquire(&header.clients_lock, table.pid)
-    if row.state != CLIENT_FREE:
-        store32(&row.state, CLIENT_FREE)
-        row.next_free = header.clients_free
-        header.clients_free = client
-        header.clients_used -= 1
+    give_up_row(table, client)
     release(&header.clients_lock)
+
+
+cdef void give_up_row(Table table, int client) noexcept nogil:
+    """`dismiss_client` under the clients lock. The cancel key goes first: a FREE row must not be found by it."""
+    cdef Header *header = table.header
+    cdef ClientRow *row = &table.clients[client]
+    if row.state == CLIENT_FREE:
+        return
+    store32(&table.cancel_pids[client], 0)
+    memset(row.cancel_secret, 0, sizeof(row.cancel_secret))
+    store32(&row.state, CLIENT_FREE)
+    row.next_free = header.clients_free
+    header.clients_free = client
+    header.clients_used -= 1
 
 
 cdef void rebuild_free_clients(Table table) noexcept nogil:

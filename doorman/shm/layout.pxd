@@ -70,7 +70,7 @@ cdef enum CloseReason:
 
 cdef struct Lock:
     uint32_t owner              # [atomic] pid of the holder, 0 = free
-    uint32_t sleepers           # [atomic] processes asleep on the semaphore, at least
+    uint32_t sleepers           # [atomic] 1: somebody may be asleep on the semaphore
     sem_t semaphore
 
 cdef struct Header:

@@ -3,16 +3,18 @@
 from libc.stdint cimport uint32_t
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
-from doorman.shm.atomics cimport add32, cas32, spin_pause, sub32
-from doorman.shm.layout cimport Lock, sem_init, sem_t
+from doorman.shm.atomics cimport cas32, spin_pause, store32
+from doorman.shm.layout cimport Lock, sem_init, sem_post, sem_t
 
 
 cdef extern from "<semaphore.h>" nogil:
     int sem_timedwait(sem_t *sem, const timespec *until)
+    int sem_getvalue(sem_t *sem, int *value)
 
 cdef enum:
     SPINS = 200
     SLEEP_NS = 2_000_000
+    NAPS = 1000
 
 
 cdef void lock_init(Lock *lock) noexcept nogil:
@@ -22,18 +24,39 @@ cdef void lock_init(Lock *lock) noexcept nogil:
 
 
 cdef void acquire_contended(Lock *lock, uint32_t me) noexcept nogil:
-    cdef int spins
-    cdef timespec until
-    for spins in range(SPINS):
-        spin_pause()
+    while not acquire_within(lock, me, NAPS):
+        pass
+
+
+cdef bint acquire_within(Lock *lock, uint32_t me, int naps) noexcept nogil:
+    """Spin, then sleep at most `naps` times SLEEP_NS; False when somebody else holds the lock still."""
+    cdef int i
+    for i in range(SPINS):
         if cas32(&lock.owner, 0, me):
-            return
-    add32(&lock.sleepers, 1)
-    while not cas32(&lock.owner, 0, me):
-        clock_gettime(CLOCK_REALTIME, &until)
-        until.tv_nsec += SLEEP_NS
-        if until.tv_nsec >= 1_000_000_000:
-            until.tv_nsec -= 1_000_000_000
-            until.tv_sec += 1
-        sem_timedwait(&lock.semaphore, &until)
-    sub32(&lock.sleepers, 1)
+            return True
+        spin_pause()
+    for i in range(naps):
+        store32(&lock.sleepers, 1)
+        if cas32(&lock.owner, 0, me):
+            return True
+        nap(lock)
+    return cas32(&lock.owner, 0, me)
+
+
+cdef void nap(Lock *lock) noexcept nogil:
+    cdef timespec until
+    clock_gettime(CLOCK_REALTIME, &until)
+    until.tv_nsec += SLEEP_NS
+    if until.tv_nsec >= 1_000_000_000:
+        until.tv_nsec -= 1_000_000_000
+        until.tv_sec += 1
+    sem_timedwait(&lock.semaphore, &until)
+
+
+cdef void wake_sleeper(Lock *lock) noexcept nogil:
+    """Post once. A post that nobody has taken yet is enough: posts must not pile up, or sleeping would become spinning."""
+    cdef int posted = 0
+    store32(&lock.sleepers, 0)
+    sem_getvalue(&lock.semaphore, &posted)
+    if posted <= 0:
+        sem_post(&lock.semaphore)

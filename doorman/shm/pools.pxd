@@ -10,6 +10,8 @@ Rules
 6. When the last hope of a pool fails (no server lives, none is being opened), all who waited since before that attempt
    began are failed together; while others live, the waiters go on waiting for those.
 7. `wake` collects processes (bit = process row) that must be woken after the lock is released.
+8. A process may be killed between any two instructions. So the order of writes matters where it is commented, and
+   whoever takes over a server (the canceller of a held one) becomes its owner before the trace of the former is gone.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -39,10 +41,8 @@ cdef bint claim_idle(Table table, int slot, uint32_t generation, uint32_t to) no
 cdef bint start_reset(Table table, int slot) noexcept nogil
 cdef bint start_close(Table table, int slot) noexcept nogil
 cdef void finish_close(Table table, int slot) noexcept nogil
-cdef bint begin_cancel(Table table, int client, int *slot, uint64_t *wake) noexcept nogil
+cdef bint begin_cancel(Table table, int client, int *slot, uint64_t *wake, uint64_t connection_id=*) noexcept nogil
 cdef bint mark_canceller(Table table, int slot) noexcept nogil
 cdef bint end_cancel(Table table, int slot, uint32_t generation, bint doubtful) noexcept nogil
-cdef void enqueue(Table table, int pool, int client, int64_t now) noexcept nogil
-cdef void link_waiter(Table table, int pool, int client) noexcept nogil
-cdef void unlink_waiter(Table table, int client) noexcept nogil
-cdef int grant_next(Table table, int slot, int64_t now, uint64_t *wake) noexcept nogil
+cdef int give_back_locked(Table table, int slot, int64_t now, uint64_t *wake) noexcept nogil
+cdef void set_paused(Table table, int pool, bint paused, uint64_t *wake) noexcept nogil

@@ -5,9 +5,8 @@ Runs in workers and keeper (the master calls it only to repair). pools.pxd has t
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from doorman.shm.atomics cimport or32, store32
+from doorman.shm.atomics cimport store32
 from doorman.shm.layout cimport (
-    ATTEND_WAITERS,
     FAILURE_BYTES,
     NONE,
     POOL_LIVE,
@@ -16,9 +15,9 @@ from doorman.shm.layout cimport (
     SLOT_FREE,
     SLOT_GRANTED,
     SLOT_IDLE,
+    SLOT_OPENING,
     SLOT_RESETTING,
     WAIT_CANCELLED,
-    WAIT_FAILED,
     WAIT_GRANTED,
     WAIT_NO,
     WAIT_QUEUED,
@@ -29,6 +28,15 @@ from doorman.shm.layout cimport (
 from doorman.shm.lock cimport acquire, release
 from doorman.shm.slots cimport claim_free_slot, move_slot
 from doorman.shm.table cimport Table, copy_text
+from doorman.shm.waiters cimport (
+    dismiss_waiter,
+    enqueue,
+    fail_waiters,
+    grant,
+    send_grant,
+    serve_waiters,
+    unlink_waiter,
+)
 
 cdef enum:
     HOME_LOOKS = 16                 # idle slots looked at for one whose home is this worker
@@ -96,45 +104,6 @@ cdef bint accept_grant(Table table, int slot, int client, int64_t now) noexcept 
 
 # --- the queue -------------------------------------------------------------------------------------------------------
 
-cdef void enqueue(Table table, int pool, int client, int64_t now) noexcept nogil:
-    cdef ClientRow *row = &table.clients[client]
-    row.wait_ticket = table.pools[pool].next_ticket
-    table.pools[pool].next_ticket += 1
-    row.wait_since = now
-    row.slot = NONE
-    link_waiter(table, pool, client)
-    row.wait_state = WAIT_QUEUED
-
-
-cdef void link_waiter(Table table, int pool, int client) noexcept nogil:
-    cdef PoolRow *pool_row = &table.pools[pool]
-    cdef ClientRow *row = &table.clients[client]
-    row.wait_next = NONE
-    row.wait_previous = pool_row.wait_tail
-    if pool_row.wait_tail == NONE:
-        pool_row.wait_head = client
-    else:
-        table.clients[pool_row.wait_tail].wait_next = client
-    pool_row.wait_tail = client
-    pool_row.n_waiting += 1
-
-
-cdef void unlink_waiter(Table table, int client) noexcept nogil:
-    cdef ClientRow *row = &table.clients[client]
-    cdef PoolRow *pool = &table.pools[row.pool]
-    if row.wait_previous == NONE:
-        pool.wait_head = row.wait_next
-    else:
-        table.clients[row.wait_previous].wait_next = row.wait_next
-    if row.wait_next == NONE:
-        pool.wait_tail = row.wait_previous
-    else:
-        table.clients[row.wait_next].wait_previous = row.wait_previous
-    row.wait_next = NONE
-    row.wait_previous = NONE
-    pool.n_waiting -= 1
-
-
 cdef int leave_queue(Table table, int client) noexcept nogil:
     """The client stops waiting. When it was granted a slot meanwhile: that slot, which the caller gives back."""
     cdef ClientRow *row = &table.clients[client]
@@ -159,23 +128,24 @@ cdef int grant_next(Table table, int slot, int64_t now, uint64_t *wake) noexcept
     process is put in its mailbox. NONE when nobody waits. The pool's lock is held."""
     cdef SlotRow *row = &table.slots[slot]
     cdef PoolRow *pool = &table.pools[row.pool]
-    cdef ClientRow *waiter
     cdef int client = pool.wait_head
     if client == NONE or pool.paused:
         return NONE
-    waiter = &table.clients[client]
-    unlink_waiter(table, client)
-    waiter.slot = slot
-    waiter.wait_state = WAIT_GRANTED
-    row.client = client
-    move_slot(table, slot, SLOT_GRANTED)
-    row.owner = waiter.worker
-    if waiter.worker == table.process:
+    grant(table, slot, client)
+    if row.owner == table.process:
         lend(table, slot, client, now)
         return client
-    table.post_mail(waiter.worker, slot)
-    wake[0] |= <uint64_t>1 << waiter.worker
+    send_grant(table, slot, wake)
     return BACK_GRANTED
+
+
+cdef void set_paused(Table table, int pool, bint paused, uint64_t *wake) noexcept nogil:
+    """PAUSE or RESUME. After RESUME the caller must still `reserve`: servers may have to be opened."""
+    cdef PoolRow *row = &table.pools[pool]
+    acquire(&row.lock, table.pid)
+    row.paused = paused
+    serve_waiters(table, pool, wake)
+    release(&row.lock)
 
 
 # --- a server comes back ---------------------------------------------------------------------------------------------
@@ -189,31 +159,45 @@ cdef int give_back(Table table, int slot, int64_t now, uint64_t *wake) noexcept 
     cdef PoolRow *pool = &table.pools[row.pool]
     cdef int result
     acquire(&pool.lock, table.pid)
-    if row.client != NONE and table.clients[row.client].slot == slot:
-        table.clients[row.client].slot = NONE
-    if row.canceller != NONE:
-        result = hold(table, slot)
-    elif pool.state != POOL_LIVE or row.epoch != pool.epoch:
-        row.client = NONE
-        row.owner = table.process
-        result = BACK_CLOSE if move_slot(table, slot, SLOT_CLOSING) else BACK_REFUSED
-    elif row.state == SLOT_IDLE or row.state == SLOT_CLOSING or row.state == SLOT_FREE:
-        result = BACK_REFUSED
-    else:
-        row.used_at = now
-        result = grant_next(table, slot, now, wake)
-        if result == NONE:
-            row.client = NONE
-            move_slot(table, slot, SLOT_IDLE)
-            row.owner = NONE
+    result = give_back_locked(table, slot, now, wake)
     release(&pool.lock)
     return result
+
+
+cdef int give_back_locked(Table table, int slot, int64_t now, uint64_t *wake) noexcept nogil:
+    cdef SlotRow *row = &table.slots[slot]
+    cdef PoolRow *pool = &table.pools[row.pool]
+    cdef int result
+    if row.state == SLOT_IDLE or row.state == SLOT_CLOSING or row.state == SLOT_FREE:
+        return BACK_REFUSED
+    if row.state == SLOT_OPENING:
+        pool.failed_at = 0
+    part(table, slot)
+    if row.canceller != NONE:
+        return hold(table, slot)
+    if pool.state != POOL_LIVE or row.epoch != pool.epoch:
+        row.owner = table.process
+        move_slot(table, slot, SLOT_CLOSING)
+        return BACK_CLOSE
+    row.used_at = now
+    result = grant_next(table, slot, now, wake)
+    if result == NONE:
+        move_slot(table, slot, SLOT_IDLE)
+        row.owner = NONE
+    return result
+
+
+cdef void part(Table table, int slot) noexcept nogil:
+    """Slot and client name each other no longer."""
+    cdef SlotRow *row = &table.slots[slot]
+    if row.client != NONE and table.clients[row.client].slot == slot:
+        table.clients[row.client].slot = NONE
+    row.client = NONE
 
 
 cdef int hold(Table table, int slot) noexcept nogil:
     """Keep a server out of the pool while a cancel request is on its way to it."""
     cdef SlotRow *row = &table.slots[slot]
-    row.client = NONE
     if row.state != SLOT_RESETTING and not move_slot(table, slot, SLOT_RESETTING):
         return BACK_REFUSED
     row.held = 1
@@ -244,10 +228,10 @@ cdef bint start_reset(Table table, int slot) noexcept nogil:
     cdef PoolRow *pool = &table.pools[row.pool]
     cdef bint moved
     acquire(&pool.lock, table.pid)
-    if row.client != NONE and table.clients[row.client].slot == slot:
-        table.clients[row.client].slot = NONE
-    row.client = NONE
-    moved = move_slot(table, slot, SLOT_RESETTING)
+    moved = row.state == SLOT_ACTIVE
+    if moved:
+        part(table, slot)
+        move_slot(table, slot, SLOT_RESETTING)
     release(&pool.lock)
     return moved
 
@@ -255,16 +239,17 @@ cdef bint start_reset(Table table, int slot) noexcept nogil:
 # --- a server ends ---------------------------------------------------------------------------------------------------
 
 cdef bint start_close(Table table, int slot) noexcept nogil:
-    """From now on the slot only counts; the caller ends the connection and then says `finish_close`."""
+    """From now on the slot only counts; the caller ends the connection and then says `finish_close`.
+    False when the slot is CLOSING already, and somebody else sees to it, or free."""
     cdef SlotRow *row = &table.slots[slot]
     cdef PoolRow *pool = &table.pools[row.pool]
     cdef bint moved
     acquire(&pool.lock, table.pid)
-    if row.client != NONE and table.clients[row.client].slot == slot:
-        table.clients[row.client].slot = NONE
-    row.client = NONE
-    row.owner = table.process
-    moved = move_slot(table, slot, SLOT_CLOSING)
+    moved = row.state != SLOT_CLOSING and row.state != SLOT_FREE
+    if moved:
+        part(table, slot)
+        row.owner = table.process
+        move_slot(table, slot, SLOT_CLOSING)
     release(&pool.lock)
     return moved
 
@@ -338,33 +323,16 @@ cdef void open_failed(Table table, int slot, int64_t now, bytes sqlstate, bytes 
     release(&pool.lock)
 
 
-cdef void fail_waiters(Table table, PoolRow *pool, int64_t began, uint64_t *wake) noexcept nogil:
-    cdef ClientRow *waiter
-    cdef int client = pool.wait_head
-    cdef int following
-    while client != NONE:
-        waiter = &table.clients[client]
-        following = waiter.wait_next
-        if waiter.wait_since <= began:
-            unlink_waiter(table, client)
-            dismiss_waiter(table, waiter, WAIT_FAILED, wake)
-        client = following
-
-
-cdef void dismiss_waiter(Table table, ClientRow *waiter, uint32_t why, uint64_t *wake) noexcept nogil:
-    """Say to an unlinked waiter's process that it waits no longer."""
-    store32(&waiter.wait_state, why)
-    or32(&table.processes[waiter.worker].attention, ATTEND_WAITERS)
-    wake[0] |= <uint64_t>1 << waiter.worker
-
-
 # --- cancel requests -------------------------------------------------------------------------------------------------
 
-cdef bint begin_cancel(Table table, int client, int *slot, uint64_t *wake) noexcept nogil:
+cdef bint begin_cancel(
+    Table table, int client, int *slot, uint64_t *wake, uint64_t connection_id=0
+) noexcept nogil:
     """A cancel request for this client row came to this process.
 
     A waiting client leaves the queue (its worker tells it). True: `slot` runs a statement of the client; the server is
-    kept from everybody else until `end_cancel`, so that a late cancel cannot hit a stranger.
+    kept from everybody else until `end_cancel`, so that a late cancel cannot hit a stranger. `connection_id` is what
+    the row had when the key was compared: the row may have got another client since; 0 = do not look.
     """
     cdef ClientRow *row = &table.clients[client]
     cdef PoolRow *pool
@@ -376,10 +344,12 @@ cdef bint begin_cancel(Table table, int client, int *slot, uint64_t *wake) noexc
         return False
     pool = &table.pools[pool_number]
     acquire(&pool.lock, table.pid)
-    if row.pool == pool_number and row.wait_state == WAIT_QUEUED:
+    if row.pool != pool_number or (connection_id != 0 and row.connection_id != connection_id):
+        pass
+    elif row.wait_state == WAIT_QUEUED:
         unlink_waiter(table, client)
         dismiss_waiter(table, row, WAIT_CANCELLED, wake)
-    elif row.pool == pool_number and row.slot != NONE:
+    elif row.slot != NONE:
         server = &table.slots[row.slot]
         if server.state == SLOT_ACTIVE and server.client == client and server.running and server.canceller == NONE:
             server.canceller = table.process
@@ -412,10 +382,12 @@ cdef bint end_cancel(Table table, int slot, uint32_t generation, bint doubtful) 
     cdef bint held = False
     acquire(&pool.lock, table.pid)
     if row.generation == generation and row.canceller == table.process:
-        row.canceller = NONE
         if doubtful:
             row.epoch = pool.epoch - 1
-        held = row.held
-        row.held = 0
+        held = row.held and row.state == SLOT_RESETTING
+        if held:                                # ours before the mark goes: should we die, it is found with us
+            store32(<uint32_t *>&row.owner, <uint32_t>table.process)
+        store32(&row.held, 0)
+        row.canceller = NONE
     release(&pool.lock)
     return held

@@ -5,8 +5,10 @@ import msgspec
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
 
+from doorman.shm.atomics cimport store32
 from doorman.shm.layout cimport (
     CLIENT_FREE,
+    FAILURE_BYTES,
     NAME_BYTES,
     NONE,
     PARAMETER_BYTES,
@@ -155,27 +157,34 @@ def set_parameters(Table table, int number, bytes messages) -> None:
     if length > PARAMETER_BYTES:
         raise ValueError(f"the server reported {length} bytes of parameters, the table holds {PARAMETER_BYTES}")
     acquire(&row.lock, table.pid)
+    store32(&row.parameters_length, 0)          # not known, should this process be killed half-way
     memcpy(row.parameters, <const char *>messages, length)
-    row.parameters_length = length
+    store32(&row.parameters_length, length)
     release(&row.lock)
 
 
 def get_parameters(Table table, int number) -> bytes:
     """The ParameterStatus messages of a pool; empty until its first server was opened."""
     cdef PoolRow *row = &table.pools[number]
+    cdef char[PARAMETER_BYTES] parameters
+    cdef uint32_t length
     acquire(&row.lock, table.pid)
-    messages = row.parameters[:row.parameters_length]
+    length = row.parameters_length
+    memcpy(parameters, row.parameters, length)
     release(&row.lock)
-    return messages
+    return parameters[:length]
 
 
 def get_failure(Table table, int number) -> tuple[str, str]:
     """SQLSTATE and message of the pool's last failed attempt to open a server."""
     cdef PoolRow *row = &table.pools[number]
+    cdef char[8] sqlstate
+    cdef char[FAILURE_BYTES] failure
     acquire(&row.lock, table.pid)
-    failure = (read_text(row.failure_sqlstate, 8), read_text(row.failure, sizeof(row.failure)))
+    memcpy(sqlstate, row.failure_sqlstate, 8)
+    memcpy(failure, row.failure, FAILURE_BYTES)
     release(&row.lock)
-    return failure
+    return read_text(sqlstate, 8), read_text(failure, FAILURE_BYTES)
 
 
 def pool_rows(Table table) -> list[PoolView]:

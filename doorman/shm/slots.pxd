@@ -2,7 +2,7 @@
 
 Rules (all under the lock of the slot's pool, except the claim of a FREE row)
 1. FREE -> OPENING -> IDLE <-> ACTIVE -> (RESETTING ->) IDLE; IDLE -> RESETTING (it spoke while idle);
-   {OPENING, ACTIVE, RESETTING, GRANTED} -> GRANTED -> ACTIVE; anything but FREE -> CLOSING -> FREE. Nothing else.
+   {OPENING, IDLE, ACTIVE, RESETTING, GRANTED} -> GRANTED -> {ACTIVE, IDLE}; anything but FREE -> CLOSING -> FREE. Nothing else.
 2. `move_slot` alone assigns `state`, keeps the pool's counts and the idle list. It refuses what rule 1 does not allow.
 3. Fields that say whom a slot belongs to are written before the state that makes them valid.
 4. Only `owner` touches the socket, and only in ACTIVE, RESETTING, OPENING and CLOSING. An IDLE slot has no owner;

@@ -1,4 +1,4 @@
-"""Creates and maps the shared segment, and gives Python code a view of it: a row becomes a plain dict.
+"""Creates and maps the shared segment, and gives compiled code typed pointers into it (rows.pyx: Python code).
 
 The master creates it before the first fork; every process uses the mapping it inherited. The segment's name is
 unlinked as soon as it is mapped, so nothing is left behind however the processes end.
@@ -88,6 +88,8 @@ cdef class Table:
         memset(&shape, 0, sizeof(Header))
         if slots > MAIL_SUMMARY_WORDS * 64 * 64:
             raise ValueError(f"{slots} server connections are too many: the table holds {MAIL_SUMMARY_WORDS * 64 * 64}")
+        if processes > 64:
+            raise ValueError(f"{processes} processes are too many: a set of processes to wake is one word of 64 bits")
         shape.n_processes = processes
         shape.n_pools = pools
         shape.n_slots = slots
@@ -146,6 +148,12 @@ cdef class Table:
         header.clients_free = NONE
         lock_init(&header.clients_lock)
         self.pid = os.getpid()
+
+    def close(self) -> None:
+        """Unmap the segment in this process (tests make many); the table cannot be used after that."""
+        munmap(self.base, self.total_bytes)
+        os.close(self.fd)
+        self.base = NULL
 
     def enter(self, process: int, role: int) -> None:
         """Called in a child right after the fork: from here on this process owns row `process`."""

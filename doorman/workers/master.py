@@ -41,6 +41,7 @@ EXIT_OS = 71
 BOOT_ATTEMPTS = 3
 BOOT_FAILURE = 3
 PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
 SPARE_SLOTS = 64
 ROLE_WORKER = 1
 ROLE_KEEPER = 2
@@ -189,6 +190,7 @@ class Master:
     def be_child(self, row: int, mine: Channel, theirs: Channel) -> None:
         """In the child: let go of what is the master's, become a worker or the keeper."""
         set_up_signals()
+        name_process("doorman keeper" if row == self.keeper_row else f"doorman worker{row}")
         end_with_parent(keep=row == self.keeper_row)
         mine.close()
         for child in self.children.values():
@@ -411,6 +413,11 @@ def end_with_parent(*, keep: bool) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent or parent == 1:
         os._exit(EXIT_OK)
+
+
+def name_process(name: str) -> None:
+    """What ps and top show (15 bytes)."""
+    ctypes.CDLL(None).prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
 def describe(status: int) -> str:

@@ -139,11 +139,13 @@ class Process:
         """Run a coroutine that reports its end itself."""
         task = self.loop.create_task(work)
         self.tasks.add(task)
+        self.relay.loop_work = len(self.tasks)
         task.add_done_callback(self.reap)
 
     def reap(self, task: asyncio.Task[None]) -> None:
         """Log what a coroutine did not handle."""
         self.tasks.discard(task)
+        self.relay.loop_work = len(self.tasks)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a task failed", exc_info=error)
 

@@ -10,6 +10,7 @@ Rules
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import os
@@ -48,6 +49,8 @@ class Service:
         self._owns_directory = directory is None
         self.directory = directory or temporary_directory(self.name)
         self.directory.mkdir(parents=True, exist_ok=True)
+        if self._owns_directory:
+            atexit.register(shutil.rmtree, self.directory, ignore_errors=True)
         self.log_path = self.directory / f"{self.name}.log"
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -6,12 +6,15 @@ Each loop notes in the ledger what it does before it does it, and stops a little
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import random
 import signal
 import time
 from dataclasses import dataclass
+
+import psycopg
 
 from tests.harness import Doorman, Postgres, procfs
 from tests.torture.actions_fault import hold_server
@@ -33,6 +36,7 @@ class Chaos:
     kill_workers: bool
     terminate: bool = True
     hold: bool = True
+    command: bool = True
     _hogs: int = 0
 
     async def run(self) -> None:
@@ -41,6 +45,8 @@ class Chaos:
             loops.append(self._terminate_backends(self.postgres))
         if self.kill_workers and self.doorman:
             loops.append(self._kill_workers(self.doorman))
+        if self.command and self.doorman:
+            loops.append(self._command_console(self.doorman))
         if self.hold:
             loops.append(self._hold_pool())
         await asyncio.gather(*loops)
@@ -75,6 +81,15 @@ class Chaos:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             return
+
+    async def _command_console(self, doorman: Doorman) -> None:
+        """RELOAD and RECONNECT under load: no client may notice. The console's own worker may be the one that dies."""
+        while self._is_time():
+            await asyncio.sleep(1 + self.rng.random() * 2)
+            command = self.rng.choice(("RELOAD", "RECONNECT", f"RECONNECT {self.shared.dbname}", "SHOW CLIENTS"))
+            with contextlib.suppress(psycopg.OperationalError):
+                await asyncio.to_thread(doorman.console, command)
+                self.shared.ledger.injected[command] += 1
 
     async def _hold_pool(self) -> None:
         """Now and then as many long statements as the pool has servers: whoever waits behind them times out."""

@@ -15,6 +15,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from tests.torture import wire
 from tests.torture.expect import CLOSED, Expected, done, foreign_tag, ready
@@ -27,6 +28,7 @@ STATEMENT_NAMES = ["s1", "s2", "s3", "stmt", "broken", "left"]  # every client u
 Action = Callable[["Client", str], Awaitable[None]]
 Chooser = Callable[[random.Random], Action]
 
+RECONNECT_SECONDS = 0.05  # at most, before the next login
 HISTORY = 12  # messages of a transcript that a report shows
 
 
@@ -115,6 +117,8 @@ class Client:
                 self._report(self.shared.unexplained, f"no answer for {wire.HANG_TIMEOUT:g} s")
             except Disturbed:
                 self._vanish()
+            if self.wire is None:
+                await asyncio.sleep(self.rng.random() * RECONNECT_SECONDS)
         await self.leave()
 
     async def perform(self, action: Action) -> None:
@@ -251,11 +255,12 @@ class Client:
             raise Disturbed(cause, 0)
         raise Disturbed(cause, still_due)
 
-    def _judge_loss(self) -> None:
+    def _judge_loss(self) -> NoReturn:
         cause = self.shared.ledger.explain_loss(self._moment())
         self._vanish()
         if cause is None:
             raise Unexplained("the connection ended without an error")
+        raise Disturbed(cause, 0)
 
     def _moment(self) -> Moment:
         port = self.wire.local_port if self.wire else 0

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import psycopg
+
 from tests.harness import Doorman, Postgres, procfs
 from tests.torture import wire
 from tests.torture.wire import ConnectionEnded, Hang, Wire
@@ -51,10 +53,18 @@ class LeakCheck:
     async def _wait(self, check: Callable[[], str], what: str) -> None:
         """Try until the check has nothing to say, or the time is over."""
         deadline = time.monotonic() + SETTLE_SECONDS
-        while (problem := check()) and time.monotonic() < deadline:
+        while (problem := self._ask(check)) and time.monotonic() < deadline:
             await asyncio.sleep(0.2)
         if problem:
             self.leaks.append(f"not {what}: {problem}")
+
+    @staticmethod
+    def _ask(check: Callable[[], str]) -> str:
+        """What the check says; a console that does not answer is a problem too."""
+        try:
+            return check()
+        except psycopg.Error as error:
+            return f"{type(error).__name__}: {error}"
 
     def _pool_at_rest(self) -> str:
         pool = self.doorman.pool_row(self.dbname, self.user)

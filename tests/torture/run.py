@@ -56,6 +56,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--kill-workers", action=argparse.BooleanOptionalAction, default=True, help="SIGKILL workers")
     add("--terminate", action=argparse.BooleanOptionalAction, default=True, help="pg_terminate_backend servers")
     add("--hold", action=argparse.BooleanOptionalAction, default=True, help="hold the pool until clients time out")
+    add("--command", action=argparse.BooleanOptionalAction, default=True, help="RELOAD and RECONNECT meanwhile")
     add("--faults", action=argparse.BooleanOptionalAction, default=True, help="clients cancel, time out and vanish")
     add("--only", action="append", default=[], metavar="ACTION", help="perform only these actions")
     add("--broken", action="store_true", help="let pg_doorman release servers too early; succeed if that is detected")
@@ -152,6 +153,7 @@ async def let_loose(shared: Shared, target: Target, options: argparse.Namespace)
         target.doorman,
         kill_workers=options.kill_workers,
         terminate=options.terminate,
+        command=options.command,
         hold=options.hold and options.target != "postgresql",
     )
     await asyncio.gather(chaos.run(), *(live(number) for number in range(options.clients)))

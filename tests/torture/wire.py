@@ -230,7 +230,7 @@ class Wire(asyncio.Protocol):
 
     def _accept(self, got: Message) -> None:
         if got.kind == b"S":  # ParameterStatus
-            name, value = got.body.rstrip(b"\0").split(b"\0", 1) if got.body.count(b"\0") > 1 else (got.body, b"")
+            name, value, *_ = got.body.split(b"\0")
             self.parameters[name.decode()] = value.decode()
             return
         if got.kind == b"K":  # BackendKeyData

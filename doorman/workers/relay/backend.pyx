@@ -33,7 +33,7 @@ cdef enum:
     MAX_SERVER_MESSAGE = 1_073_741_824      # PostgreSQL's own limit for one message
 
 cdef uint8_t[256] NOTED                     # message types that rule 2 looks at
-for _letter in b"ZCESGWA":
+for _letter in tuple(b"ZCESGWA"):
     NOTED[_letter] = 1
 
 

@@ -29,9 +29,9 @@ cdef enum Need:                 # what a message type needs when the client has 
     NEED_GOODBYE = 3            # Terminate
 
 cdef uint8_t[256] NEEDS
-for _letter in b"QPBDECSF":     # Query Parse Bind Describe Execute Close Sync FunctionCall
+for _letter in tuple(b"QPBDECSF"):     # Query Parse Bind Describe Execute Close Sync FunctionCall
     NEEDS[_letter] = NEED_SERVER
-for _letter in b"dcfH":         # CopyData CopyDone CopyFail Flush
+for _letter in tuple(b"dcfH"):         # CopyData CopyDone CopyFail Flush
     NEEDS[_letter] = NEED_NOTHING
 NEEDS[88] = NEED_GOODBYE        # X: Terminate
 

@@ -135,6 +135,7 @@ cdef extern from "<netinet/in.h>" nogil:
 cdef enum:
     EVENTS = 256                    # taken from epoll at once
     BURST_US = 5_000                # rule 1
+    LINGER_MS = 20                  # a near timer would cost more than the sleep: the clock is reprogrammed for it
     ACCEPTS = 32                    # connections accepted in a row
     READS = 8                       # reads of one server in a row
     CLOSE_PATIENCE_US = 2_000_000   # for PostgreSQL to end a connection that we left
@@ -167,6 +168,7 @@ cdef class Relay(Sockets):
     cdef int64_t query_wait
     cdef int64_t probe_patience
     cdef bint yield_now
+    cdef public int loop_work       # coroutines under way: uvloop must be served often
     cdef bint stop_listening
     cdef readonly bint draining
     cdef int64_t complained_at
@@ -220,7 +222,7 @@ cdef class Relay(Sockets):
                 self.process_queued()
             if self.yield_now or (n <= 0 and timeout) or now_us() > until:
                 break
-            timeout = 1
+            timeout = 1 if self.loop_work else LINGER_MS
         store32(&self.me.asleep, 1)
         if self.table.has_mail():
             write(self.wake_fds[self.table.process], &ONE, 8)

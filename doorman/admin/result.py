@@ -1,0 +1,85 @@
+"""Rows of the console as protocol messages, in text or binary format. Used for both protocols; asyncpg asks for binary.
+
+Text and binary of `text` are the same bytes. Binary `numeric` is base 10000 (numeric_send, numeric.c).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from doorman.wire.backend import TEXT_OID, Column, message
+from doorman.wire.text import cstring, encode
+
+Value = str | int
+Row = tuple[Value, ...]
+Formats = tuple[int, ...]
+
+NUMERIC_OID: Final = 1700
+TEXT_FORMAT: Final = 0
+BINARY_FORMAT: Final = 1
+
+_COUNT: Final = struct.Struct("!H")
+_LENGTH: Final = struct.Struct("!i")
+_COLUMN: Final = struct.Struct("!IhIhih")
+_NUMERIC_BASE: Final = 10_000
+_NUMERIC_NEGATIVE: Final = 0x4000
+
+
+def text(name: str) -> Column:
+    """A column of type text."""
+    return Column(name)
+
+
+def numeric(name: str) -> Column:
+    """A column of type numeric, holding whole numbers."""
+    return Column(name, NUMERIC_OID)
+
+
+def describe_row(columns: Sequence[Column], formats: Formats) -> bytes:
+    """RowDescription of columns that belong to no table, `formats` being one for each."""
+    fields = [
+        cstring(column.name) + _COLUMN.pack(0, 0, column.oid, column.typlen, -1, code)
+        for column, code in zip(columns, formats, strict=True)
+    ]
+    return message(b"T", _COUNT.pack(len(fields)) + b"".join(fields))
+
+
+def encode_rows(columns: Sequence[Column], formats: Formats, rows: Sequence[Row]) -> bytes:
+    """DataRow messages."""
+    encoders = [_ENCODERS[column.oid, code] for column, code in zip(columns, formats, strict=True)]
+    return b"".join([_encode_row(encoders, row) for row in rows])
+
+
+def _encode_row(encoders: Sequence[Callable[[Value], bytes]], row: Row) -> bytes:
+    parts = [_COUNT.pack(len(row))]
+    for encoder, value in zip(encoders, row, strict=True):
+        raw = encoder(value)
+        parts += (_LENGTH.pack(len(raw)), raw)
+    return message(b"D", b"".join(parts))
+
+
+def _encode_text(value: Value) -> bytes:
+    return encode(str(value))
+
+
+def _encode_numeric(value: Value) -> bytes:
+    number = abs(int(value))
+    digits: list[int] = []
+    while number:
+        number, digit = divmod(number, _NUMERIC_BASE)
+        digits.insert(0, digit)
+    weight = max(len(digits) - 1, 0)
+    while digits and not digits[-1]:
+        digits.pop()
+    sign = _NUMERIC_NEGATIVE if int(value) < 0 else 0
+    return struct.pack(f"!hhHh{len(digits)}h", len(digits), weight, sign, 0, *digits)
+
+
+_ENCODERS: Final[dict[tuple[int, int], Callable[[Value], bytes]]] = {
+    (TEXT_OID, TEXT_FORMAT): _encode_text,
+    (TEXT_OID, BINARY_FORMAT): _encode_text,
+    (NUMERIC_OID, TEXT_FORMAT): _encode_text,
+    (NUMERIC_OID, BINARY_FORMAT): _encode_numeric,
+}
