@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final
 
 from doorman.wire.backend import TEXT_OID, Column, message
@@ -53,15 +54,13 @@ def encode_rows(columns: Sequence[Column], formats: Formats, rows: Sequence[Row]
 
 
 def _encode_row(encoders: Sequence[Callable[[Value], bytes]], row: Row) -> bytes:
-    parts = [_COUNT.pack(len(row))]
-    for encoder, value in zip(encoders, row, strict=True):
-        raw = encoder(value)
-        parts += (_LENGTH.pack(len(raw)), raw)
-    return message(b"D", b"".join(parts))
+    fields = [encoder(value) for encoder, value in zip(encoders, row, strict=True)]
+    return message(b"D", _COUNT.pack(len(fields)) + b"".join(fields))
 
 
+@lru_cache(maxsize=1024)  # most values of ten thousand clients are few, and the worker serves others meanwhile
 def _encode_text(value: Value) -> bytes:
-    return encode(str(value))
+    return _field(encode(str(value)))
 
 
 def _encode_numeric(value: Value) -> bytes:
@@ -74,7 +73,11 @@ def _encode_numeric(value: Value) -> bytes:
     while digits and not digits[-1]:
         digits.pop()
     sign = _NUMERIC_NEGATIVE if int(value) < 0 else 0
-    return struct.pack(f"!hhHh{len(digits)}h", len(digits), weight, sign, 0, *digits)
+    return _field(struct.pack(f"!hhHh{len(digits)}h", len(digits), weight, sign, 0, *digits))
+
+
+def _field(raw: bytes) -> bytes:
+    return _LENGTH.pack(len(raw)) + raw
 
 
 _ENCODERS: Final[dict[tuple[int, int], Callable[[Value], bytes]]] = {

@@ -554,7 +554,7 @@ cdef class Relay(Sockets):
     cdef bint prepared(self, Client client) except -1:
         """True: nothing stands between the client and its server any more."""
         cdef Server server = client.server
-        if client.settings_digest != server.row.parameter_digest:
+        if client.settings_digest != server.row.parameter_digest or self.must_learn_settings(client):
             query = client.settings.query if client.settings is not None else RESET_SETTINGS
             start_sync(self, server, query, self.probe_patience)
             return False
@@ -562,6 +562,13 @@ cdef class Relay(Sockets):
             self.finish_login(client)
             return False
         return True
+
+    cdef bint must_learn_settings(self, Client client):
+        """A login is greeted with the values as PostgreSQL writes them, which only setting them here tells."""
+        return (
+            client.phase == PHASE_LOGIN and client.settings_digest != 0
+            and (client.pool, client.settings_digest) not in self.settings_of
+        )
 
     cdef int serve(self, Client client) except -1:
         if self.prepared(client):
@@ -1105,9 +1112,7 @@ cdef class Relay(Sockets):
             self.finish_login(client)
 
     cdef bint needs_server_to_greet(self, Client client):
-        if client.session_mode or not client.pool_row.parameters_length:
-            return True
-        return client.settings_digest != 0 and (client.pool, client.settings_digest) not in self.settings_of
+        return client.session_mode or not client.pool_row.parameters_length or self.must_learn_settings(client)
 
     cdef int finish_login(self, Client client) except -1:
         cdef ClientRow *row = client.row

@@ -23,7 +23,7 @@ EMPTY = ("I",)
 SHOWN = ("C", "SHOW")
 NO_PARAMETERS = ("t", "0000")
 
-Answer = tuple[object, ...]
+Answer = tuple[str | None, ...]
 
 
 class Session:
@@ -55,7 +55,8 @@ class Session:
         """Rows of one SHOW over the simple protocol."""
         columns, *rows, tag, ready = self.send(frontend.query(sql))
         assert (columns[0], tag, ready) == ("T", SHOWN, READY)
-        return [dict(zip(columns[1:], row[1:], strict=True)) for row in rows]
+        names = [name or "" for name in columns[1:]]
+        return [dict(zip(names, row[1:], strict=True)) for row in rows]
 
 
 def tell(output: bytes) -> list[Answer]:

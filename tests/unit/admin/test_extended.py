@@ -73,8 +73,8 @@ def test_portals_have_names(chopped: Session) -> None:
     batch = parse("SHOW VERSION", "s"), bind("s", "a"), bind("s", "b"), execute("b"), execute("a"), SYNC
     assert chopped.send(*batch) == [PARSED, BOUND, BOUND, ROW, SHOWN, ROW, SHOWN, READY]
     assert chopped.send(bind("s", "a"), bind("s", "a"), SYNC) == [BOUND, error("42P03"), READY]
-    batch = bind("s", "a"), close("P", "a"), close("P", "b"), execute("a"), SYNC
-    assert chopped.send(*batch) == [BOUND, CLOSED, CLOSED, error("34000"), READY]
+    closing = bind("s", "a"), close("P", "a"), close("P", "b"), execute("a"), SYNC
+    assert chopped.send(*closing) == [BOUND, CLOSED, CLOSED, error("34000"), READY]
 
 
 def test_an_empty_statement_has_no_rows(chopped: Session) -> None:
