@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Final
 
 from doorman.wire.backend import TEXT_OID, Column, message
@@ -58,7 +57,6 @@ def _encode_row(encoders: Sequence[Callable[[Value], bytes]], row: Row) -> bytes
     return message(b"D", _COUNT.pack(len(fields)) + b"".join(fields))
 
 
-@lru_cache(maxsize=1024)  # most values of ten thousand clients are few, and the worker serves others meanwhile
 def _encode_text(value: Value) -> bytes:
     return _field(encode(str(value)))
 

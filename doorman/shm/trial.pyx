@@ -5,9 +5,7 @@ Never used by the running pooler. A `Trial` is one process's view of a table: `T
 test process can play several. Times are whatever the caller says; NONE is -1.
 """
 
-import os
-import signal
-
+from libc.signal cimport raise_ as stop_myself
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
@@ -43,6 +41,9 @@ from doorman.shm.pools cimport (
 from doorman.shm.slots cimport move_slot
 from doorman.shm.table cimport Table, now_us
 
+cdef extern from "<signal.h>" nogil:
+    int SIGSTOP
+
 NOBODY = 1 << 23    # pids of played processes start here: above the kernel's largest pid
 
 
@@ -72,10 +73,9 @@ cdef class Trial:
     def pid(self) -> int:
         return self.table.pid
 
-    cdef int mark(self) except -1:
+    cdef void mark(self) noexcept nogil:
         if self.traced:
-            os.kill(os.getpid(), signal.SIGSTOP)
-        return 0
+            stop_myself(SIGSTOP)
 
     # --- clients -----------------------------------------------------------------------------------------------------
 
@@ -196,9 +196,11 @@ cdef class Trial:
 
     def reconnect(self, int pool) -> None:
         """Outdate every server of a pool."""
+        self.mark()
         acquire(&self.table.pools[pool].lock, self.table.pid)
         self.table.pools[pool].epoch += 1
         release(&self.table.pools[pool].lock)
+        self.mark()
 
     # --- mail --------------------------------------------------------------------------------------------------------
 

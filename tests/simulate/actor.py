@@ -37,14 +37,16 @@ class Belongings:
 
 
 class Actor:
-    def __init__(self, trial: Trial, clock: Callable[[], int], rng: random.Random, role: int = 1) -> None:
+    def __init__(
+        self, trial: Trial, clock: Callable[[], int], rng: random.Random, role: int, most_clients: int
+    ) -> None:
         self.trial = trial
         self.clock = clock
         self.rng = rng
         self.role = role
         self.pools = range(trial.table.pool_count)
         self.own = Belongings()
-        self.most_clients = 4
+        self.most_clients = most_clients
         self.moves: list[Callable[[], None]] = [
             *[self.take] * 6,
             *[self.release] * 6,
@@ -63,7 +65,28 @@ class Actor:
             self.reserve,
             self.reset,
             self.close,
+            self.pause_or_resume,
+            self.reconnect,
         ]
+
+    def has_use_for(self, move: str) -> bool:
+        """False: that move would surely do nothing now."""
+        own = self.own
+        needed: dict[str, object] = {
+            "take": set(own.clients) - own.waiting - set(own.serving.values()),
+            "release": own.serving,
+            "reset": own.serving,
+            "close": own.serving,
+            "dismiss": own.clients,
+            "finish_reset": own.resetting,
+            "finish_open": own.opening,
+            "fail_open": own.opening,
+            "finish_close": own.closing,
+            "time_out": own.waiting,
+            "end_cancel": own.cancels,
+            "read_mail": self.trial.has_mail(),
+        }
+        return bool(needed.get(move, True))
 
     def step(self) -> None:
         self.rng.choice(self.moves)()
@@ -185,13 +208,25 @@ class Actor:
             self.own.opening.add(slot)
 
     def claim_idle(self) -> None:
-        slot = self.rng.randrange(self.trial.table.slot_count)
-        row = self.trial.slot_row(slot)
-        if row["state"] != Slot.IDLE:
+        slot = self.trial.pool_row(self.rng.choice(self.pools))["idle_tail"]
+        if slot == NONE:
             return
+        row = self.trial.slot_row(slot)
         to = self.rng.choice((Slot.RESETTING, Slot.CLOSING))
         if self.trial.claim_idle(slot, row["generation"], to):
             (self.own.resetting if to == Slot.RESETTING else self.own.closing).add(slot)
+
+    # --- console -----------------------------------------------------------------------------------------------------
+
+    def pause_or_resume(self) -> None:
+        pool = self.rng.choice(self.pools)
+        paused = not self.trial.pool_row(pool)["paused"] and self.rng.random() < 0.2
+        self.trial.set_paused(pool, paused)
+        if not paused:
+            self.reserve_in(pool)
+
+    def reconnect(self) -> None:
+        self.trial.reconnect(self.rng.choice(self.pools))
 
     # --- cancel requests ---------------------------------------------------------------------------------------------
 
@@ -265,6 +300,8 @@ class Actor:
         while own.closing:
             self.finish_close()
         for pool in self.pools:
+            if self.trial.pool_row(pool)["paused"]:
+                self.trial.set_paused(pool, False)
             self.reserve_in(pool)
         return had or bool(own.opening)
 

@@ -84,8 +84,8 @@ def check_lending(trial: Trial, slots: list[Row], clients: list[Row]) -> None:
         if slot["state"] not in (Slot.ACTIVE, Slot.GRANTED):
             assert slot["state"] == Slot.FREE or slot["client"] == NONE, f"slot {number} names a client: {slot}"
             continue
+        assert slot["client"] != NONE and slot["client"] not in named, (number, slot)
         client = clients[slot["client"]]
-        assert slot["client"] not in named
         named.add(slot["client"])
         assert client["state"] and client["slot"] == number and client["pool"] == slot["pool"], (number, slot, client)
         assert client["worker"] == slot["owner"], (number, slot, client)

@@ -121,3 +121,10 @@ cdef class Engine:
     cdef int request_cancel(self, Server server) except -1
     cdef int note_deadline(self, Server server, int64_t deadline) except -1
     cdef int ready_again(self, Server server) except -1
+    cdef int queue(self, Client client) except -1
+    cdef int open(self, int pool, int slot) except -1
+    cdef int say_goodbye(self, Server server, bint polite) except -1
+    cdef int finish(self, int slot, uint32_t generation) except -1
+    cdef int finish_login(self, Client client) except -1
+    cdef int farewell(self, Client client) except -1
+    cdef int look_at_waiters(self) except -1

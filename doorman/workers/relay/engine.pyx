@@ -98,3 +98,31 @@ cdef class Engine:
     cdef int ready_again(self, Server server) except -1:
         """A server without a client is clean and quiet: give it back."""
         raise NotImplementedError
+
+    cdef int queue(self, Client client) except -1:
+        """Go on with what the client has sent, soon."""
+        raise NotImplementedError
+
+    cdef int open(self, int pool, int slot) except -1:
+        """Open a server for a slot that this process reserved."""
+        raise NotImplementedError
+
+    cdef int say_goodbye(self, Server server, bint polite) except -1:
+        """End the connection of a slot that is CLOSING."""
+        raise NotImplementedError
+
+    cdef int finish(self, int slot, uint32_t generation) except -1:
+        """The connection is over everywhere: free its slot."""
+        raise NotImplementedError
+
+    cdef int finish_login(self, Client client) except -1:
+        """Everything is known that a client is greeted with."""
+        raise NotImplementedError
+
+    cdef int farewell(self, Client client) except -1:
+        """Close as soon as the client has taken what is written to it."""
+        raise NotImplementedError
+
+    cdef int look_at_waiters(self) except -1:
+        """Some waiter of this process was failed or cancelled."""
+        raise NotImplementedError

@@ -6,7 +6,8 @@ Rules
 2. ReadyForQuery takes entries up to and including the first that is not UNSYNCED.
 3. An error in a run of extended messages makes PostgreSQL skip to the next Sync: everything before that SYNC goes; when
    none has been sent, `skipping` says that nothing but a Sync will be answered.
-4. In COPY IN PostgreSQL ignores Flush and Sync. Those that were sent behind the COPY are taken out again (`swallowed`).
+4. In COPY IN PostgreSQL ignores Flush and Sync. Those that were sent behind the COPY are taken out again (`swallowed`);
+   when its end was sent before it was announced, nobody can tell which those were (`early_end`).
 5. Whenever PostgreSQL's answers can no longer be told for certain, `doubtful` is set: such a server never serves
    another client.
 """
@@ -27,6 +28,7 @@ cdef struct Pending:
     bint copy_in            # the server waits for CopyData
     bint skipping           # rule 3
     uint32_t swallowed      # Syncs sent during this COPY IN
+    bint early_end          # CopyDone or CopyFail was sent while no COPY was known; rule 4
     bint doubtful           # rule 5
 
 cdef int pending_sent(Pending *pending, char kind) except -1

@@ -44,6 +44,7 @@ cdef int pending_sent(Pending *pending, char kind) except -1:
             pending.skipping = False
             push(pending, SYNC)
     elif kind == b"c" or kind == b"f":          # CopyDone, CopyFail
+        pending.early_end = pending.length > 0 and (pending.early_end or not pending.copy_in)
         pending.copy_in = False
     elif kind == b"d" or kind == b"H":          # CopyData, Flush
         pass
@@ -59,12 +60,15 @@ cdef bint pending_unsynced(Pending *pending) noexcept:
 
 cdef bint pending_ready(Pending *pending) noexcept:
     """ReadyForQuery came; False when nothing was owed."""
+    pending.copy_in = False
     if pending.length and entry_at(pending, 0) == UNSYNCED:
         pop(pending)
     if not pending.length:
         pending.doubtful = True
         return False
     pop(pending)
+    if not pending.length:
+        pending.early_end = False
     return True
 
 
@@ -89,7 +93,7 @@ cdef void pending_copy_in(Pending *pending) noexcept:
     cdef uint8_t first
     pending.copy_in = True
     pending.swallowed = 0
-    if not pending.length:
+    if not pending.length or pending.early_end:
         pending.doubtful = True
         return
     first = entry_at(pending, 0)
@@ -113,6 +117,7 @@ cdef void pending_clear(Pending *pending) noexcept:
     pending.copy_in = False
     pending.skipping = False
     pending.swallowed = 0
+    pending.early_end = False
     pending.doubtful = False
 
 

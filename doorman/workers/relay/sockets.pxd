@@ -33,3 +33,4 @@ cdef class Sockets(Engine):
     cdef Py_ssize_t receive(self, Conn conn, char *into, size_t room) noexcept
     cdef Py_ssize_t transmit(self, Conn conn, const char *data, size_t length) except -2
     cdef bint flush(self, Conn conn) except -1
+    cdef Py_ssize_t read(self, Conn conn) except -2

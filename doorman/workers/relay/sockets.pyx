@@ -9,10 +9,11 @@ Rules
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
 from posix.unistd cimport close
 
 from doorman.workers.relay.buffer cimport buffer_append, buffer_consume, buffer_free, buffer_length
-from doorman.workers.relay.engine cimport SCRATCH, Conn, Engine
+from doorman.workers.relay.engine cimport SCRATCH, Conn, Engine, Watcher
 
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -118,3 +119,37 @@ cdef class Sockets(Engine):
                 return True
             buffer_consume(&conn.outb, n)
         return not buffer_length(&conn.outb)
+
+    cdef Py_ssize_t read(self, Conn conn) except -2:
+        """Read behind what is left of an earlier read. Bytes now in scratch; 0 = end of stream, -1 = nothing came."""
+        cdef size_t left = buffer_length(&conn.inb)
+        cdef Py_ssize_t n
+        if left:
+            memcpy(self.scratch, conn.inb.data + conn.inb.start, left)
+        n = self.receive(conn, self.scratch + left, SCRATCH - left)
+        if n <= 0:
+            return n
+        buffer_free(&conn.inb)
+        return <Py_ssize_t>left + n
+
+    def watch(self, fd: int, events: int, callback) -> Watcher:
+        """Call `callback(events)` when the fd is ready. The relay owns and closes the fd (`unwatch`)."""
+        cdef Watcher watcher = Watcher()
+        watcher.callback = callback
+        self.enroll(watcher, fd)
+        self.arm(watcher, events)
+        return watcher
+
+    def rewatch(self, Watcher watcher, events: int) -> None:
+        """Watch for other events."""
+        self.arm(watcher, events)
+
+    def unwatch(self, Watcher watcher, *, keep: bool = False) -> None:
+        """Stop watching, and close the fd unless it is to be kept."""
+        self.disarm(watcher)
+        if keep:
+            self.conns[watcher.fd] = None
+            watcher.fd = -1
+        else:
+            self.shut(watcher)
+        watcher.callback = None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from doorman.admin.console import Console
@@ -14,8 +12,6 @@ from tests.unit.auth.chopping import Chop, byte_by_byte, whole
 
 VERSION = "9.8.7"
 POOLS = [("shop", "writer"), ("shop", "app"), ("books", "app")]
-
-MakeTable = Callable[[list[tuple[str, str]]], Table]
 
 
 def make_table(pools: list[tuple[str, str]]) -> Table:

@@ -1,0 +1,31 @@
+"""Fields and methods of `ClientSide`. See client_side.pyx."""
+
+from libc.stdint cimport uint32_t
+
+from doorman.workers.relay.engine cimport Client, Server
+from doorman.workers.relay.server_side cimport ServerSide
+
+
+cdef extern from "<sys/socket.h>" nogil:
+    struct sockaddr_storage:
+        unsigned short ss_family
+
+
+cdef class ClientSide(ServerSide):
+    cdef object logins              # deque of (client, deadline)
+
+    cdef int welcome(self, int fd, sockaddr_storage *address) except -1
+    cdef int client_event(self, Client client, uint32_t events) except -1
+    cdef bint is_held_up(self, Client client) noexcept
+    cdef int read_client(self, Client client) except -1
+    cdef int take_input(self, Client client, char *data, Py_ssize_t length, bint from_scratch) except -1
+    cdef int part_if_over(self, Client client) except -1
+    cdef Py_ssize_t feed_session(self, Client client, const char *data, Py_ssize_t length) except -2
+    cdef int read_ahead(self, Client client) except -1
+    cdef int discard_input(self, Client client) except -1
+    cdef int process(self, Client client) except -1
+    cdef int written(self, Client client) except -1
+    cdef int end_wait(self, Client client, str sqlstate, str message, detail) except -1
+    cdef int abandon(self, Server server) except -1
+    cdef int send_off(self, Client client, bytes last_words) except -1
+    cdef bint needs_server_to_greet(self, Client client)

@@ -1,0 +1,372 @@
+"""Client connections of this process: reading, writing, waiting, logging in, leaving.
+
+Rules
+1. A client is read only while nothing holds it up: no waiting, no unfinished write in either direction (`is_held_up`).
+2. Whatever state a client is in, `end_client` frees all that it holds, exactly once.
+3. Every end that the client did not ask for is preceded by an ErrorResponse (`send_off`).
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport free
+from libc.string cimport memcpy
+
+from doorman.shm.clients cimport admit_client, dismiss_client
+from doorman.shm.layout cimport (
+    CLIENT_ACTIVE,
+    CLIENT_IDLE,
+    CLIENT_SECRET_BYTES,
+    NAME_BYTES,
+    NONE,
+    WAIT_NO,
+    WAIT_QUEUED,
+    ClientRow,
+)
+from doorman.shm.pools cimport leave_queue, start_reset, take
+from doorman.shm.table cimport copy_text, now_us
+from doorman.workers.relay.backend cimport may_part
+from doorman.workers.relay.buffer cimport buffer_append, buffer_consume, buffer_length
+from doorman.workers.relay.engine cimport (
+    DIRT_EVERYTHING,
+    HOLD,
+    PHASE_CONSOLE,
+    PHASE_FAREWELL,
+    PHASE_LOGIN,
+    PHASE_READY,
+    SCRATCH,
+    STAGE_NONE,
+    Client,
+    Server,
+)
+from doorman.workers.relay.frontend cimport feed_client
+from doorman.workers.relay.sockets cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
+from doorman.workers.relay.upkeep cimport start_drain
+from doorman.workers.relay.server_side cimport ServerSide
+
+from doorman.shm.rows import get_parameters
+from doorman.wire import backend as messages
+
+cdef extern from "<sys/socket.h>" nogil:
+    int AF_INET, AF_INET6
+
+cdef extern from "<netinet/in.h>" nogil:
+    struct in_addr:
+        pass
+    struct sockaddr_in:
+        unsigned short sin_port
+        in_addr sin_addr
+    struct in6_addr:
+        pass
+    struct sockaddr_in6:
+        unsigned short sin6_port
+        in6_addr sin6_addr
+    unsigned short ntohs(unsigned short port)
+
+cdef enum:
+    LOGIN_PATIENCE_US = 60_000_000  # PostgreSQL's authentication_timeout
+    FAREWELL_US = 5_000_000         # for a client to take its last error
+
+cdef bytes READY_IDLE = b"Z\x00\x00\x00\x05I"
+
+
+cdef class ClientSide(ServerSide):
+    """What happens to clients."""
+
+    cdef int welcome(self, int fd, sockaddr_storage *address) except -1:
+        cdef Client client = Client()
+        cdef int number
+        self.enroll(client, fd)
+        client.is_unix = address.ss_family != AF_INET and address.ss_family != AF_INET6
+        number = admit_client(self.table, now_us())
+        if number != NONE:
+            client.number = number
+            client.row = &self.table.clients[number]
+            note_address(client.row, address)
+            while len(self.clients) <= number:
+                self.clients.append(None)
+            self.clients[number] = client
+        client.phase = PHASE_LOGIN
+        client.session = self.host.start_login(client)
+        self.logins.append((client, now_us() + LOGIN_PATIENCE_US))
+        self.arm(client, EPOLLIN)
+        return 0
+
+    cdef int client_event(self, Client client, uint32_t events) except -1:
+        if events & (EPOLLERR | EPOLLHUP):
+            return self.end_client(client)
+        if events & EPOLLOUT and self.flush(client):
+            self.written(client)
+        if client.closed:
+            return 0
+        if events & EPOLLRDHUP:
+            return self.end_client(client)
+        if events & EPOLLIN:
+            self.read_client(client)
+        return 0
+
+    cdef bint is_held_up(self, Client client) noexcept:
+        """Its next message cannot be dealt with yet."""
+        return (
+            client.parked != NONE
+            or (client.number != NONE and client.row.wait_state != WAIT_NO)
+            or (client.server is not None and (client.server.stage != STAGE_NONE or buffer_length(&client.server.outb)))
+            or buffer_length(&client.outb) > 0
+        )
+
+    cdef int read_client(self, Client client) except -1:
+        cdef Py_ssize_t length
+        if client.phase == PHASE_FAREWELL:
+            return self.discard_input(client)
+        if self.is_held_up(client):
+            return self.read_ahead(client)
+        length = self.read(client)
+        if length == 0:
+            return self.end_client(client)
+        if length > 0:
+            self.take_input(client, self.scratch, length, True)
+        return 0
+
+    cdef int take_input(self, Client client, char *data, Py_ssize_t length, bint from_scratch) except -1:
+        """Deal with bytes of a client; what cannot be dealt with yet stays in (or goes to) its `inb`."""
+        cdef Py_ssize_t used
+        if client.phase == PHASE_READY:
+            used = feed_client(self, client, data, length)
+        else:
+            used = self.feed_session(client, data, length)
+        if used < 0 or client.closed:
+            return 0
+        if from_scratch:
+            if used < length:
+                buffer_append(&client.inb, data + used, length - used)
+        elif used:
+            buffer_consume(&client.inb, used)
+        return self.part_if_over(client)
+
+    cdef int part_if_over(self, Client client) except -1:
+        """The last bytes of a message that the server had answered already may have been all that kept it."""
+        cdef Server server = client.server
+        if server is None or client.session_mode or client.phase != PHASE_READY or server.stage != STAGE_NONE:
+            return 0
+        return self.release(server) if may_part(server, client) else 0
+
+    cdef Py_ssize_t feed_session(self, Client client, const char *data, Py_ssize_t length) except -2:
+        """Login and console take whole messages as Python bytes."""
+        used = client.session.feed(data[:length])
+        return -1 if client.closed else used
+
+    cdef int read_ahead(self, Client client) except -1:
+        """It waits for a server (or for the last answer to be taken) and sends on: keep a little, then stop reading."""
+        cdef Py_ssize_t n
+        if buffer_length(&client.inb) > HOLD:
+            self.arm(client, EPOLLRDHUP if client.row.wait_state == WAIT_QUEUED else EPOLLERR)
+            return 0
+        n = self.receive(client, self.scratch, HOLD // 4)
+        if n == 0:
+            return self.end_client(client)
+        if n > 0:
+            buffer_append(&client.inb, self.scratch, n)
+        return 0
+
+    cdef int discard_input(self, Client client) except -1:
+        if self.receive(client, self.scratch, SCRATCH) == 0:
+            self.end_client(client)
+        return 0
+
+    cdef int process(self, Client client) except -1:
+        """Go on with what it has sent already."""
+        if client.closed or client.phase == PHASE_FAREWELL or self.is_held_up(client):
+            return 0
+        self.arm(client, EPOLLIN)
+        if buffer_length(&client.inb):
+            self.take_input(client, client.inb.data + client.inb.start, buffer_length(&client.inb), False)
+        return 0
+
+    cdef int answer(self, Client client, const char *data, size_t length) except -1:
+        """To a client; while it does not take everything its server is not read. A lost peer is noticed by epoll."""
+        if not length or client.closed:
+            return 0
+        if self.transmit(client, data, length) > 0:
+            self.arm(client, EPOLLOUT)
+            if client.server is not None:
+                self.disarm(client.server)
+        return 0
+
+    cdef int written(self, Client client) except -1:
+        """It took everything: its server may be read again, and so may it."""
+        if client.phase == PHASE_FAREWELL:
+            return self.end_client(client)
+        self.arm(client, EPOLLIN)
+        if client.server is not None:
+            self.arm(client.server, EPOLLIN | (EPOLLOUT if buffer_length(&client.server.outb) else 0))
+        return self.queue(client)
+
+    def send(self, Client client, bytes data) -> None:
+        """Write to a client from Python."""
+        self.answer(client, data, len(data))
+
+    cdef int end_wait(self, Client client, str sqlstate, str message, detail) except -1:
+        """A waiter gets an error instead of a server; nothing of its batch reaches one."""
+        client.row.wait_state = WAIT_NO
+        client.row.state = CLIENT_IDLE
+        client.row.errors += 1
+        client.counters.errors += 1
+        if client.phase == PHASE_LOGIN:
+            return self.send_off(client, messages.error_response(sqlstate, message, detail=detail))
+        refusal = messages.error_response(sqlstate, message, severity="ERROR", detail=detail)
+        if client.extended:
+            client.skip_to_sync = True
+        else:
+            refusal += READY_IDLE
+            drop_message(client)
+        self.answer(client, refusal, len(refusal))
+        return self.queue(client)
+
+    cdef int end_client(self, Client client) except -1:
+        """Close the connection and free what it holds, whatever state it is in."""
+        cdef int slot
+        if client.closed:
+            return 0
+        session, client.session = client.session, None
+        self.host.client_ended(client, session)
+        self.shut(client)
+        if client.number == NONE:
+            return 0
+        if client.row.wait_state != WAIT_NO:
+            slot = leave_queue(self.table, client.number)
+            if slot != NONE:
+                self.hand_on(slot)
+        if client.parked != NONE:
+            slot, client.parked = client.parked, NONE
+            self.hand_on(slot)
+        if client.server is not None:
+            self.abandon(client.server)
+        self.clients[client.number] = None
+        dismiss_client(self.table, client.number)
+        return 0
+
+    cdef int abandon(self, Server server) except -1:
+        """Its client is gone. What is half said cannot be taken back: such a server ends; others are drained."""
+        cdef Client client = server.client
+        cdef bint half_said = client.body_left > 0 or buffer_length(&server.outb) > 0
+        cdef int stage = server.stage
+        self.part(server)
+        start_reset(self.table, server.slot)
+        if half_said or server.pending.doubtful or server.said_fatal or stage != STAGE_NONE:
+            if server.pending.length and stage == STAGE_NONE:
+                self.request_cancel(server)
+            return self.close_server(server, False)
+        if client.session_mode:
+            server.dirt = DIRT_EVERYTHING
+        elif not client.pool_row.cleanup:
+            server.dirt = 0
+        if not server.armed:
+            self.arm(server, EPOLLIN)
+        return start_drain(self, server)
+
+    cdef int refuse(self, Client client, str severity, str sqlstate, str message) except -1:
+        return self.send_off(client, messages.error_response(sqlstate, message, severity=severity))
+
+    cdef int send_off(self, Client client, bytes last_words) except -1:
+        self.answer(client, last_words, len(last_words))
+        return self.farewell(client)
+
+    cdef int farewell(self, Client client) except -1:
+        """Close as soon as the client has taken what is written to it."""
+        if client.closed:
+            return 0
+        if not buffer_length(&client.outb):
+            return self.end_client(client)
+        client.phase = PHASE_FAREWELL
+        self.logins.append((client, now_us() + FAREWELL_US))
+        if client.server is not None:
+            self.abandon(client.server)
+        self.arm(client, EPOLLOUT)
+        return 0
+
+    def dismiss(self, Client client, bytes last_words) -> None:
+        """Python's way to end a client: an ErrorResponse, then the end."""
+        self.send_off(client, last_words)
+
+    def end(self, Client client) -> None:
+        """Close a client without a word (it asked for it, or is not there any more)."""
+        self.end_client(client)
+
+    def log_in(self, Client client, pool: int, *, settings, cancel_secret: bytes, application_name: bytes) -> None:
+        """The client is who it says: greet it, at once or when a server has told us what to greet it with."""
+        cdef ClientRow *row = client.row
+        client.pool = pool
+        client.pool_row = &self.table.pools[pool]
+        client.counters = self.table.counter_row(pool)
+        client.session_mode = client.pool_row.session_mode
+        client.settings = settings
+        client.settings_digest = settings.digest if settings is not None else 0
+        client.counters.logins += 1
+        row.pool = pool
+        copy_text(row.application_name, NAME_BYTES, application_name)
+        row.cancel_length = min(<int>len(cancel_secret), <int>CLIENT_SECRET_BYTES)
+        memcpy(row.cancel_secret, <const char *>cancel_secret, row.cancel_length)
+        row.cancel_pid = <uint32_t>(row.connection_id & 0x7FFFFFFF)
+        self.table.cancel_pids[client.number] = row.cancel_pid
+        if self.needs_server_to_greet(client):
+            client.extended = False
+            if self.attach(client):
+                self.finish_login(client)
+        else:
+            self.finish_login(client)
+
+    cdef bint needs_server_to_greet(self, Client client):
+        return client.session_mode or not client.pool_row.parameters_length or self.must_learn_settings(client)
+
+    cdef int finish_login(self, Client client) except -1:
+        cdef ClientRow *row = client.row
+        parameters = get_parameters(self.table, client.pool)
+        if client.settings_digest:
+            parameters += self.settings_of[(client.pool, client.settings_digest)]
+        if client.session_mode:
+            row.cancel_pid = client.server.row.backend_pid
+            self.table.cancel_pids[client.number] = row.cancel_pid
+        session, client.session = client.session, None
+        client.phase = PHASE_READY
+        row.state = CLIENT_ACTIVE if client.server is not None else CLIENT_IDLE
+        session.greet(parameters, row.cancel_pid)
+        if client.server is not None and not client.session_mode:
+            self.release(client.server)
+        return self.queue(client)
+
+    def enter_console(self, Client client, session, *, database: bytes, user: bytes, application_name: bytes) -> None:
+        """The client is logged in to the console; its messages go to `session.feed`."""
+        client.session = session
+        client.phase = PHASE_CONSOLE
+        client.row.admin = 1
+        client.row.state = CLIENT_IDLE
+        copy_text(client.row.database, NAME_BYTES, database)
+        copy_text(client.row.user, NAME_BYTES, user)
+        copy_text(client.row.application_name, NAME_BYTES, application_name)
+        self.queue(client)
+
+
+cdef void note_address(ClientRow *row, sockaddr_storage *address) noexcept:
+    cdef sockaddr_in *v4 = <sockaddr_in *>address
+    cdef sockaddr_in6 *v6 = <sockaddr_in6 *>address
+    if address.ss_family == AF_INET:
+        row.family = 4
+        row.port = ntohs(v4.sin_port)
+        memcpy(row.address, &v4.sin_addr, 4)
+    elif address.ss_family == AF_INET6:
+        row.family = 6
+        row.port = ntohs(v6.sin6_port)
+        memcpy(row.address, &v6.sin6_addr, 16)
+
+
+cdef void drop_message(Client client) noexcept:
+    """Drop the first message of `inb`; what of it has not come yet is dropped when it comes."""
+    cdef size_t have = buffer_length(&client.inb)
+    cdef unsigned char *at = <unsigned char *>(client.inb.data + client.inb.start)
+    cdef uint64_t total
+    if have < 5:
+        return
+    total = 1 + (<uint64_t>at[1] << 24 | <uint64_t>at[2] << 16 | <uint64_t>at[3] << 8 | at[4])
+    if total > have:
+        client.body_left = total - have
+        client.dropping = True
+        total = have
+    buffer_consume(&client.inb, total)

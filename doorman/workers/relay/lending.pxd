@@ -1,0 +1,30 @@
+"""Fields and methods of `Lending`. See lending.pyx."""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from doorman.workers.relay.engine cimport Client, Server
+from doorman.workers.relay.sockets cimport Sockets
+
+
+cdef class Lending(Sockets):
+    cdef object host
+    cdef list clients               # by client row: Client or None
+    cdef list servers               # by slot: Server or None
+    cdef int *wake_fds              # by process row
+    cdef object waiting             # deque of (client, since), oldest first
+    cdef list parked                # (client, slot, generation) that wait for a server's socket
+    cdef dict settings_of           # (pool, digest) -> ParameterStatus messages
+    cdef int64_t probe_patience
+
+    cdef bint bind(self, Client client, int slot) except -1
+    cdef bint prepared(self, Client client) except -1
+    cdef bint must_learn_settings(self, Client client)
+    cdef int answer_settings_error(self, Client client, reported) except -1
+    cdef int granted(self, int slot, Client client) except -1
+    cdef int part(self, Server server) except -1
+    cdef int hand_on(self, int slot) except? -99
+    cdef int end_outdated(self, int slot) except -1
+    cdef int wake(self, uint64_t processes) except -1
+    cdef Server known(self, int slot)
+    cdef Server handle(self, int slot, uint32_t generation, int fd)
+    cdef int drop_handle(self, Server server) except -1

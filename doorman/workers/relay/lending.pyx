@@ -1,0 +1,216 @@
+"""Who gets which server: joins clients and servers, makes a server fit for its client, parts them, gives servers back.
+
+Rules
+1. `client.server` and `server.client` always name each other; `bind` and `part` alone set and clear them.
+2. Between a client and its first message may stand: the server's socket (`parked`), a probe, the client's settings, the
+   end of its login. `prepared` takes the next of these steps; `serve` goes on after each.
+3. Whatever `give_back` decides about a slot is carried out here, in `hand_on`.
+"""
+
+import logging
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+from posix.unistd cimport write
+
+from doorman.shm.atomics cimport load32, lowest_bit
+from doorman.shm.layout cimport CLIENT_ACTIVE, CLIENT_IDLE, CLIENT_WAITING, NAME_BYTES, NONE, PoolRow
+from doorman.shm.pools cimport BACK_CLOSE, BACK_IDLE, BACK_REFUSED, Taken, give_back, start_reset, take
+from doorman.shm.table cimport now_us
+from doorman.workers.relay.backend cimport count_time
+from doorman.workers.relay.engine cimport PHASE_LOGIN, STAGE_NONE, Client, Server
+from doorman.workers.relay.sockets cimport EPOLLIN
+from doorman.workers.relay.upkeep cimport start_clean, start_probe, start_sync
+from doorman.workers.relay.sockets cimport Sockets
+
+from doorman.wire import backend as messages
+
+log = logging.getLogger("doorman.relay")
+
+cdef uint64_t ONE = 1
+cdef bytes RESET_SETTINGS = b"Q\x00\x00\x00\x0eRESET ALL\x00"
+
+
+cdef class Lending(Sockets):
+    """Which client has which server."""
+
+    cdef bint attach(self, Client client) except -1:
+        """True: the client has a server and may use it now. False: it waits, and goes on through `serve`."""
+        cdef Taken taken
+        cdef int64_t now = now_us()
+        take(self.table, client.pool, client.number, now, &taken)
+        if taken.slot == NONE:
+            client.row.state = CLIENT_WAITING
+            client.row.state_since = now
+            self.waiting.append((client, client.row.wait_since))
+            if taken.to_open != NONE:
+                self.open(client.pool, taken.to_open)
+            return False
+        client.counters.waits += 1
+        client.counters.wait_histogram[0] += 1
+        if not self.bind(client, taken.slot):
+            return False
+        if taken.check:
+            start_probe(self, client.server, self.probe_patience)
+            return False
+        return self.prepared(client)
+
+    cdef bint bind(self, Client client, int slot) except -1:
+        """The slot is the client's: join them. False: its socket has not arrived here yet; `adopt` goes on."""
+        cdef Server server = self.known(slot)
+        if server is None:
+            client.parked = slot
+            self.parked.append((client, slot, self.table.slots[slot].generation))
+            self.host.want(slot, self.table.slots[slot].generation)
+            return False
+        client.parked = NONE
+        client.server = server
+        server.client = client
+        server.stage = STAGE_NONE
+        server.row.home = self.table.process
+        client.row.state = CLIENT_ACTIVE
+        self.arm(server, EPOLLIN)
+        memcpy(server.row.application_name, client.row.application_name, NAME_BYTES)
+        return True
+
+    cdef bint prepared(self, Client client) except -1:
+        """True: nothing stands between the client and its server any more."""
+        cdef Server server = client.server
+        if client.settings_digest != server.row.parameter_digest or self.must_learn_settings(client):
+            query = client.settings.query if client.settings is not None else RESET_SETTINGS
+            start_sync(self, server, query, self.probe_patience)
+            return False
+        if client.phase == PHASE_LOGIN:
+            self.finish_login(client)
+            return False
+        return True
+
+    cdef bint must_learn_settings(self, Client client):
+        """A login is greeted with the values as PostgreSQL writes them, which only setting them here tells."""
+        return (
+            client.phase == PHASE_LOGIN and client.settings_digest != 0
+            and (client.pool, client.settings_digest) not in self.settings_of
+        )
+
+    cdef int serve(self, Client client) except -1:
+        if self.prepared(client):
+            self.queue(client)
+        return 0
+
+    cdef int synced(self, Server server) except -1:
+        cdef Client client = server.client
+        if server.failed or server.status != b"I":
+            self.answer_settings_error(client, server.reported)
+            return self.lose_server(server)
+        server.row.parameter_digest = client.settings_digest
+        if client.settings_digest:
+            self.settings_of[(client.pool, client.settings_digest)] = b"".join(server.reported)
+        server.reported = None
+        return self.serve(client)
+
+    cdef int answer_settings_error(self, Client client, reported) except -1:
+        """PostgreSQL refused what the client asked for at startup: pass on its reason as the end of the session."""
+        cdef Server server = client.server
+        for message in reported:
+            if message[:1] == b"E":
+                server.said_fatal = True
+                fields = messages.parse_error_fields(message[5:])
+                refusal = messages.error_response(fields.get("C", "XX000"), fields.get("M", "invalid parameter"))
+                self.answer(client, refusal, len(refusal))
+                self.farewell(client)
+        return 0
+
+    cdef int granted(self, int slot, Client client) except -1:
+        """A waiter of this process got a slot."""
+        cdef int64_t waited = now_us() - client.row.wait_since
+        client.counters.waits += 1
+        client.counters.wait_time += waited
+        count_time(client.counters.wait_histogram, waited)
+        client.row.wait_total += waited
+        if <uint64_t>waited > client.row.wait_max:
+            client.row.wait_max = waited
+        if self.bind(client, slot):
+            self.serve(client)
+        return 0
+
+    cdef int part(self, Server server) except -1:
+        cdef Client client = server.client
+        server.client = None
+        server.row.running = 0
+        client.server = None
+        client.row.state = CLIENT_IDLE
+        return 0
+
+    cdef int release(self, Server server) except -1:
+        self.part(server)
+        if server.dirt and self.table.pools[server.row.pool].cleanup:
+            start_reset(self.table, server.slot)
+            return start_clean(self, server)
+        server.dirt = 0
+        return self.ready_again(server)
+
+    cdef int ready_again(self, Server server) except -1:
+        """A quiet, clean server goes back. Before it goes to another process this one stops listening to it."""
+        cdef PoolRow *pool = &self.table.pools[server.row.pool]
+        cdef int head = pool.wait_head
+        if head != NONE and self.table.clients[head].worker != self.table.process:
+            self.disarm(server)
+        if self.hand_on(server.slot) == BACK_IDLE and not server.armed:
+            self.arm(server, EPOLLIN)
+        return 0
+
+    cdef int hand_on(self, int slot) except? -99:
+        """Give a slot back and do what follows from it. Returns what `give_back` said."""
+        cdef uint64_t wake = 0
+        cdef int result = give_back(self.table, slot, now_us(), &wake)
+        cdef Server server
+        self.wake(wake)
+        if result >= 0:
+            self.granted(slot, <Client>self.clients[result])
+        elif result == BACK_CLOSE:
+            self.end_outdated(slot)
+        elif result == BACK_REFUSED:
+            log.error("slot %d was given back in state %d", slot, self.table.slots[slot].state)
+            server = self.known(slot)
+            if server is not None:
+                self.lose_server(server)
+        return result
+
+    cdef int end_outdated(self, int slot) except -1:
+        cdef Server server = self.known(slot)
+        if server is None:
+            self.finish(slot, self.table.slots[slot].generation)
+            return 0
+        return self.say_goodbye(server, True)
+
+    cdef int wake(self, uint64_t processes) except -1:
+        cdef int process
+        while processes:
+            process = lowest_bit(processes)
+            processes &= processes - 1
+            if process != self.table.process and load32(&self.table.processes[process].asleep):
+                write(self.wake_fds[process], &ONE, 8)
+        return 0
+
+    cdef Server known(self, int slot):
+        """This process's handle of the slot's present connection, or None."""
+        cdef Server server = self.servers[slot]
+        if server is not None and server.generation != self.table.slots[slot].generation:
+            self.drop_handle(server)
+            return None
+        return server
+
+    cdef Server handle(self, int slot, uint32_t generation, int fd):
+        cdef Server server = Server()
+        server.slot = slot
+        server.generation = generation
+        server.row = &self.table.slots[slot]
+        self.enroll(server, fd)
+        self.servers[slot] = server
+        return server
+
+    cdef int drop_handle(self, Server server) except -1:
+        if self.servers[server.slot] is server:
+            self.servers[server.slot] = None
+        self.shut(server)
+        return 0

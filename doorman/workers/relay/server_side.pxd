@@ -1,0 +1,18 @@
+"""Fields and methods of `ServerSide`. See server_side.pyx."""
+
+from libc.stdint cimport uint32_t
+
+from doorman.workers.relay.engine cimport Server
+from doorman.workers.relay.lending cimport Lending
+
+
+cdef class ServerSide(Lending):
+    cdef list timed                 # servers whose stage has a deadline
+    cdef bint yield_now
+
+    cdef int server_event(self, Server server, uint32_t events) except -1
+    cdef int read_server(self, Server server) except -1
+    cdef int idle_server_speaks(self, Server server) except -1
+    cdef int finish_server(self, Server server) except -1
+    cdef int open_if_needed(self, int pool) except -1
+    cdef int adopt_orphan(self, int slot) except -1

@@ -1,0 +1,353 @@
+"""Server connections of this process: reading, opening, losing, closing, adopting them, and cancelling what they run.
+
+Rules
+1. The slot row says whose a connection is; a `Server` is only this process's handle of it, good for one generation.
+2. A connection counts until PostgreSQL has ended its side (CLOSING) or its stream has ended.
+3. Nobody reads an idle server but its home, and only after taking it out of the pool.
+"""
+
+import logging
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+from posix.unistd cimport close
+
+from doorman.shm.layout cimport (
+    NONE,
+    SECRET_BYTES,
+    SLOT_ACTIVE,
+    SLOT_CLOSING,
+    SLOT_IDLE,
+    SLOT_RESETTING,
+    ClientRow,
+    SlotRow,
+)
+from doorman.shm.pools cimport (
+    begin_cancel,
+    claim_idle,
+    end_cancel,
+    finish_close,
+    mark_canceller,
+    open_failed,
+    reserve,
+    reserve_minimum,
+    start_close,
+    take,
+)
+from doorman.shm.table cimport now_us
+from doorman.workers.relay.backend cimport feed_server
+from doorman.workers.relay.buffer cimport buffer_append, buffer_free, buffer_length
+from doorman.workers.relay.engine cimport (
+    PHASE_FAREWELL,
+    SCRATCH,
+    STAGE_CLOSING,
+    STAGE_LISTEN,
+    STAGE_NONE,
+    STAGE_PROBE,
+    STAGE_SYNC,
+    Client,
+    Server,
+)
+from doorman.workers.relay.pending cimport pending_clear
+from doorman.workers.relay.sockets cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
+from doorman.workers.relay.upkeep cimport feed_quiet
+from doorman.workers.relay.lending cimport Lending
+
+from doorman.shm.rows import set_parameters
+
+log = logging.getLogger("doorman.relay")
+
+cdef extern from "<sys/socket.h>" nogil:
+    int shutdown(int fd, int how)
+    int SHUT_WR, SHUT_RDWR
+
+cdef enum:
+    READS = 8                       # reads of one server in a row
+    CLOSE_PATIENCE_US = 2_000_000   # for PostgreSQL to end a connection that we left
+
+cdef bytes TERMINATE = b"X\x00\x00\x00\x04"
+
+
+cdef class ServerSide(Lending):
+    """What happens to servers."""
+
+    cdef int forward(self, Server server, const char *data, size_t length) except -1:
+        """To a server; while it does not take everything its client is not read."""
+        cdef Py_ssize_t left = self.transmit(server, data, length)
+        server.row.bytes_sent += length
+        if server.client is not None:
+            server.client.counters.bytes_sent += length
+        if left > 0:
+            self.arm(server, EPOLLIN | EPOLLOUT)
+            if server.client is not None:
+                self.arm(server.client, EPOLLERR)
+        return 0
+
+    cdef int server_event(self, Server server, uint32_t events) except -1:
+        if server.client is None and server.stage == STAGE_NONE:
+            return self.idle_server_speaks(server)
+        if events & EPOLLOUT and self.flush(server):
+            self.arm(server, EPOLLIN)
+            if server.client is not None:
+                self.queue(server.client)
+        if events & (EPOLLIN | EPOLLHUP | EPOLLERR):
+            self.read_server(server)
+        return 0
+
+    cdef int read_server(self, Server server) except -1:
+        cdef Py_ssize_t length, used
+        cdef int reads
+        for reads in range(READS):
+            length = self.read(server)
+            if length < 0:
+                return 0
+            if length == 0:
+                return self.lose_server(server)
+            if server.stage == STAGE_CLOSING:
+                continue
+            server.row.bytes_received += length
+            if server.client is not None and server.stage == STAGE_NONE:
+                server.client.counters.bytes_received += length
+                used = feed_server(self, server, self.scratch, length)
+            else:
+                used = feed_quiet(self, server, self.scratch, length)
+            if used < 0 or server.closed:
+                return 0
+            if used < length:
+                buffer_append(&server.inb, self.scratch + used, length - used)
+            if length < SCRATCH or (server.client is None and server.stage == STAGE_NONE):
+                return 0
+            if server.client is not None and buffer_length(&server.client.outb):
+                return 0
+        return 0
+
+    cdef int idle_server_speaks(self, Server server) except -1:
+        """Only its home reads an idle server, and only after taking it out of the pool."""
+        cdef SlotRow *row = server.row
+        if row.generation != server.generation:
+            return self.drop_handle(server)
+        if row.owner == self.table.process and row.state != SLOT_IDLE:
+            return 0                                # just granted to us: its mail is on the way
+        if row.home != self.table.process or not claim_idle(self.table, server.slot, server.generation, SLOT_RESETTING):
+            return self.disarm(server)
+        server.stage = STAGE_LISTEN
+        self.note_deadline(server, now_us() + CLOSE_PATIENCE_US)
+        return self.read_server(server)
+
+    cdef int lose_server(self, Server server) except -1:
+        """The stream ended, or cannot be trusted any more: nobody uses this connection again."""
+        cdef Client client = server.client
+        cdef int stage = server.stage
+        cdef bint told = server.said_fatal
+        if server.closed:
+            return 0
+        if client is not None:
+            self.part(server)
+        if stage != STAGE_CLOSING:
+            start_close(self.table, server.slot)
+        self.finish_server(server)
+        if client is None or client.closed or client.phase == PHASE_FAREWELL:
+            return 0
+        if stage == STAGE_PROBE or stage == STAGE_SYNC:
+            if self.attach(client):                 # nothing of the client's was sent: another server will do
+                self.queue(client)
+            return 0
+        if told:
+            return self.farewell(client)
+        return self.refuse(client, "FATAL", "08006", "server closed the connection unexpectedly")
+
+    cdef int close_server(self, Server server, bint polite) except -1:
+        if not start_close(self.table, server.slot):
+            log.error("slot %d could not be closed in state %d", server.slot, server.row.state)
+        return self.say_goodbye(server, polite)
+
+    cdef int say_goodbye(self, Server server, bint polite) except -1:
+        """The slot is CLOSING. It stays so until PostgreSQL has ended its side: until then the connection counts."""
+        server.stage = STAGE_CLOSING
+        buffer_free(&server.inb)
+        buffer_free(&server.outb)
+        if polite:
+            self.transmit(server, TERMINATE, len(TERMINATE))
+            buffer_free(&server.outb)
+        shutdown(server.fd, SHUT_WR)
+        self.arm(server, EPOLLIN)
+        return self.note_deadline(server, now_us() + CLOSE_PATIENCE_US)
+
+    cdef int finish_server(self, Server server) except -1:
+        shutdown(server.fd, SHUT_RDWR)
+        self.servers[server.slot] = None
+        self.shut(server)
+        return self.finish(server.slot, server.generation)
+
+    cdef int finish(self, int slot, uint32_t generation) except -1:
+        """The connection is over everywhere; its room may be used."""
+        cdef int pool = self.table.slots[slot].pool
+        self.table.counter_row(pool).servers_closed += 1
+        self.host.forget(slot, generation)
+        finish_close(self.table, slot)
+        return self.open_if_needed(pool)
+
+    cdef int open_if_needed(self, int pool) except -1:
+        cdef int slot = reserve(self.table, pool, now_us())
+        if slot != NONE:
+            self.open(pool, slot)
+        return 0
+
+    cdef int open(self, int pool, int slot) except -1:
+        self.yield_now = True
+        self.host.open_server(pool, slot, self.table.slots[slot].generation)
+        return 0
+
+    def open_minimum(self, pool: int) -> None:
+        """Open one server if the pool has fewer than its `min_pool_size`, or waiters nobody opens one for."""
+        cdef int slot
+        self.open_if_needed(pool)
+        slot = reserve_minimum(self.table, pool, now_us())
+        if slot != NONE:
+            self.open(pool, slot)
+
+    def opened(self, slot: int, fd: int, pid: int, bytes secret, bytes parameters, *,
+               lifetime_us: int, idle_timeout_us: int) -> None:
+        """A server that this process opened is logged in; the socket is the relay's now."""
+        cdef Server server = self.handle(slot, self.table.slots[slot].generation, fd)
+        cdef SlotRow *row = server.row
+        row.backend_pid = pid
+        row.secret_length = min(<int>len(secret), <int>SECRET_BYTES)
+        memcpy(row.secret, <const char *>secret, row.secret_length)
+        row.lifetime = lifetime_us
+        row.idle_timeout = idle_timeout_us
+        row.home = self.table.process
+        self.table.counter_row(row.pool).servers_opened += 1
+        if not self.table.pools[row.pool].parameters_length:
+            set_parameters(self.table, row.pool, parameters)
+        self.table.pools[row.pool].failed_at = 0
+        self.host.publish(slot, server.generation, fd)
+        self.arm(server, EPOLLIN)
+        self.ready_again(server)
+        self.open_if_needed(row.pool)
+
+    def failed_to_open(self, slot: int, sqlstate: str, message: str) -> None:
+        """This process could not open the server that it had reserved the slot for."""
+        cdef uint64_t wake = 0
+        cdef int pool = self.table.slots[slot].pool
+        open_failed(self.table, slot, now_us(), sqlstate.encode(), message.encode("utf-8", "replace"), &wake)
+        self.wake(wake)
+        self.look_at_waiters()
+
+    def adopt(self, slot: int, generation: int, fd: int) -> None:
+        """A server's socket came from the master. The fd is the relay's now."""
+        cdef SlotRow *row = &self.table.slots[slot]
+        cdef Server server = self.known(slot)
+        cdef Client client
+        if server is not None or row.generation != <uint32_t>generation:
+            close(fd)
+            return
+        server = self.handle(slot, generation, fd)
+        if row.owner != self.table.process:
+            return
+        if row.state == SLOT_ACTIVE and row.client != NONE:
+            client = self.clients[row.client]
+            if client is not None and client.parked == slot and self.bind(client, slot):
+                self.serve(client)
+        elif row.state == SLOT_CLOSING:
+            self.adopt_orphan(slot)
+
+    def take_home(self) -> None:
+        """Listen to the idle servers whose home was this row's former process."""
+        for server in self.servers:
+            if server is not None and (<Server>server).row.home == self.table.process:
+                self.arm(server, EPOLLIN)
+
+    def drop(self, slot: int, generation: int) -> None:
+        """The connection ended in another process, or nobody has a socket of it: close the duplicate."""
+        cdef Server server = self.servers[slot]
+        cdef SlotRow *row = &self.table.slots[slot]
+        if server is not None and server.generation == <uint32_t>generation and server.client is None:
+            self.drop_handle(server)
+        elif server is None and row.state == SLOT_CLOSING and row.owner == self.table.process \
+                and row.generation == <uint32_t>generation:
+            self.finish(slot, generation)
+
+    def republish(self, slot: int, generation: int) -> None:
+        """The master has no socket of a server that this process opened: send it again."""
+        cdef Server server = self.known(slot)
+        if server is not None and server.generation == <uint32_t>generation:
+            self.host.publish(slot, generation, server.fd)
+
+    def adopt_orphans(self) -> None:
+        """Keeper: end the servers that a dead process left to this row."""
+        for slot in range(<int>self.table.header.n_slots):
+            if self.table.slots[slot].state == SLOT_CLOSING and self.table.slots[slot].owner == self.table.process:
+                self.adopt_orphan(slot)
+
+    cdef int adopt_orphan(self, int slot) except -1:
+        """Whoever served this connection died: cancel what may be running and end it."""
+        cdef Server server = self.known(slot)
+        cdef bint running = self.table.slots[slot].running
+        if server is None:
+            self.host.want(slot, self.table.slots[slot].generation)     # it comes, or `drop` says that none is left
+            return 0
+        if server.stage == STAGE_CLOSING:
+            return 0
+        pending_clear(&server.pending)
+        if running:
+            self.request_cancel(server)
+        return self.say_goodbye(server, False)
+
+    def close_idle(self, slot: int, generation: int) -> bool:
+        """Keeper: end a server if it is still idle."""
+        cdef Server server = self.known(slot)
+        if server is None or not claim_idle(self.table, slot, generation, SLOT_CLOSING):
+            return False
+        self.say_goodbye(server, True)
+        return True
+
+    cdef int request_cancel(self, Server server) except -1:
+        """Ask PostgreSQL to stop what a server runs for nobody. Until that is dealt with it is lent to nobody."""
+        if mark_canceller(self.table, server.slot):
+            self.yield_now = True
+            self.host.cancel_server(server.slot, server.generation)
+        return 0
+
+    def cancel_client(self, pid: int, bytes secret) -> tuple[int, int] | None:
+        """A cancel request came: the (slot, generation) to cancel, None when there is nothing to cancel (any more)."""
+        cdef int client, slot = NONE
+        cdef uint64_t wake = 0
+        cdef ClientRow *row
+        for client in range(<int>self.table.header.clients_high):
+            if self.table.cancel_pids[client] != <uint32_t>pid:
+                continue
+            row = &self.table.clients[client]
+            if row.cancel_length != <uint32_t>len(secret) or not same_bytes(row.cancel_secret, secret, row.cancel_length):
+                continue
+            if begin_cancel(self.table, client, &slot, &wake):
+                return slot, self.table.slots[slot].generation
+            self.wake(wake)
+            self.look_at_waiters()
+            return None
+        return None
+
+    def cancel_key(self, slot: int) -> tuple[int, bytes, int]:
+        """Backend pid, secret and pool of a slot."""
+        cdef SlotRow *row = &self.table.slots[slot]
+        return row.backend_pid, row.secret[:row.secret_length], row.pool
+
+    def cancel_done(self, slot: int, generation: int, *, doubtful: bool) -> None:
+        """PostgreSQL has dealt with a cancel request. doubtful: it may still come to act on it."""
+        if end_cancel(self.table, slot, generation, doubtful):
+            self.hand_on(slot)
+
+    cdef int note_deadline(self, Server server, int64_t deadline) except -1:
+        if not server.deadline:
+            self.timed.append(server)
+        server.deadline = deadline
+        return 0
+
+
+cdef bint same_bytes(const unsigned char *a, const unsigned char *b, size_t length) noexcept:
+    """Compare in constant time."""
+    cdef unsigned char difference = 0
+    cdef size_t i
+    for i in range(length):
+        difference |= a[i] ^ b[i]
+    return difference == 0
