@@ -197,7 +197,8 @@ cdef void link_in_order(Table table, PoolRow *row, int pool, int client) noexcep
 # --- what the dead process owned -------------------------------------------------------------------------------------
 
 cdef int withdraw_clients(Table table, int process, uint64_t *wake) except -1:
-    """Its clients wait no longer. From here on nobody grants a slot to the dead process."""
+    """Its clients wait no longer. From here on nobody grants a slot to the dead process; what was granted before is
+    passed on by `take_slots`, because the process owns it."""
     cdef ClientRow *row
     cdef int client
     for client in range(<int>table.header.clients_high):
@@ -207,8 +208,6 @@ cdef int withdraw_clients(Table table, int process, uint64_t *wake) except -1:
         lock_pool(table, row.pool, wake)
         if row.wait_state == WAIT_QUEUED:
             unlink_waiter(table, client)
-        elif row.wait_state == WAIT_GRANTED and holds_grant(table, client):
-            pass_on(table, row.slot, process, wake)
         row.wait_state = WAIT_NO
         row.slot = NONE
         release(&table.pools[row.pool].lock)

@@ -115,6 +115,7 @@ class Load:
             step += 1
             if self.random.random() < 0.02:
                 break
+            await asyncio.sleep(0.002)
         session.close()
 
     def _note_end(self, session: Session) -> None:

@@ -225,6 +225,11 @@ class Actor:
         if not paused:
             self.reserve_in(pool)
 
+    def resume(self) -> None:
+        for pool in self.pools:
+            if self.trial.pool_row(pool)["paused"]:
+                self.trial.set_paused(pool, False)
+
     def reconnect(self) -> None:
         self.trial.reconnect(self.rng.choice(self.pools))
 
@@ -300,9 +305,8 @@ class Actor:
         while own.closing:
             self.finish_close()
         for pool in self.pools:
-            if self.trial.pool_row(pool)["paused"]:
-                self.trial.set_paused(pool, False)
             self.reserve_in(pool)
+        self.resume()
         return had or bool(own.opening)
 
     def some(self, choices: Iterable[int]) -> int | None:

@@ -59,9 +59,7 @@ def check_pool(trial: Trial, number: int, slots: list[Row], clients: list[Row]) 
 
 def queue_of(trial: Trial, number: int, clients: list[Row]) -> list[int]:
     pool = trial.pool_row(number)
-    return walk(
-        pool["wait_head"], pool["wait_tail"], lambda n: (clients[n]["wait_next"], clients[n]["wait_previous"])
-    )
+    return walk(pool["wait_head"], pool["wait_tail"], lambda n: (clients[n]["wait_next"], clients[n]["wait_previous"]))
 
 
 def walk(head: int, tail: int, links: Callable[[int], tuple[int, int]]) -> list[int]:

@@ -1,4 +1,4 @@
-"""A process killed between any two instructions of any door: after the repair the table is whole and nobody is stuck."""
+"""A process killed between any two instructions of any door: after the repair the table is whole, nobody is stuck."""
 
 from __future__ import annotations
 
@@ -79,7 +79,8 @@ class Cast:
 
     def come_to_rest(self) -> None:
         for _ in range(60):
-            if not any([actor.settle() for actor in self.actors]):
+            under_way = [actor.settle() for actor in self.actors]
+            if not any(under_way):
                 break
         check_at_rest(self.master)
 
@@ -140,6 +141,23 @@ def kill_within(cast: Cast, victim: int, move: str) -> int:
     cast.go_back(before, belongings)
     cast.rng.setstate(rng)
     return len(states)
+
+
+@needs_ptrace
+def test_a_resume_that_was_cut_short_is_finished() -> None:
+    cast = Cast(seed=0)
+    serving, waiting, console = cast.actors[:3]
+    for actor in (serving, waiting):
+        client = actor.trial.admit(1)
+        actor.trial.log_in(client, 0)
+        actor.own.clients[client] = 0
+    serving.take()
+    serving.finish_open()
+    console.trial.set_paused(0, True)
+    waiting.take()
+    serving.release()
+    assert kill_within(cast, 2, "resume") > 5
+    cast.table.close()
 
 
 def test_a_row_that_somebody_else_has_is_not_repaired() -> None:
