@@ -12,11 +12,16 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 from doorman.config.schema import General
 from doorman.workers.socket_options import SocketOptions
 
 DEFAULT_BACKLOG = 4096
+
+
+class UnixSocketError(Exception):
+    """The Unix socket cannot be made; the text says which and why."""
 
 
 class Listeners:
@@ -31,7 +36,10 @@ class Listeners:
         self.unix_identity: tuple[int, int] | None = None
         if general.unix_socket_dir:
             self.unix_path = Path(general.unix_socket_dir) / f".s.PGSQL.{general.port}"
-            self.unix = bind_unix(self.unix_path, int(general.unix_socket_mode, 8), options)
+            try:
+                self.unix = bind_unix(self.unix_path, general.unix_socket_mode, options)
+            except OSError as error:
+                raise UnixSocketError(f"cannot listen on {self.unix_path}: {error.strerror or error}") from error
             self.unix_identity = identity(self.unix_path)
 
     def open(self) -> None:
@@ -71,7 +79,7 @@ def bind_tcp(host: str, port: int, count: int, options: SocketOptions) -> list[s
     return sockets
 
 
-def check_port_is_free(family: int, address: tuple[str | int, ...]) -> None:
+def check_port_is_free(family: int, address: Any) -> None:
     """Rule 2."""
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -218,12 +218,12 @@ class Login:
         """The client is the administrator."""
         assert self.startup is not None
         session = ConsoleSession(self.process, self.client)
-        greeting = [backend.parameter_status(name, value) for name, value in session.console.greeting_parameters()]
+        parameters = session.console.greeting_parameters(self.application_name)
+        greeting = [backend.parameter_status(name, value) for name, value in parameters]
         self.process.relay.send(
             self.client,
             backend.AUTHENTICATION_OK
             + b"".join(greeting)
-            + backend.parameter_status("application_name", self.application_name)
             + backend.backend_key_data(0, os.urandom(4))
             + backend.READY_IDLE,
         )
@@ -249,9 +249,14 @@ class ConsoleSession:
 
     def feed(self, data: bytes) -> int:
         """Take what the client sent; how many bytes were used."""
-        answer: ConsoleAnswer = self.console.feed(data)
-        if answer.output:
-            self.process.relay.send(self.client, answer.output)
-        if answer.ended:
-            self.process.relay.end(self.client)
-        return answer.consumed
+        consumed = 0
+        has_more = True
+        while has_more and not self.client.is_gone:
+            answer: ConsoleAnswer = self.console.feed(data[consumed:])
+            consumed += answer.consumed
+            has_more = answer.has_more
+            if answer.output:
+                self.process.relay.send(self.client, answer.output)
+            if answer.ended:
+                self.process.relay.end(self.client)
+        return consumed

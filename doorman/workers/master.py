@@ -29,7 +29,7 @@ from doorman.shm.rows import set_up_pool
 from doorman.shm.table import Table
 from doorman.workers.channel import Channel, Drain, Forget, Message, Publish, Ready, Want, close_all
 from doorman.workers.keeper import Keeper
-from doorman.workers.listener import Listeners
+from doorman.workers.listener import Listeners, UnixSocketError
 from doorman.workers.process import Inheritance, set_up_signals
 from doorman.workers.worker import Worker
 
@@ -69,7 +69,11 @@ def run_master(config: Config, config_path: str, log_level: str, log_format: str
         listeners = Listeners(config.general, config.general.worker_threads)
     except OSError as error:
         log.error("cannot listen on %s:%d: %s", config.general.host, config.general.port, error.strerror or error)
-        return EXIT_OS if config.general.unix_socket_dir and str(config.general.unix_socket_dir) in str(error) else EXIT_FAILURE
+        return (
+            EXIT_OS
+            if config.general.unix_socket_dir and str(config.general.unix_socket_dir) in str(error)
+            else EXIT_FAILURE
+        )
     master = Master(config, listeners)
     try:
         return master.run()
@@ -167,7 +171,9 @@ class Master:
         """Nothing is left to wait for, or no time."""
         if self.deadline is None:
             return False
-        return time.monotonic() >= self.deadline or all(child.row == self.keeper_row for child in self.children.values())
+        return time.monotonic() >= self.deadline or all(
+            child.row == self.keeper_row for child in self.children.values()
+        )
 
     # --- children ----------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from doorman.wire.backend import parameter_status
 
 if TYPE_CHECKING:
     from doorman.workers.process import Process
-    from doorman.workers.relay.relay import Watcher
+    from doorman.workers.relay.engine import Watcher
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,9 @@ class Opening:
                 self.pool.server_host, self.pool.server_port, type=socket.SOCK_STREAM
             )
         except OSError as error:
-            self.fail(ServerFault("08006", f"server host name {self.pool.server_host!r} was not found: {error.strerror}"))
+            self.fail(
+                ServerFault("08006", f"server host name {self.pool.server_host!r} was not found: {error.strerror}")
+            )
             return
         if not self.ended:
             self.attempt(found[0][0], found[0][4])
@@ -162,7 +164,9 @@ class Opening:
         if self.socket is not None:
             self.socket.close()
         self.process.note_open_failure(self.pool, fault)
-        self.process.relay.failed_to_open(self.slot, fault.sqlstate, f"could not open a server connection: {fault.message}")
+        self.process.relay.failed_to_open(
+            self.slot, fault.sqlstate, f"could not open a server connection: {fault.message}"
+        )
 
     def end(self) -> None:
         """Rule 1."""
@@ -215,9 +219,7 @@ def literal_address(host: str, port: int) -> tuple[int, object]:
 
 def status_messages(parameters: dict[str, str]) -> bytes:
     """The server's ParameterStatus messages as clients get them at login; the name is the client's own matter."""
-    return b"".join(
-        parameter_status(name, value) for name, value in parameters.items() if name not in NOT_FOR_CLIENTS
-    )
+    return b"".join(parameter_status(name, value) for name, value in parameters.items() if name not in NOT_FOR_CLIENTS)
 
 
 def jitter(milliseconds: int) -> int:
@@ -225,5 +227,3 @@ def jitter(milliseconds: int) -> int:
     if not milliseconds:
         return 0
     return max(1, int(milliseconds * random.uniform(1 - JITTER, 1 + JITTER)))
-
-

@@ -200,7 +200,7 @@ class Process:
     def drain(self) -> None:
         """Let clients end their transactions, then leave."""
         self.relay.stop_accepting()
-        if self.relay.drain(0) == 0:
+        if self.relay.drain() == 0:
             os._exit(0)
         self.loop.call_later(DRAIN_LOOK_SECONDS, self.drain)
 

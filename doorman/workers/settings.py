@@ -16,12 +16,13 @@ from doorman.wire.frontend import query
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*\Z")
 
-NEVER_SET = frozenset(
-    """is_superuser session_authorization server_version server_version_num server_encoding integer_datetimes
-    in_hot_standby session_user current_user block_size wal_block_size wal_segment_size max_index_keys
-    max_identifier_length max_function_args data_checksums data_directory_mode lc_collate lc_ctype
-    transaction_isolation transaction_read_only transaction_deferrable user database replication options""".split()
-)
+READ_ONLY = """
+is_superuser session_authorization server_version server_version_num server_encoding integer_datetimes in_hot_standby
+session_user current_user block_size wal_block_size wal_segment_size max_index_keys max_identifier_length
+max_function_args data_checksums data_directory_mode lc_collate lc_ctype transaction_isolation transaction_read_only
+transaction_deferrable user database replication options
+"""
+NEVER_SET = frozenset(READ_ONLY.split())
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -70,7 +71,9 @@ def fold_encoding(name: str) -> str:
 def make_settings(wanted: Mapping[str, str]) -> Settings:
     """The query and digest of these names and values."""
     pairs = sorted(wanted.items())
-    calls = ", ".join(f"pg_catalog.set_config({literal(name)}, {literal(clean(name, value))}, false)" for name, value in pairs)
+    calls = ", ".join(
+        f"pg_catalog.set_config({literal(name)}, {literal(clean(name, value))}, false)" for name, value in pairs
+    )
     text = f"RESET ALL; SELECT {calls}"
     digest = hashlib.blake2b(repr(pairs).encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return Settings(query(text), int.from_bytes(digest, "big") or 1)

@@ -207,13 +207,13 @@ def temporary_directory(name: str) -> Path:
 
 
 def _preparation(stop_signal: int, limit_files: int | None) -> Callable[[], None]:
-    """What the child does before exec: die with its parent, and raise its limit of descriptors."""
+    """What the child does before exec: die with its parent, and have so many descriptors, more or fewer than we."""
     libc = ctypes.CDLL(None, use_errno=True)
 
     def prepare() -> None:
         libc.prctl(PR_SET_PDEATHSIG, stop_signal)
-        if limit_files is not None:
-            raise_file_limit(limit_files)
+        if limit_files is not None and raise_file_limit(limit_files) > limit_files:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit_files, limit_files))
 
     return prepare
 

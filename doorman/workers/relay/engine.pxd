@@ -82,7 +82,6 @@ cdef class Client(Conn):
     cdef public object settings     # Settings that it asked for at startup, or None
     cdef uint64_t settings_digest
     cdef readonly bint is_unix
-    cdef readonly object address
 
 
 cdef class Server(Conn):

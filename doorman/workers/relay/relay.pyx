@@ -353,7 +353,7 @@ cdef class Relay(ClientSide):
             self.lose_server(server)
         return 0
 
-    def drain(self, int64_t now_or_never) -> int:
+    def drain(self) -> int:
         """Graceful end: idle clients are told to go, the others when their transaction is over. How many are left."""
         cdef Client client
         self.draining = True

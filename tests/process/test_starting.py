@@ -1,0 +1,195 @@
+"""The start: when the port opens, what keeps it from opening, what is said and which exit code tells."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness import Doorman, Postgres, procfs
+from tests.harness.service import port_answers
+from tests.process.watching import wait_for
+
+EXIT_FAILURE, EXIT_OS, EXIT_CONFIG = 1, 71, 78
+
+
+def birth(doorman: Doorman) -> set[int]:
+    """Children of the master, from their first moment."""
+    return set(procfs.children(doorman.pid))
+
+
+def test_the_port_accepts_only_when_every_worker_is_ready(make_doorman: Any) -> None:
+    """Each child is stopped as soon as it is seen, so at least one has not said that it is ready."""
+    doorman = make_doorman(start=False, general={"worker_threads": 4})
+    doorman.spawn_only()
+    stopped: set[int] = set()
+    until = time.monotonic() + 10
+    while len(stopped) < 5 and time.monotonic() < until:
+        for pid in birth(doorman) - stopped:
+            os.kill(pid, signal.SIGSTOP)
+            stopped.add(pid)
+    assert len(stopped) == 5
+    time.sleep(0.3)
+    assert not port_answers(doorman.host, doorman.port)
+    *others, last = sorted(stopped)
+    for pid in others:
+        os.kill(pid, signal.SIGCONT)
+    time.sleep(0.3)
+    assert not port_answers(doorman.host, doorman.port)
+    os.kill(last, signal.SIGCONT)
+    doorman.wait_until(doorman.is_serving, "opening of the port", 5)
+    assert doorman.query("SELECT 1") == [(1,)]
+
+
+def test_a_worker_that_dies_once_at_boot_does_not_end_the_start(make_doorman: Any) -> None:
+    doorman = make_doorman(start=False)
+    doorman.spawn_only()
+    wait_for(lambda: birth(doorman), "a first child")
+    os.kill(min(birth(doorman)), signal.SIGKILL)
+    doorman.wait_until(doorman.is_serving, "opening of the port", 5)
+    assert doorman.query("SELECT 1") == [(1,)]
+
+
+def test_workers_that_die_at_boot_again_and_again_end_the_start_with_a_clear_error(make_doorman: Any) -> None:
+    """There are descriptors enough for the master, but not for a worker's event loop."""
+    for limit in range(14, 24):
+        doorman = make_doorman(start=False, limit_files=limit)
+        doorman.spawn_only()
+        with contextlib.suppress(Exception):
+            code = doorman.wait_exit(5)
+            if doorman.log_contains("died 3 times before it was ready"):
+                break
+    assert code == EXIT_FAILURE
+    assert doorman.log_contains(r"ERROR.*the start was given up: (worker \d|the keeper) died 3 times")
+    assert doorman.log_contains("Too many open files")
+    doorman.log_path.write_text("")  # the workers' tracebacks are what this test is about
+
+
+@pytest.mark.parametrize("limit", [6, 8, 10, 12])
+def test_without_descriptors_for_the_master_the_start_ends_with_a_clear_error(make_doorman: Any, limit: int) -> None:
+    doorman = make_doorman(start=False, limit_files=limit)
+    doorman.spawn_only()
+    assert doorman.wait_exit() == EXIT_OS
+    assert doorman.log_contains("Too many open files")
+    assert not doorman.log_contains("Traceback")
+
+
+def test_a_port_on_which_another_program_listens_is_an_error(make_doorman: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        doorman = make_doorman(start=False, port=other.getsockname()[1])
+        doorman.spawn_only()
+        assert doorman.wait_exit() == EXIT_FAILURE
+        assert doorman.log_contains(rf"cannot listen on 127.0.0.1:{doorman.port}: .*in use")
+
+
+def test_a_second_start_on_the_same_port_is_refused_and_the_first_serves_on(make_doorman: Any) -> None:
+    """Although our own sockets are SO_REUSEPORT, so that the kernel would let it share the port."""
+    first = make_doorman()
+    second = make_doorman(start=False, port=first.port)
+    second.spawn_only()
+    assert second.wait_exit() == EXIT_FAILURE
+    assert second.log_contains(rf"cannot listen on 127.0.0.1:{first.port}: .*in use")
+    assert first.query("SELECT 1") == [(1,)]
+
+
+def test_an_address_that_is_not_of_this_machine_is_an_error(make_doorman: Any) -> None:
+    doorman = make_doorman(start=False, general={"host": "192.0.2.1"})
+    doorman.spawn_only()
+    assert doorman.wait_exit() == EXIT_FAILURE
+    assert doorman.log_contains("cannot listen on 192.0.2.1:")
+    assert not doorman.log_contains("Traceback")
+
+
+def test_a_start_directly_after_a_stop_with_clients_is_not_refused(make_doorman: Any) -> None:
+    """Connections in TIME_WAIT do not keep the port from being bound again."""
+    doorman = make_doorman()
+    for _ in range(2):
+        with doorman.connect() as client:
+            client.execute("SELECT 1")
+            doorman.stop()
+        doorman.start()
+    assert doorman.query("SELECT 1") == [(1,)]
+
+
+# --- Unix sockets ----------------------------------------------------------------------------------------------------
+
+
+def socket_path(doorman: Doorman, directory: Path) -> Path:
+    return directory / f".s.PGSQL.{doorman.port}"
+
+
+@pytest.mark.parametrize("mode", ["0600", "0660", "0777"])
+def test_the_unix_socket_has_exactly_the_configured_mode(make_doorman: Any, tmp_path: Path, mode: str) -> None:
+    doorman = make_doorman(general={"unix_socket_dir": str(tmp_path), "unix_socket_mode": mode})
+    path = socket_path(doorman, tmp_path)
+    assert stat.S_IMODE(path.stat().st_mode) == int(mode, 8)
+    assert doorman.query("SELECT 'unix'", host=str(tmp_path)) == [("unix",)]
+    doorman.stop()
+    assert not path.exists()
+
+
+def test_a_live_unix_socket_is_not_taken_over(make_doorman: Any, tmp_path: Path) -> None:
+    doorman = make_doorman(start=False, general={"unix_socket_dir": str(tmp_path)})
+    path = socket_path(doorman, tmp_path)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen()
+        doorman.spawn_only()
+        assert doorman.wait_exit() == EXIT_OS
+        assert doorman.log_contains(f"cannot listen on {re.escape(str(path))}: .*in use")
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+
+
+def test_a_stale_unix_socket_is_replaced(make_doorman: Any, tmp_path: Path) -> None:
+    doorman = make_doorman(start=False, general={"unix_socket_dir": str(tmp_path)})
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(socket_path(doorman, tmp_path)))
+    doorman.start()
+    assert doorman.query("SELECT 'unix'", host=str(tmp_path)) == [("unix",)]
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_what_is_no_socket_is_not_removed_from_the_sockets_path(make_doorman: Any, tmp_path: Path, kind: str) -> None:
+    doorman = make_doorman(start=False, general={"unix_socket_dir": str(tmp_path)})
+    path = socket_path(doorman, tmp_path)
+    path.write_text("precious") if kind == "file" else path.mkdir()
+    doorman.spawn_only()
+    assert doorman.wait_exit() == EXIT_OS
+    assert path.exists()
+    assert not doorman.log_contains("Traceback")
+    path.unlink() if kind == "file" else path.rmdir()
+
+
+def test_a_directory_that_does_not_exist_is_an_error(make_doorman: Any, tmp_path: Path) -> None:
+    doorman = make_doorman(start=False, general={"unix_socket_dir": str(tmp_path / "absent")})
+    doorman.spawn_only()
+    assert doorman.wait_exit() in (EXIT_OS, EXIT_CONFIG)
+    assert doorman.log_contains("absent")
+    assert not doorman.log_contains("Traceback")
+
+
+def test_a_successors_unix_socket_is_not_removed_at_the_end(make_doorman: Any, tmp_path: Path) -> None:
+    doorman = make_doorman(general={"unix_socket_dir": str(tmp_path)})
+    path = socket_path(doorman, tmp_path)
+    path.unlink()
+    path.write_text("the successor's")
+    with pytest.raises(AssertionError, match="left files"):
+        doorman.stop()
+    assert path.read_text() == "the successor's"
+
+
+def test_all_workers_accept_from_the_unix_socket(make_doorman: Any, postgres: Postgres, tmp_path: Path) -> None:
+    """It is one socket, unlike TCP's: whichever worker is awake takes the connection, and a dead one loses nothing."""
+    doorman = make_doorman(general={"unix_socket_dir": str(tmp_path)})
+    for _ in range(4):
+        doorman.kill_worker()
+        assert doorman.query("SELECT 'unix'", host=str(tmp_path)) == [("unix",)]
