@@ -11,10 +11,11 @@ Rules (all under the lock of the slot's pool, except the claim of a FREE row)
 6. `generation` counts up when a row becomes FREE: (slot, generation) names one server connection for ever.
 """
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from doorman.shm.table cimport Table
 
 cdef bint move_slot(Table table, int slot, uint32_t to) noexcept nogil
 cdef int claim_free_slot(Table table, int pool, int64_t now) noexcept nogil
+cdef int read_cancel_key(Table table, int slot, uint32_t generation, uint32_t *pid, uint8_t *secret) noexcept nogil
 cdef void relink_idle(Table table, int slot) noexcept nogil

@@ -1,10 +1,12 @@
 """The door between slot states. Runs in every process; slots.pxd has the rules."""
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.string cimport memcpy
 
 from doorman.shm.atomics cimport cas32, load32, store32
 from doorman.shm.layout cimport (
     NONE,
+    SECRET_BYTES,
     SLOT_ACTIVE,
     SLOT_CLOSING,
     SLOT_FREE,
@@ -107,6 +109,18 @@ cdef void relink_idle(Table table, int slot) noexcept nogil:
         pool.idle_tail = slot
     else:
         table.slots[before].previous = slot
+
+
+cdef int read_cancel_key(Table table, int slot, uint32_t generation, uint32_t *pid, uint8_t *secret) noexcept nogil:
+    """Backend pid and cancel secret (room for SECRET_BYTES) of a server that this process is cancelling; the secret's
+    length. NONE when the row has another server by now, which must not be hit: the owner may close it at any time."""
+    cdef SlotRow *row = &table.slots[slot]
+    cdef int length = <int>row.secret_length
+    pid[0] = row.backend_pid
+    memcpy(secret, row.secret, SECRET_BYTES)
+    if load32(<uint32_t *>&row.canceller) != <uint32_t>table.process or load32(&row.generation) != generation:
+        return NONE
+    return length
 
 
 cdef int claim_free_slot(Table table, int pool, int64_t now) noexcept nogil:

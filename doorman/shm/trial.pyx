@@ -6,7 +6,7 @@ test process can play several. Times are whatever the caller says; NONE is -1.
 """
 
 from libc.signal cimport raise_ as stop_myself
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from doorman.shm.atomics cimport store32
@@ -14,6 +14,7 @@ from doorman.shm.clients cimport admit_client, dismiss_client
 from doorman.shm.layout cimport (
     CLIENT_IDLE,
     NONE,
+    SECRET_BYTES,
     WAIT_NO,
     ClientRow,
     PoolRow,
@@ -38,7 +39,7 @@ from doorman.shm.pools cimport (
     start_reset,
     take,
 )
-from doorman.shm.slots cimport move_slot
+from doorman.shm.slots cimport move_slot, read_cancel_key
 from doorman.shm.table cimport Table, now_us
 
 cdef extern from "<signal.h>" nogil:
@@ -179,6 +180,11 @@ cdef class Trial:
         begin_cancel(self.table, client, &slot, <uint64_t *>&self.woken, connection_id)
         self.mark()
         return slot
+
+    def has_cancel_key(self, int slot, unsigned int generation) -> bool:
+        cdef uint32_t pid
+        cdef uint8_t[SECRET_BYTES] secret
+        return read_cancel_key(self.table, slot, generation, &pid, secret) != NONE
 
     def mark_canceller(self, int slot) -> bool:
         return mark_canceller(self.table, slot)

@@ -101,9 +101,11 @@ def bind_unix(path: Path, mode: int, options: SocketOptions) -> socket.socket:
 
 
 def remove_stale(path: Path) -> None:
-    """Remove the file of a socket that nobody listens on; OSError when somebody does."""
+    """Remove the file of a socket that nobody listens on; OSError when somebody does, or it is no socket."""
     if not path.exists():
         return
+    if not path.is_socket():
+        raise OSError(f"{path} exists and is not a socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(str(path))

@@ -20,6 +20,7 @@ import resource
 import select
 import signal
 import time
+from collections import Counter
 
 from doorman import __version__
 from doorman.config.resolve import PoolSettings, resolve_pools
@@ -40,6 +41,8 @@ EXIT_FAILURE = 1
 EXIT_OS = 71
 BOOT_ATTEMPTS = 3
 BOOT_FAILURE = 3
+RETRY_SECONDS = 1.0
+COMPLAINT_SECONDS = 5.0
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 SPARE_SLOTS = 64
@@ -67,14 +70,18 @@ def run_master(config: Config, config_path: str, log_level: str, log_format: str
     raise_descriptor_limit()
     try:
         listeners = Listeners(config.general, config.general.worker_threads)
+    except UnixSocketError as error:
+        log.error("%s", error)
+        return EXIT_OS
     except OSError as error:
         log.error("cannot listen on %s:%d: %s", config.general.host, config.general.port, error.strerror or error)
-        return (
-            EXIT_OS
-            if config.general.unix_socket_dir and str(config.general.unix_socket_dir) in str(error)
-            else EXIT_FAILURE
-        )
-    master = Master(config, listeners)
+        return EXIT_FAILURE
+    try:
+        master = Master(config, listeners)
+    except OSError as error:
+        log.error("the master could not start: %s", error.strerror or error)
+        listeners.remove()
+        return EXIT_OS
     try:
         return master.run()
     except StartFailed as failure:
@@ -97,7 +104,9 @@ class Master:
         self.wake_fds = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(self.workers + 1)]
         self.vault: dict[tuple[int, int], int] = {}
         self.children: dict[int, Child] = {}
-        self.boot_failures = 0
+        self.boot_failures: Counter[int] = Counter()
+        self.unanswered: list[tuple[Child, Want]] = []
+        self.complained_at = 0.0
         self.restart_at: dict[int, float] = {}
         self.is_open = False
         self.deadline: float | None = None
@@ -112,7 +121,7 @@ class Master:
         gc.collect()
         gc.freeze()
         for row in range(self.workers + 1):
-            self.spawn(row)
+            self.start_process(row)
         while True:
             for fd, _ in self.poll.poll(self.patience_ms()):
                 if fd == self.signal_pipe[0]:
@@ -120,6 +129,7 @@ class Master:
                         return code
                 else:
                     self.on_channel(fd)
+            self.answer_wants()
             self.restart_due()
             if self.is_drained():
                 return EXIT_OK
@@ -177,10 +187,25 @@ class Master:
 
     # --- children ----------------------------------------------------------------------------------------------------
 
+    def start_process(self, row: int) -> None:
+        """`spawn`; what the system has no room for now is tried again later."""
+        try:
+            self.spawn(row)
+        except OSError as error:
+            if not self.is_open:
+                raise StartFailed(f"{self.name_of(row)} could not be started: {error.strerror}") from None
+            log.error("%s could not be started: %s", self.name_of(row), error.strerror)
+            self.restart_at[row] = time.monotonic() + RETRY_SECONDS
+
     def spawn(self, row: int) -> None:
         """Fork the process of a row. The child never returns from here."""
         mine, theirs = Channel.pair()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            mine.close()
+            theirs.close()
+            raise
         if pid == 0:
             try:
                 self.be_child(row, mine, theirs)
@@ -205,7 +230,7 @@ class Master:
         self.table.enter(row, ROLE_KEEPER if row == self.keeper_row else ROLE_WORKER)
         vault, self.vault = self.vault, {}
         born = Inheritance(
-            self.config, self.pools, self.table, row, theirs, self.wake_fds, vault, self.listeners.unix_path
+            self.config, self.pools, self.table, row, theirs, self.wake_fds, vault, self.listeners.remove
         )
         if row == self.keeper_row:
             self.listeners.close()
@@ -245,22 +270,27 @@ class Master:
         """Replace it, at once if it had been well, later and later if it dies at boot."""
         if self.deadline is not None:
             return
-        name = "the keeper" if child.row == self.keeper_row else f"worker {child.row}"
+        name = self.name_of(child.row)
         log.error("%s (pid %d) died: %s", name, child.pid, describe(status))
         delay = 0.0
         if not child.is_ready:
-            self.boot_failures += 1
-            if not self.is_open and self.boot_failures >= BOOT_ATTEMPTS:
-                raise StartFailed(f"{name} died {self.boot_failures} times before it was ready (see the log above)")
-            delay = min(5.0, 0.1 * 2**self.boot_failures)
+            self.boot_failures[child.row] += 1
+            failures = self.boot_failures[child.row]
+            if not self.is_open and failures >= BOOT_ATTEMPTS:
+                raise StartFailed(f"{name} died {failures} times before it was ready (see the log above)")
+            delay = min(5.0, 0.05 * 2 ** min(failures, 10))
         self.restart_at[child.row] = time.monotonic() + delay
+
+    def name_of(self, row: int) -> str:
+        """A process for people."""
+        return "the keeper" if row == self.keeper_row else f"worker {row}"
 
     def restart_due(self) -> None:
         """Fork the successors whose time has come."""
         now = time.monotonic()
         for row in [row for row, at in self.restart_at.items() if at <= now]:
             del self.restart_at[row]
-            self.spawn(row)
+            self.start_process(row)
 
     # --- messages ----------------------------------------------------------------------------------------------------
 
@@ -299,12 +329,12 @@ class Master:
         elif isinstance(message, Forget):
             self.forget(message.slot, message.generation, but=child)
         elif isinstance(message, Want):
-            self.on_want(child, message)
+            self.unanswered.append((child, message))
 
     def on_publish(self, child: Child, message: Publish, descriptors: list[int]) -> None:
         """A new server: keep a duplicate and give one to everybody else."""
         if not descriptors:
-            log.error("no file descriptor was left to take over a server connection (raise LimitNOFILE)")
+            self.complain("no file descriptor was left to take over a server connection (raise LimitNOFILE)")
             self.tell(child, Want(message.slot, message.generation))
             return
         close_all(descriptors[1:])
@@ -316,6 +346,18 @@ class Master:
         for other in list(self.children.values()):
             if other is not child:
                 self.tell(other, message, descriptors[0])
+
+    def answer_wants(self) -> None:
+        """Send the sockets that were asked for. Whether there is none is known only when every channel has been read:
+        the asker may have heard of a server, through the table, before its Publish was."""
+        if not self.unanswered:
+            return
+        for child in list(self.children.values()):
+            self.read_all(child)
+        wants, self.unanswered = self.unanswered, []
+        for child, message in wants:
+            if child.channel.fileno() in self.children:
+                self.on_want(child, message)
 
     def on_want(self, child: Child, message: Want) -> None:
         """Send the socket; that there is none is said by Forget."""
@@ -343,13 +385,20 @@ class Master:
         if child.channel.has_queue:
             self.watch(child)
 
+    def complain(self, what: str) -> None:
+        """Log an error that may come thousands of times a second, at most once in five seconds."""
+        now = time.monotonic()
+        if now - self.complained_at >= COMPLAINT_SECONDS:
+            self.complained_at = now
+            log.error("%s", what)
+
     def on_ready(self, child: Child) -> None:
         """Rule 4."""
         child.is_ready = True
+        del self.boot_failures[child.row]
         if self.is_open or len(self.children) <= self.workers or not all(c.is_ready for c in self.children.values()):
             return
         self.is_open = True
-        self.boot_failures = 0
         self.listeners.open()
         general = self.config.general
         log.info(

@@ -15,8 +15,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Coroutine, Mapping
-from pathlib import Path
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import uvloop
@@ -42,6 +41,7 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 0.1
 DRAIN_LOOK_SECONDS = 0.05
 FAILURE_LOG_SECONDS = 1.0
+REPUBLISH_SECONDS = 0.5
 
 
 class Inheritance:
@@ -56,7 +56,7 @@ class Inheritance:
         channel: Channel,
         wake_fds: list[int],
         vault: Mapping[tuple[int, int], int],
-        unix_path: Path | None,
+        remove_socket: Callable[[], None],
     ) -> None:
         self.config = config
         self.pools = pools
@@ -65,7 +65,7 @@ class Inheritance:
         self.channel = channel
         self.wake_fds = wake_fds
         self.vault = vault
-        self.unix_path = unix_path
+        self.remove_socket = remove_socket
 
 
 class Process:
@@ -80,7 +80,7 @@ class Process:
         self.table = born.table
         self.row = born.row
         self.channel = born.channel
-        self.unix_path = born.unix_path
+        self.remove_socket = born.remove_socket
         self.hba = general.hba_rules()
         self.pool_of = {(pool.database, pool.user): number for number, pool in enumerate(born.pools)}
         self.databases = frozenset(pool.database for pool in born.pools)
@@ -178,14 +178,15 @@ class Process:
         elif isinstance(message, Forget):
             self.relay.drop(message.slot, message.generation)
         elif isinstance(message, Want):
-            self.relay.republish(message.slot, message.generation)
+            self.loop.call_later(  # EMFILE in the master: not at once, or both would spin
+                REPUBLISH_SECONDS, self.relay.republish, message.slot, message.generation
+            )
         elif isinstance(message, Drain):
             self.drain()
 
     def on_master_gone(self) -> NoReturn:
         """Rule 2. The socket file would stay behind: whoever notices first removes it."""
-        if self.unix_path is not None:
-            self.unix_path.unlink(missing_ok=True)
+        self.remove_socket()
         os._exit(0)
 
     def tell(self, message: Message, *descriptors: int) -> None:

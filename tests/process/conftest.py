@@ -12,7 +12,9 @@ from tests.harness import Doorman
 
 MakeDoorman = Any
 
-FAULT = re.compile(r"Traceback|internal error|(?:was given back|could not be closed) in state|upkeep failed|a task failed")
+FAULT = re.compile(
+    r"Traceback|internal error|(?:was given back|could not be closed) in state|upkeep failed|a task failed"
+)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 from tests.harness import Doorman, procfs
 from tests.process.session import Session, SqlError
@@ -28,7 +28,7 @@ STATEMENTS = (
 class Load:
     """`clients` sessions, each of which checks that every answer is its own."""
 
-    def __init__(self, doorman: Doorman, clients: int, *, seed: int = 1, expected: frozenset[str] = frozenset()) -> None:
+    def __init__(self, doorman: Doorman, clients: int, *, seed: int = 1, expected: Set[str] = frozenset()) -> None:
         """`expected`: SQLSTATEs that the test provokes, so that a client may get them; it then goes on or returns."""
         self.doorman = doorman
         self.count = clients

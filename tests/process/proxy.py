@@ -16,7 +16,7 @@ from tests.harness import Postgres
 
 
 class Proxy:
-    """`delay`: seconds before a new connection gets through; `flow`: cleared, it swallows nothing and passes nothing."""
+    """`delay`: seconds before a new connection gets through. While `flow` is cleared nothing passes."""
 
     def __init__(self, target: Postgres) -> None:
         self.target = target

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import socket
 import stat
@@ -77,8 +76,8 @@ def test_workers_that_die_at_boot_again_and_again_end_the_start_with_a_clear_err
 def test_without_descriptors_for_the_master_the_start_ends_with_a_clear_error(make_doorman: Any, limit: int) -> None:
     doorman = make_doorman(start=False, limit_files=limit)
     doorman.spawn_only()
-    assert doorman.wait_exit() == EXIT_OS
-    assert doorman.log_contains("Too many open files")
+    assert doorman.wait_exit() in (EXIT_FAILURE, EXIT_OS)
+    assert doorman.log_contains("ERROR.*Too many open files")
     assert not doorman.log_contains("Traceback")
 
 
@@ -144,7 +143,8 @@ def test_a_live_unix_socket_is_not_taken_over(make_doorman: Any, tmp_path: Path)
         other.listen()
         doorman.spawn_only()
         assert doorman.wait_exit() == EXIT_OS
-        assert doorman.log_contains(f"cannot listen on {re.escape(str(path))}: .*in use")
+        assert f"cannot listen on {path}: " in doorman.log_text()
+        assert doorman.log_contains("in use by another process")
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
 

@@ -195,9 +195,10 @@ cdef class Relay(ClientSide):
         self.listeners.append((listener, shared))
 
     def stop_accepting(self) -> None:
-        """No more clients; the sockets are the master's to close."""
+        """No more clients but those that knock already. The port refuses when every process has closed its descriptor."""
         for listener, _ in self.listeners:
-            self.disarm(listener)
+            self.accept(listener)
+            self.shut(listener)
         self.listeners = []
 
     cdef int accept(self, Watcher listener) except -1:

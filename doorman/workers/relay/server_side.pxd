@@ -15,4 +15,5 @@ cdef class ServerSide(Lending):
     cdef int idle_server_speaks(self, Server server) except -1
     cdef int finish_server(self, Server server) except -1
     cdef int open_if_needed(self, int pool) except -1
+    cdef int give_up_parking(self, int slot, uint32_t generation) except -1
     cdef int adopt_orphan(self, int slot) except -1

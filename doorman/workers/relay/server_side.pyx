@@ -264,9 +264,23 @@ cdef class ServerSide(Lending):
         cdef SlotRow *row = &self.table.slots[slot]
         if server is not None and server.generation == <uint32_t>generation and server.client is None:
             self.drop_handle(server)
-        elif server is None and row.state == SLOT_CLOSING and row.owner == self.table.process \
-                and row.generation == <uint32_t>generation:
-            self.finish(slot, generation)
+        elif server is None and row.owner == self.table.process and row.generation == <uint32_t>generation:
+            if row.state == SLOT_CLOSING:
+                self.finish(slot, generation)
+            elif row.state == SLOT_ACTIVE and row.client != NONE:
+                self.give_up_parking(slot, generation)
+
+    cdef int give_up_parking(self, int slot, uint32_t generation) except -1:
+        """Nobody has a socket of the server that a client of ours waits for: its opener died. Another server will do."""
+        cdef Client client = self.clients[self.table.slots[slot].client]
+        if client is None or client.parked != slot:
+            return 0
+        client.parked = NONE
+        start_close(self.table, slot)
+        self.finish(slot, generation)
+        if self.attach(client):
+            self.queue(client)
+        return 0
 
     def republish(self, slot: int, generation: int) -> None:
         """The master has no socket of a server that this process opened: send it again."""

@@ -111,6 +111,21 @@ def test_a_cancel_request_for_a_client_that_was_replaced_hits_nobody(trial: Tria
     assert Trial(trial.table, process=1).begin_cancel(client, wanted) == NONE
 
 
+def test_the_cancel_key_of_a_server_that_was_replaced_is_not_given(trial: Trial) -> None:
+    client, slot = serving(trial)
+    canceller = Trial(trial.table, process=1)
+    generation = trial.slot_row(slot)["generation"]
+    assert canceller.begin_cancel(client) == slot
+    assert canceller.has_cancel_key(slot, generation)
+    assert not trial.has_cancel_key(slot, generation), "it is not this process that cancels"
+    trial.start_close(slot)
+    assert canceller.has_cancel_key(slot, generation)
+    trial.finish_close(slot)
+    assert not canceller.has_cancel_key(slot, generation)
+    assert serving(trial)[1] == slot
+    assert not canceller.has_cancel_key(slot, generation + 1)
+
+
 def test_a_resumed_pool_serves_who_waits(trial: Trial) -> None:
     _, slot = serving(trial)
     waiter = Trial(trial.table, process=1)
