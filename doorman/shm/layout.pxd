@@ -5,7 +5,9 @@ Rules
 2. Times are microseconds of CLOCK_MONOTONIC (the same in all processes of a machine) unless a name says otherwise.
 3. Indices are row numbers, NONE (-1) is "no row". Row numbers never change their meaning while the segment lives.
 4. State words are the truth. Lists (idle, waiters, free rows) are conveniences that can be rebuilt from them.
-5. A field has one guard, named beside it: [pool] the pool's lock, [clients] the header's clients lock,
+5. Rows are whole cache lines (64 bytes), so that processes do not fight over neighbours; what a transaction touches
+   stands first.
+6. A field has one guard, named beside it: [pool] the pool's lock, [clients] the header's clients lock,
    [worker] written by one worker only, [atomic] atomic operations, [once] written before the row is shared.
 """
 
@@ -99,30 +101,30 @@ cdef struct ProcessRow:
     uint32_t attention              # [atomic] Attention bits
     int64_t heartbeat               # [worker]
     uint64_t mail_summary[16]       # [atomic] bit w of word s: word 64*s+w of the mailbox has bits
-    uint8_t spare[64]
+    uint8_t spare[96]
 
 cdef struct PoolRow:
     Lock lock
     uint32_t state                  # [pool]
-    uint32_t session_mode           # [once]
-    uint32_t pool_size              # [pool]
-    uint32_t min_pool_size          # [pool]
-    uint32_t max_opening            # [pool] servers being opened at once
-    uint32_t round_robin            # [pool] 1: oldest idle server first
-    uint32_t cleanup                # [once] cleanup_server_connections
     uint32_t paused                 # [pool]
-    uint32_t epoch                  # [pool] RECONNECT counts it up
-    int64_t check_after             # [pool] idle longer: probe before use; 0 = never
     int32_t idle_head               # [pool] most recently used
     int32_t idle_tail               # [pool]
-    uint32_t n_idle                 # [pool]
+    int32_t wait_head               # [pool] oldest waiter (client row)
+    int32_t wait_tail               # [pool]
+    uint32_t n_idle                 # [pool] (second cache line from here on)
     uint32_t n_busy                 # [pool] ACTIVE + GRANTED + RESETTING
     uint32_t n_opening              # [pool]
     uint32_t n_closing              # [pool]
-    int32_t wait_head               # [pool] oldest waiter (client row)
-    int32_t wait_tail               # [pool]
     uint32_t n_waiting              # [pool]
+    uint32_t epoch                  # [pool] RECONNECT counts it up
+    uint32_t pool_size              # [pool]
+    uint32_t round_robin            # [pool] 1: oldest idle server first
+    int64_t check_after             # [pool] idle longer: probe before use; 0 = never
     uint64_t next_ticket            # [pool]
+    uint32_t session_mode           # [once]
+    uint32_t cleanup                # [once] cleanup_server_connections
+    uint32_t min_pool_size          # [pool]
+    uint32_t max_opening            # [pool] servers being opened at once
     int64_t failed_at               # [pool] when the last attempt to open a server failed, 0 = the last one succeeded
     char failure_sqlstate[8]        # [pool]
     char failure[384]               # [pool]
@@ -131,6 +133,7 @@ cdef struct PoolRow:
     char parameters[4096]           # [pool]
     char database[128]              # [once]
     char user[128]                  # [once]
+    uint8_t spare[40]
 
 cdef struct SlotRow:
     uint32_t state                  # [pool]; FREE -> OPENING by compare-and-swap
@@ -144,22 +147,23 @@ cdef struct SlotRow:
     int32_t previous                # [pool]
     int32_t canceller               # [pool] process row whose cancel request is on its way to this server
     uint32_t held                   # [pool] was given back meanwhile: the canceller gives it on when it is done
-    uint32_t backend_pid            # [once]
-    uint32_t secret_length          # [once]
-    uint32_t claim                  # [atomic] pid of the process that is just taking this FREE row
-    int64_t opened_at               # [once] when the attempt to connect began
+    uint32_t running                # [worker] 1 while a statement runs on it
     int64_t used_at                 # [pool] last given back
     int64_t active_since            # [pool]
-    int64_t lifetime                # [once] jittered, 0 = none
-    int64_t idle_timeout            # [once] jittered, 0 = none
-    uint64_t parameter_digest       # [worker]
-    uint64_t transactions           # [worker] (the owner)
+    uint64_t uses                   # [pool] (second cache line from here on)
+    uint64_t parameter_digest       # [worker] (the owner)
+    uint64_t transactions           # [worker]
     uint64_t queries                # [worker]
     uint64_t bytes_sent             # [worker]
     uint64_t bytes_received         # [worker]
-    uint64_t uses                   # [pool]
-    uint32_t running                # [worker] 1 while a statement runs on it
-    uint32_t spare
+    uint64_t named_for              # [worker] connection whose application_name is below
+    uint32_t claim                  # [atomic] pid of the process that is just taking this FREE row
+    uint32_t backend_pid            # [once]
+    int64_t opened_at               # [once] when the attempt to connect began (third cache line from here on)
+    int64_t lifetime                # [once] jittered, 0 = none
+    int64_t idle_timeout            # [once] jittered, 0 = none
+    uint32_t secret_length          # [once]
+    uint32_t spare[9]
     uint8_t secret[256]             # [once]
     char application_name[128]      # [worker] of the last client
 
@@ -174,11 +178,11 @@ cdef struct ClientRow:
     int32_t next_free               # [clients]
     uint64_t wait_ticket            # [pool]
     int64_t wait_since              # [pool]
-    uint64_t connection_id          # [once]
-    int64_t connected_at            # [once]
     int64_t state_since             # [worker]
     uint64_t transactions           # [worker]
-    uint64_t queries                # [worker]
+    uint64_t queries                # [worker] (second cache line from here on)
+    uint64_t connection_id          # [once]
+    int64_t connected_at            # [once]
     uint64_t errors                 # [worker]
     uint64_t wait_total             # [worker] microseconds
     uint64_t wait_max               # [worker] microseconds
@@ -193,6 +197,7 @@ cdef struct ClientRow:
     char application_name[128]      # [worker]
     char database[128]              # [worker] console only; others have their pool's
     char user[128]                  # [worker] console only
+    uint8_t spare[16]
 
 cdef struct CounterRow:             # one for each (pool, process), [worker] throughout
     uint64_t transactions

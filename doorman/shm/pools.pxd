@@ -41,7 +41,7 @@ cdef bint claim_idle(Table table, int slot, uint32_t generation, uint32_t to) no
 cdef bint start_reset(Table table, int slot) noexcept nogil
 cdef bint start_close(Table table, int slot) noexcept nogil
 cdef void finish_close(Table table, int slot) noexcept nogil
-cdef bint begin_cancel(Table table, int client, int *slot, uint64_t *wake, uint64_t connection_id=*) noexcept nogil
+cdef bint begin_cancel(Table table, int client, uint64_t connection_id, int *slot, uint64_t *wake) noexcept nogil
 cdef bint mark_canceller(Table table, int slot) noexcept nogil
 cdef bint end_cancel(Table table, int slot, uint32_t generation, bint doubtful) noexcept nogil
 cdef int give_back_locked(Table table, int slot, int64_t now, uint64_t *wake) noexcept nogil

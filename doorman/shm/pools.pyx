@@ -326,13 +326,13 @@ cdef void open_failed(Table table, int slot, int64_t now, bytes sqlstate, bytes 
 # --- cancel requests -------------------------------------------------------------------------------------------------
 
 cdef bint begin_cancel(
-    Table table, int client, int *slot, uint64_t *wake, uint64_t connection_id=0
+    Table table, int client, uint64_t connection_id, int *slot, uint64_t *wake
 ) noexcept nogil:
     """A cancel request for this client row came to this process.
 
     A waiting client leaves the queue (its worker tells it). True: `slot` runs a statement of the client; the server is
     kept from everybody else until `end_cancel`, so that a late cancel cannot hit a stranger. `connection_id` is what
-    the row had when the key was compared: the row may have got another client since; 0 = do not look.
+    the row had when the key was compared: the row may have got another client since.
     """
     cdef ClientRow *row = &table.clients[client]
     cdef PoolRow *pool
@@ -344,7 +344,7 @@ cdef bint begin_cancel(
         return False
     pool = &table.pools[pool_number]
     acquire(&pool.lock, table.pid)
-    if row.pool != pool_number or (connection_id != 0 and row.connection_id != connection_id):
+    if row.pool != pool_number or row.connection_id != connection_id:
         pass
     elif row.wait_state == WAIT_QUEUED:
         unlink_waiter(table, client)

@@ -246,3 +246,14 @@ cdef class Table:
 cdef size_t room(size_t at, size_t size) noexcept:
     """Where the next region begins: regions start on pages, so that untouched ones cost nothing."""
     return (at + size + PAGE - 1) // PAGE * PAGE
+
+
+def row_sizes() -> dict[str, int]:
+    """Bytes of each kind of row; all of them whole cache lines."""
+    return {
+        "process": sizeof(ProcessRow),
+        "pool": sizeof(PoolRow),
+        "slot": sizeof(SlotRow),
+        "client": sizeof(ClientRow),
+        "counter": sizeof(CounterRow),
+    }

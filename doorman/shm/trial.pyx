@@ -177,7 +177,8 @@ cdef class Trial:
         """The slot that a cancel request must be sent to, or NONE."""
         cdef int slot
         self.mark()
-        begin_cancel(self.table, client, &slot, <uint64_t *>&self.woken, connection_id)
+        begin_cancel(self.table, client, connection_id or self.table.clients[client].connection_id, &slot,
+                     <uint64_t *>&self.woken)
         self.mark()
         return slot
 

@@ -27,7 +27,11 @@ PATIENCE_SECONDS = 5.0
 
 async def cancel_statement(process: Process, slot: int, generation: int) -> None:
     """Cancel what the slot's server runs; tells the relay when it is over, whatever happened."""
-    pid, secret, pool = process.relay.cancel_key(slot)
+    key = process.relay.cancel_key(slot, generation)
+    if key is None:
+        process.relay.cancel_done(slot, generation, doubtful=False)
+        return
+    pid, secret, pool = key
     proven = False
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):

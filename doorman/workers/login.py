@@ -188,9 +188,9 @@ class Login:
 
     def settings(self, startup: StartupMessage) -> Settings | None:
         """What the client asked for beyond what the pool's servers have. Most ask for nothing."""
-        if len(startup.parameters) <= 2 or startup.parameters.keys() <= PLAIN_PARAMETERS:
-            return None
         pool = self.process.pools[self.pool]
+        if startup.parameters.keys() <= (IDENTITY if pool.sync_server_parameters else PLAIN_PARAMETERS):
+            return None
         reported = self.process.reported_parameters(self.pool)
         return gather_settings(
             startup.parameters, pool.startup_parameters, reported, follow_name=pool.sync_server_parameters
@@ -236,7 +236,8 @@ class Login:
         )
 
 
-PLAIN_PARAMETERS = frozenset({"user", "database", "application_name"})
+IDENTITY = frozenset({"user", "database"})
+PLAIN_PARAMETERS = IDENTITY | {"application_name"}
 
 
 class ConsoleSession:

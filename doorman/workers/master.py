@@ -43,7 +43,6 @@ BOOT_ATTEMPTS = 3
 BOOT_FAILURE = 3
 RETRY_SECONDS = 1.0
 COMPLAINT_SECONDS = 5.0
-PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 SPARE_SLOTS = 64
 ROLE_WORKER = 1
@@ -222,7 +221,6 @@ class Master:
         """In the child: let go of what is the master's, become a worker or the keeper."""
         set_up_signals()
         name_process("doorman keeper" if row == self.keeper_row else f"doorman worker{row}")
-        end_with_parent(keep=row == self.keeper_row)
         mine.close()
         for child in self.children.values():
             child.channel.close()
@@ -459,15 +457,6 @@ def raise_descriptor_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def end_with_parent(*, keep: bool) -> None:
-    """Have the kernel kill this child when the master dies. The keeper stays to clean up, and goes by its channel."""
-    parent = os.getppid()
-    if not keep:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent or parent == 1:
-        os._exit(EXIT_OK)
 
 
 def name_process(name: str) -> None:

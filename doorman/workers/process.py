@@ -8,6 +8,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import os
@@ -16,6 +17,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import uvloop
@@ -23,7 +25,7 @@ import uvloop
 from doorman.config.resolve import PoolSettings
 from doorman.config.schema import Config
 from doorman.errors import PeerFault, ServerFault
-from doorman.shm.rows import client_row, get_parameters
+from doorman.shm.rows import client_row, get_parameters, process_rows
 from doorman.shm.table import Table
 from doorman.wire.startup import StartupMessage
 from doorman.workers.cancel import cancel_statement
@@ -185,8 +187,13 @@ class Process:
             self.drain()
 
     def on_master_gone(self) -> NoReturn:
-        """Rule 2. The socket file would stay behind: whoever notices first removes it."""
+        """Rule 2. Whoever notices first removes the socket's file, then ends those that do not notice: a kernel's
+        SIGKILL at the master's death (PR_SET_PDEATHSIG) would leave the file, and spare nobody to remove it."""
         self.remove_socket()
+        for row in process_rows(self.table):
+            if row.pid not in (0, os.getpid()) and is_sibling(row.pid):
+                with contextlib.suppress(OSError):
+                    os.kill(row.pid, signal.SIGKILL)
         os._exit(0)
 
     def tell(self, message: Message, *descriptors: int) -> None:
@@ -283,6 +290,15 @@ class Process:
         if now - self.failure_logged_at >= FAILURE_LOG_SECONDS:
             self.failure_logged_at = now
             log.error("no server for %s@%s: %s %s", pool.user, pool.database, fault.sqlstate, fault.message)
+
+
+def is_sibling(pid: int) -> bool:
+    """Is this a process of ours with the parent that this one has? (A master's orphans all go to the same reaper.)"""
+    try:
+        name, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")
+    except OSError:
+        return False
+    return "(doorman " in name and rest.split()[1] == str(os.getppid())
 
 
 def parse_status_messages(messages: bytes) -> dict[str, str]:

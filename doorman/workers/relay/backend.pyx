@@ -14,7 +14,6 @@ from libc.string cimport memcmp
 
 from doorman.shm.atomics cimport highest_bit
 from doorman.shm.layout cimport CounterRow
-from doorman.shm.table cimport now_us
 from doorman.workers.relay.buffer cimport buffer_length
 from doorman.workers.relay.engine cimport (
     DIRT_CURSORS,
@@ -60,7 +59,7 @@ cdef Py_ssize_t feed_server(Engine engine, Server server, const char *data, Py_s
         if NOTED[<uint8_t>data[at]]:
             if here < total and total <= HOLD:
                 break
-            take_note(server, data + at, here)
+            take_note(server, data + at, here, engine.now)
         server.body_left = total - here
         at += here
     if not client.session_mode and at == length and (may_part(server, client) or engine.release_early):
@@ -88,10 +87,10 @@ cdef bint may_part(Server server, Client client) noexcept:
     )
 
 
-cdef int take_note(Server server, const char *message, Py_ssize_t length) except -1:
+cdef int take_note(Server server, const char *message, Py_ssize_t length, int64_t now) except -1:
     cdef char kind = message[0]
     if kind == b"Z":                                # ReadyForQuery
-        note_ready(server, message[5])
+        note_ready(server, message[5], now)
     elif kind == b"C":                              # CommandComplete
         note_tag(server, message + 5, length - 5)
     elif kind == b"E":                              # ErrorResponse
@@ -110,9 +109,8 @@ cdef int take_note(Server server, const char *message, Py_ssize_t length) except
     return 0
 
 
-cdef void note_ready(Server server, char status) noexcept:
+cdef void note_ready(Server server, char status, int64_t now) noexcept:
     cdef CounterRow *counters = server.client.counters
-    cdef int64_t now = now_us()
     server.status = status
     if status != b"I" and status != b"T" and status != b"E":
         server.pending.doubtful = True

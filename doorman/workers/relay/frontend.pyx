@@ -8,9 +8,8 @@ Rules
 4. After an error of ours inside a batch nothing of that batch reaches any server (`skip_to_sync`).
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from doorman.shm.table cimport now_us
 from doorman.workers.relay.engine cimport (
     DIRT_STATEMENTS,
     HOLD,
@@ -56,6 +55,8 @@ cdef Py_ssize_t feed_client(Engine engine, Client client, const char *data, Py_s
         kind = data[at]
         size = read_length(data + at + 1)
         if size < 4 or size > MAX_MESSAGE or NEEDS[<uint8_t>kind] == NEED_UNKNOWN:
+            if at > start:                      # noted as sent: the server must get it, or it would owe it for ever
+                engine.forward(client.server, data + start, at - start)
             return violate(engine, client, kind, size)
         total = <Py_ssize_t>size + 1
         here = min(total, length - at)
@@ -78,7 +79,7 @@ cdef Py_ssize_t feed_client(Engine engine, Client client, const char *data, Py_s
                 break
         if client.server.stage != STAGE_NONE:
             break
-        note_sent(client.server, kind, size > 4 and data[at + 5] != 0)
+        note_sent(client.server, kind, size > 4 and (here <= 5 or data[at + 5] != 0), engine.now)
         client.body_left = total - here
         at += here
     if at > start:
@@ -105,10 +106,10 @@ cdef bint needs_no_server(Engine engine, Client client, char kind) except -1:
     return NEEDS[<uint8_t>kind] == NEED_NOTHING
 
 
-cdef int note_sent(Server server, char kind, bint named) except -1:
+cdef int note_sent(Server server, char kind, bint named, int64_t now) except -1:
     """Rule 2, and the clock of the statement."""
     if not server.pending.length:
-        server.started = now_us()
+        server.started = now
         if server.status == b"I":
             server.transaction_started = server.started
         server.row.running = 1

@@ -19,6 +19,7 @@ cdef class Lending(Sockets):
     cdef bint bind(self, Client client, int slot) except -1
     cdef bint prepared(self, Client client) except -1
     cdef bint must_learn_settings(self, Client client)
+    cdef int learn_settings(self, Client client, list reported) except -1
     cdef int answer_settings_error(self, Client client, reported) except -1
     cdef int granted(self, int slot, Client client) except -1
     cdef int part(self, Server server) except -1

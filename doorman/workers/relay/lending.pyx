@@ -16,7 +16,6 @@ from posix.unistd cimport write
 from doorman.shm.atomics cimport load32, lowest_bit
 from doorman.shm.layout cimport CLIENT_ACTIVE, CLIENT_IDLE, CLIENT_WAITING, NAME_BYTES, NONE, PoolRow
 from doorman.shm.pools cimport BACK_CLOSE, BACK_IDLE, BACK_REFUSED, Taken, give_back, start_reset, take
-from doorman.shm.table cimport now_us
 from doorman.workers.relay.backend cimport count_time
 from doorman.workers.relay.engine cimport PHASE_LOGIN, STAGE_NONE, Client, Server
 from doorman.workers.relay.sockets cimport EPOLLIN
@@ -28,6 +27,9 @@ from doorman.wire import backend as messages
 log = logging.getLogger("doorman.relay")
 
 cdef uint64_t ONE = 1
+cdef enum:
+    MOST_SETTINGS = 4096            # sets of startup parameters remembered; clients choose them, so they are bounded
+
 cdef bytes RESET_SETTINGS = b"Q\x00\x00\x00\x0eRESET ALL\x00"
 
 
@@ -37,7 +39,7 @@ cdef class Lending(Sockets):
     cdef bint attach(self, Client client) except -1:
         """True: the client has a server and may use it now. False: it waits, and goes on through `serve`."""
         cdef Taken taken
-        cdef int64_t now = now_us()
+        cdef int64_t now = self.now
         take(self.table, client.pool, client.number, now, &taken)
         if taken.slot == NONE:
             client.row.state = CLIENT_WAITING
@@ -70,7 +72,9 @@ cdef class Lending(Sockets):
         server.row.home = self.table.process
         client.row.state = CLIENT_ACTIVE
         self.arm(server, EPOLLIN)
-        memcpy(server.row.application_name, client.row.application_name, NAME_BYTES)
+        if server.row.named_for != client.row.connection_id:
+            server.row.named_for = client.row.connection_id
+            memcpy(server.row.application_name, client.row.application_name, NAME_BYTES)
         return True
 
     cdef bint prepared(self, Client client) except -1:
@@ -78,7 +82,7 @@ cdef class Lending(Sockets):
         cdef Server server = client.server
         if client.settings_digest != server.row.parameter_digest or self.must_learn_settings(client):
             query = client.settings.query if client.settings is not None else RESET_SETTINGS
-            start_sync(self, server, query, self.probe_patience)
+            start_sync(self, server, query, self.must_learn_settings(client), self.probe_patience)
             return False
         if client.phase == PHASE_LOGIN:
             self.finish_login(client)
@@ -103,10 +107,19 @@ cdef class Lending(Sockets):
             self.answer_settings_error(client, server.reported)
             return self.lose_server(server)
         server.row.parameter_digest = client.settings_digest
-        if client.settings_digest:
-            self.settings_of[(client.pool, client.settings_digest)] = b"".join(server.reported)
+        self.learn_settings(client, server.reported)
         server.reported = None
         return self.serve(client)
+
+    cdef int learn_settings(self, Client client, list reported) except -1:
+        """Keep what PostgreSQL reported for logins with the same settings; the last report of a name counts."""
+        if not self.must_learn_settings(client):
+            return 0
+        if len(self.settings_of) >= MOST_SETTINGS:
+            del self.settings_of[next(iter(self.settings_of))]
+        latest = {message[5 : message.index(b"\0", 5)]: message for message in reported}
+        self.settings_of[(client.pool, client.settings_digest)] = b"".join(latest.values())
+        return 0
 
     cdef int answer_settings_error(self, Client client, reported) except -1:
         """PostgreSQL refused what the client asked for at startup: pass on its reason as the end of the session."""
@@ -122,7 +135,7 @@ cdef class Lending(Sockets):
 
     cdef int granted(self, int slot, Client client) except -1:
         """A waiter of this process got a slot."""
-        cdef int64_t waited = now_us() - client.row.wait_since
+        cdef int64_t waited = self.now - client.row.wait_since
         client.counters.waits += 1
         client.counters.wait_time += waited
         count_time(client.counters.wait_histogram, waited)
@@ -162,7 +175,7 @@ cdef class Lending(Sockets):
     cdef int hand_on(self, int slot) except? -99:
         """Give a slot back and do what follows from it. Returns what `give_back` said."""
         cdef uint64_t wake = 0
-        cdef int result = give_back(self.table, slot, now_us(), &wake)
+        cdef int result = give_back(self.table, slot, self.now, &wake)
         cdef Server server
         self.wake(wake)
         if result >= 0:

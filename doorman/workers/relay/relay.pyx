@@ -112,14 +112,19 @@ cdef class Relay(ClientSide):
         """Called by uvloop when the epoll set is readable: handle what is ready, linger a moment for more (rule 1)."""
         cdef epoll_event[256] events
         cdef int n, i, timeout = 0
-        cdef int64_t until = now_us() + BURST_US
+        cdef int64_t until
+        self.now = now_us()
+        until = self.now + BURST_US
         self.yield_now = False
         while True:
             if timeout:
                 store32(&self.me.asleep, 1)
                 if self.table.has_mail():
                     timeout = 0
-            with nogil:
+            if self.loop_work:                      # a coroutine may use threads, and those need the interpreter
+                with nogil:
+                    n = epoll_wait(self.epoll, events, EVENTS, timeout)
+            else:
                 n = epoll_wait(self.epoll, events, EVENTS, timeout)
             store32(&self.me.asleep, 0)
             for i in range(n):
@@ -128,7 +133,7 @@ cdef class Relay(ClientSide):
                 self.read_mail()
             while self.to_process:
                 self.process_queued()
-            if self.yield_now or (n <= 0 and timeout) or now_us() > until:
+            if self.yield_now or (n <= 0 and timeout) or self.now > until:
                 break
             timeout = 1 if self.loop_work else LINGER_MS
         store32(&self.me.asleep, 1)
@@ -139,6 +144,7 @@ cdef class Relay(ClientSide):
         cdef Conn conn = <Conn>self.conns[fd] if fd < len(self.conns) else None
         if conn is None or conn.serial != serial:
             return 0
+        self.now = now_us()
         try:
             if conn.kind == KIND_CLIENT:
                 self.client_event(<Client>conn, events)
@@ -237,6 +243,7 @@ cdef class Relay(ClientSide):
         cdef int32_t[256] slots
         cdef int i, n
         cdef uint32_t attention
+        self.now = now_us()
         while True:
             n = self.table.take_mail(slots, 256)
             for i in range(n):
@@ -258,7 +265,7 @@ cdef class Relay(ClientSide):
             return 0
         if row.state == SLOT_GRANTED and row.client != NONE:
             client = self.clients[row.client] if row.client < len(self.clients) else None
-            if client is not None and accept_grant(self.table, slot, client.number, now_us()):
+            if client is not None and accept_grant(self.table, slot, client.number, self.now):
                 self.granted(slot, client)
         elif row.state == SLOT_CLOSING:
             self.adopt_orphan(slot)
@@ -278,6 +285,7 @@ cdef class Relay(ClientSide):
     def tick(self) -> None:
         """Every 100 ms: waiters, logins and stages whose time is over."""
         cdef int64_t now = now_us()
+        self.now = now
         self.me.heartbeat = now
         if self.stop_listening:
             self.resume_accepting()

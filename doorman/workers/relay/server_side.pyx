@@ -8,7 +8,7 @@ Rules
 
 import logging
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from posix.unistd cimport close
 
@@ -34,6 +34,7 @@ from doorman.shm.pools cimport (
     start_close,
     take,
 )
+from doorman.shm.slots cimport read_cancel_key
 from doorman.shm.table cimport now_us
 from doorman.workers.relay.backend cimport feed_server
 from doorman.workers.relay.buffer cimport buffer_append, buffer_free, buffer_length
@@ -211,6 +212,7 @@ cdef class ServerSide(Lending):
         """A server that this process opened is logged in; the socket is the relay's now."""
         cdef Server server = self.handle(slot, self.table.slots[slot].generation, fd)
         cdef SlotRow *row = server.row
+        self.now = now_us()
         row.backend_pid = pid
         row.secret_length = min(<int>len(secret), <int>SECRET_BYTES)
         memcpy(row.secret, <const char *>secret, row.secret_length)
@@ -220,7 +222,6 @@ cdef class ServerSide(Lending):
         self.table.counter_row(row.pool).servers_opened += 1
         if not self.table.pools[row.pool].parameters_length:
             set_parameters(self.table, row.pool, parameters)
-        self.table.pools[row.pool].failed_at = 0
         self.host.publish(slot, server.generation, fd)
         self.arm(server, EPOLLIN)
         self.ready_again(server)
@@ -243,6 +244,7 @@ cdef class ServerSide(Lending):
             close(fd)
             return
         server = self.handle(slot, generation, fd)
+        self.now = now_us()
         if row.owner != self.table.process:
             return
         if row.state == SLOT_ACTIVE and row.client != NONE:
@@ -326,28 +328,35 @@ cdef class ServerSide(Lending):
     def cancel_client(self, pid: int, bytes secret) -> tuple[int, int] | None:
         """A cancel request came: the (slot, generation) to cancel, None when there is nothing to cancel (any more)."""
         cdef int client, slot = NONE
-        cdef uint64_t wake = 0
+        cdef uint64_t connection_id, wake = 0
         cdef ClientRow *row
         for client in range(<int>self.table.header.clients_high):
             if self.table.cancel_pids[client] != <uint32_t>pid:
                 continue
             row = &self.table.clients[client]
+            connection_id = row.connection_id
             if row.cancel_length != <uint32_t>len(secret) or not same_bytes(row.cancel_secret, secret, row.cancel_length):
                 continue
-            if begin_cancel(self.table, client, &slot, &wake):
+            if begin_cancel(self.table, client, connection_id, &slot, &wake):
                 return slot, self.table.slots[slot].generation
             self.wake(wake)
             self.look_at_waiters()
             return None
         return None
 
-    def cancel_key(self, slot: int) -> tuple[int, bytes, int]:
-        """Backend pid, secret and pool of a slot."""
-        cdef SlotRow *row = &self.table.slots[slot]
-        return row.backend_pid, row.secret[:row.secret_length], row.pool
+    def cancel_key(self, slot: int, generation: int) -> tuple[int, bytes, int] | None:
+        """Backend pid, secret and pool of a server that this process is cancelling; None when it is gone."""
+        cdef uint32_t pid
+        cdef uint8_t[SECRET_BYTES] secret
+        cdef int pool = self.table.slots[slot].pool
+        cdef int length = read_cancel_key(self.table, slot, generation, &pid, secret)
+        if length == NONE:
+            return None
+        return pid, secret[:length], pool
 
     def cancel_done(self, slot: int, generation: int, *, doubtful: bool) -> None:
         """PostgreSQL has dealt with a cancel request. doubtful: it may still come to act on it."""
+        self.now = now_us()
         if end_cancel(self.table, slot, generation, doubtful):
             self.hand_on(slot)
 

@@ -54,6 +54,7 @@ def query(text: str) -> bytes:
 cdef bytes ROLLBACK = query("ROLLBACK")
 cdef bytes PROBE = query(";")
 cdef bytes DISCARD_ALL = query("DISCARD ALL")
+cdef bytes RESET_SETTINGS = query("RESET ALL")
 
 CLEANERS = (
     (<int>DIRT_SETTINGS, "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL"),
@@ -94,9 +95,13 @@ cdef int start_probe(Engine engine, Server server, int64_t patience) except -1:
     return ask(engine, server, STAGE_PROBE, PROBE, patience)
 
 
-cdef int start_sync(Engine engine, Server server, bytes query, int64_t patience) except -1:
-    """Make the client's parameters those of the server's session."""
+cdef int start_sync(Engine engine, Server server, bytes query, bint anew, int64_t patience) except -1:
+    """Make the client's parameters those of the server's session. anew: from the defaults, so that PostgreSQL reports
+    all that differs from them: within one Query it reports nothing that ends as it began."""
     server.reported = []
+    if anew:
+        pending_sent(&server.pending, b"Q")
+        query = RESET_SETTINGS + query
     return ask(engine, server, STAGE_SYNC, query, patience)
 
 

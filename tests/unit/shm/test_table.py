@@ -17,7 +17,7 @@ from doorman.shm.rows import (
     set_up_pool,
     slot_rows,
 )
-from doorman.shm.table import Table
+from doorman.shm.table import Table, row_sizes
 from doorman.shm.trial import Trial
 
 PARAMETER_BYTES = 4096
@@ -142,3 +142,7 @@ def test_a_full_mailbox_is_emptied_in_portions(slots: int) -> None:
         me.post_mail(3, slot)
     assert sorted(me.take_mail()) == list(range(slots))
     table.close()
+
+
+def test_rows_are_whole_cache_lines() -> None:
+    assert {name: size % 64 for name, size in row_sizes().items()} == dict.fromkeys(row_sizes(), 0)
