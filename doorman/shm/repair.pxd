@@ -5,7 +5,7 @@ Rules
    process gets its row.
 2. A lock that the dead process held is seized first and what it guards is rebuilt from the state words.
 3. Then everything that the dead process owned is taken from it: its clients leave their queues and grants to them are
-   passed on, its half-open servers are free again, its busy servers go to the keeper as CLOSING, its client rows are
+   passed on, its servers, busy or just being opened, go to the keeper as CLOSING, its client rows are
    given up last, when no slot names them any more.
 4. Other processes go on working meanwhile, and may die too. So the master never waits for a lock whose holder is dead
    (`lock_pool` takes it over), and looks again under the lock at whatever it saw without it.

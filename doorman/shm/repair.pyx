@@ -252,8 +252,6 @@ cdef bint take_slot(Table table, int slot, int process, uint64_t *wake) noexcept
     if row.state == SLOT_FREE or row.owner != process:
         return False
     row.client = NONE
-    if row.state == SLOT_OPENING:               # nobody used it yet: there is nothing to say goodbye to
-        keeper = NONE
     if row.state != SLOT_CLOSING:
         move_slot(table, slot, SLOT_CLOSING)
     if keeper == NONE:

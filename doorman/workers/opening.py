@@ -3,11 +3,14 @@
 Rules
 1. An attempt ends exactly once: with `relay.opened` or with `relay.failed_to_open`; nothing is left behind either way.
 2. The whole attempt has one deadline, `connect_timeout`.
-3. What a client may see of a failure names the step and the address, never a secret.
+3. The socket is published before the first byte of the login: should this process die, the keeper ends the connection
+   and waits for its end, so that PostgreSQL never has more of them than the pool's size.
+4. What a client may see of a failure names the step and the address, never a secret.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import logging
@@ -36,10 +39,12 @@ NOT_FOR_CLIENTS = frozenset({"application_name"})
 class Opening:
     """One attempt to fill a slot that this process reserved."""
 
-    def __init__(self, process: Process, pool: PoolSettings, slot: int) -> None:
+    def __init__(self, process: Process, pool: PoolSettings, slot: int, generation: int) -> None:
         self.process = process
         self.pool = pool
         self.slot = slot
+        self.generation = generation
+        self.is_published = False
         self.socket: socket.socket | None = None
         self.watcher: Watcher | None = None
         self.login = make_login(pool)
@@ -90,6 +95,8 @@ class Opening:
         if code:
             self.fail(self.connect_fault(code))
             return
+        self.process.publish(self.slot, self.generation, self.socket.fileno())
+        self.is_published = True
         self.guard(lambda: self.say(self.login.start()))
         if not self.ended:
             assert self.watcher is not None
@@ -162,11 +169,19 @@ class Opening:
             assert self.socket is not None
             self.process.relay.unwatch(self.watcher, keep=True)
         if self.socket is not None:
-            self.socket.close()
+            self.close(self.socket)
         self.process.note_open_failure(self.pool, fault)
         self.process.relay.failed_to_open(
             self.slot, fault.sqlstate, f"could not open a server connection: {fault.message}"
         )
+
+    def close(self, sock: socket.socket) -> None:
+        """Others may have duplicates: the connection must end in spite of them."""
+        if self.is_published:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            self.process.forget(self.slot, self.generation)
+        sock.close()
 
     def end(self) -> None:
         """Rule 1."""

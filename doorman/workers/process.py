@@ -180,9 +180,7 @@ class Process:
         elif isinstance(message, Forget):
             self.relay.drop(message.slot, message.generation)
         elif isinstance(message, Want):
-            self.loop.call_later(  # EMFILE in the master: not at once, or both would spin
-                REPUBLISH_SECONDS, self.relay.republish, message.slot, message.generation
-            )
+            self.republish_later(message.slot, message.generation)
         elif isinstance(message, Drain):
             self.drain()
 
@@ -220,11 +218,20 @@ class Process:
 
     def open_server(self, pool: int, slot: int, generation: int) -> None:
         """Open a server for a slot that the relay reserved."""
-        Opening(self, self.pools[pool], slot).start()
+        Opening(self, self.pools[pool], slot, generation).start()
 
     def publish(self, slot: int, generation: int, fd: int) -> None:
-        """A server was opened: everybody needs its socket."""
+        """A connection to a server stands: everybody needs its socket, if only to end it."""
         self.tell(Publish(slot, generation), fd)
+
+    def republish_later(self, slot: int, generation: int) -> None:
+        """The master had no descriptor left for it: not at once, or both would spin."""
+
+        def republish() -> None:
+            if not self.relay.republish(slot, generation):
+                self.republish_later(slot, generation)
+
+        self.loop.call_later(REPUBLISH_SECONDS, republish)
 
     def forget(self, slot: int, generation: int) -> None:
         """A server connection is over."""

@@ -8,7 +8,9 @@ Rules
    none has been sent, `skipping` says that nothing but a Sync will be answered.
 4. In COPY IN PostgreSQL ignores Flush and Sync. Those that were sent behind the COPY are taken out again (`swallowed`);
    when its end was sent before it was announced, nobody can tell which those were (`early_end`).
-5. Whenever PostgreSQL's answers can no longer be told for certain, `doubtful` is set: such a server never serves
+5. A Query right behind unsynced messages: an error may be of either, and PostgreSQL itself then loses count of its
+   transaction ("unexpected state STARTED" for the next statement, although it said ReadyForQuery I). Hence doubtful.
+6. Whenever PostgreSQL's answers can no longer be told for certain, `doubtful` is set: such a server never serves
    another client.
 """
 
@@ -29,7 +31,7 @@ cdef struct Pending:
     bint skipping           # rule 3
     uint32_t swallowed      # Syncs sent during this COPY IN
     bint early_end          # CopyDone or CopyFail was sent while no COPY was known; rule 4
-    bint doubtful           # rule 5
+    bint doubtful           # rules 5 and 6
 
 cdef int pending_sent(Pending *pending, char kind) except -1
 cdef bint pending_ready(Pending *pending) noexcept

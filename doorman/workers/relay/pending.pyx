@@ -36,6 +36,7 @@ cdef int pending_sent(Pending *pending, char kind) except -1:
     """A message of this type byte goes to the server."""
     if kind == b"Q" or kind == b"F":            # Query, FunctionCall
         if not pending.skipping:
+            pending.doubtful |= pending_unsynced(pending)
             push(pending, QUERY if kind == b"Q" else CALL)
     elif kind == b"S":                          # Sync
         if pending.copy_in:
@@ -80,8 +81,6 @@ cdef void pending_error(Pending *pending) noexcept:
             pending.doubtful = True
     if not pending.length or entry_at(pending, 0) != UNSYNCED:
         return
-    if pending.length > 1 and entry_at(pending, 1) != SYNC:
-        pending.doubtful = True     # a Query right behind unsynced messages: which of them failed?
     while pending.length and entry_at(pending, 0) != SYNC:
         pop(pending)
     if not pending.length:

@@ -78,6 +78,7 @@ cdef class Relay(ClientSide):
     cdef list to_process
     cdef list listeners
     cdef int64_t query_wait
+    cdef int handled                # events of this round that were taken up
     cdef public int loop_work       # coroutines under way: uvloop must be served often
     cdef bint stop_listening
     cdef readonly bint draining
@@ -111,7 +112,7 @@ cdef class Relay(ClientSide):
     def run(self) -> None:
         """Called by uvloop when the epoll set is readable: handle what is ready, linger a moment for more (rule 1)."""
         cdef epoll_event[256] events
-        cdef int n, i, timeout = 0
+        cdef int n, timeout = 0
         cdef int64_t until
         self.now = now_us()
         until = self.now + BURST_US
@@ -127,8 +128,12 @@ cdef class Relay(ClientSide):
             else:
                 n = epoll_wait(self.epoll, events, EVENTS, timeout)
             store32(&self.me.asleep, 0)
-            for i in range(n):
-                self.dispatch(<uint32_t>events[i].data.u64, <uint32_t>(events[i].data.u64 >> 32), events[i].events)
+            self.handled = 0
+            while self.handled < n:
+                try:
+                    self.dispatch_rest(events, n)
+                except Exception:
+                    self.fail(self.conn_of(&events[self.handled - 1]))
             if self.table.has_mail():
                 self.read_mail()
             while self.to_process:
@@ -140,28 +145,41 @@ cdef class Relay(ClientSide):
         if self.table.has_mail():
             write(self.wake_fds[self.table.process], &ONE, 8)
 
-    cdef int dispatch(self, int fd, uint32_t serial, uint32_t events) except -1:
-        cdef Conn conn = <Conn>self.conns[fd] if fd < len(self.conns) else None
-        if conn is None or conn.serial != serial:
+    cdef int dispatch_rest(self, epoll_event *events, int n) except -1:
+        """Handle events from `handled` on; one that raises is the last one counted."""
+        cdef epoll_event *event
+        while self.handled < n:
+            event = &events[self.handled]
+            self.handled += 1
+            self.dispatch(self.conn_of(event), event.events)
+        return 0
+
+    cdef Conn conn_of(self, epoll_event *event):
+        """Whom an event is for; None when that one is gone."""
+        cdef uint32_t fd = <uint32_t>event.data.u64
+        cdef Conn conn = <Conn>self.conns[fd]
+        return conn if conn is not None and conn.serial == <uint32_t>(event.data.u64 >> 32) else None
+
+    cdef int dispatch(self, Conn conn, uint32_t events) except -1:
+        if conn is None:
             return 0
         self.now = now_us()
-        try:
-            if conn.kind == KIND_CLIENT:
-                self.client_event(<Client>conn, events)
-            elif conn.kind == KIND_SERVER:
-                self.server_event(<Server>conn, events)
-            elif conn.kind == KIND_LISTENER:
-                self.accept(<Watcher>conn)
-            elif (<Watcher>conn).callback is not None:
-                self.yield_now = True
-                (<Watcher>conn).callback(events)
-        except Exception:
-            self.fail(conn)
+        if conn.kind == KIND_CLIENT:
+            return self.client_event(<Client>conn, events)
+        if conn.kind == KIND_SERVER:
+            return self.server_event(<Server>conn, events)
+        if conn.kind == KIND_LISTENER:
+            return self.accept(<Watcher>conn)
+        if (<Watcher>conn).callback is not None:
+            self.yield_now = True
+            (<Watcher>conn).callback(events)
         return 0
 
     cdef int fail(self, Conn conn) except -1:
         """Rule 3."""
         log.exception("a connection was ended by an internal error")
+        if conn is None or conn.closed:
+            return 0
         try:
             if conn.kind == KIND_CLIENT:
                 self.end_client(<Client>conn)

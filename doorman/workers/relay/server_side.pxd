@@ -11,6 +11,7 @@ cdef class ServerSide(Lending):
     cdef bint yield_now
 
     cdef int server_event(self, Server server, uint32_t events) except -1
+    cdef int lose(self, Server server, bint has_ended) except -1
     cdef int read_server(self, Server server) except -1
     cdef int idle_server_speaks(self, Server server) except -1
     cdef int finish_server(self, Server server) except -1

@@ -18,6 +18,7 @@ from doorman.shm.layout cimport (
     SLOT_ACTIVE,
     SLOT_CLOSING,
     SLOT_IDLE,
+    SLOT_OPENING,
     SLOT_RESETTING,
     ClientRow,
     SlotRow,
@@ -103,7 +104,7 @@ cdef class ServerSide(Lending):
             if length < 0:
                 return 0
             if length == 0:
-                return self.lose_server(server)
+                return self.lose(server, True)
             if server.stage == STAGE_CLOSING:
                 continue
             server.row.bytes_received += length
@@ -136,7 +137,11 @@ cdef class ServerSide(Lending):
         return self.read_server(server)
 
     cdef int lose_server(self, Server server) except -1:
-        """The stream ended, or cannot be trusted any more: nobody uses this connection again."""
+        """The stream cannot be trusted any more."""
+        return self.lose(server, False)
+
+    cdef int lose(self, Server server, bint has_ended) except -1:
+        """Nobody uses this connection again. It counts until its stream has ended (rule 2)."""
         cdef Client client = server.client
         cdef int stage = server.stage
         cdef bint told = server.said_fatal
@@ -146,7 +151,10 @@ cdef class ServerSide(Lending):
             self.part(server)
         if stage != STAGE_CLOSING:
             start_close(self.table, server.slot)
-        self.finish_server(server)
+        if has_ended or stage == STAGE_CLOSING:
+            self.finish_server(server)
+        else:
+            self.say_goodbye(server, False)
         if client is None or client.closed or client.phase == PHASE_FAREWELL:
             return 0
         if stage == STAGE_PROBE or stage == STAGE_SYNC:
@@ -222,7 +230,6 @@ cdef class ServerSide(Lending):
         self.table.counter_row(row.pool).servers_opened += 1
         if not self.table.pools[row.pool].parameters_length:
             set_parameters(self.table, row.pool, parameters)
-        self.host.publish(slot, server.generation, fd)
         self.arm(server, EPOLLIN)
         self.ready_again(server)
         self.open_if_needed(row.pool)
@@ -284,11 +291,13 @@ cdef class ServerSide(Lending):
             self.queue(client)
         return 0
 
-    def republish(self, slot: int, generation: int) -> None:
-        """The master has no socket of a server that this process opened: send it again."""
+    def republish(self, slot: int, generation: int) -> bool:
+        """The master has no socket of a server that this process opened: send it again. False: it is opening it."""
         cdef Server server = self.known(slot)
+        cdef SlotRow *row = &self.table.slots[slot]
         if server is not None and server.generation == <uint32_t>generation:
             self.host.publish(slot, generation, server.fd)
+        return server is not None or row.state != SLOT_OPENING or row.generation != <uint32_t>generation
 
     def adopt_orphans(self) -> None:
         """Keeper: end the servers that a dead process left to this row."""

@@ -129,7 +129,8 @@ cdef class Sockets(Engine):
         n = self.receive(conn, self.scratch + left, SCRATCH - left)
         if n <= 0:
             return n
-        buffer_free(&conn.inb)
+        if left:
+            buffer_free(&conn.inb)
         return <Py_ssize_t>left + n
 
     def watch(self, fd: int, events: int, callback) -> Watcher:
