@@ -110,7 +110,7 @@ async def test_a_killed_opening_does_not_let_postgresql_see_one_more(
 
     doorman = start(make_doorman, postgres, size=2, workers=workers)
     with Witness(postgres) as witness:
-        for _ in range(25):
+        for _ in range(40):
             postgres.terminate_backends(user="app")
             sessions = await open_many(doorman, 6)
             asks = [asyncio.create_task(session.query("SELECT 1")) for session in sessions]

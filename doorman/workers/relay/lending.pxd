@@ -15,6 +15,8 @@ cdef class Lending(Sockets):
     cdef list parked                # (client, slot, generation) that wait for a server's socket
     cdef dict settings_of           # (pool, digest) -> ParameterStatus messages
     cdef int64_t probe_patience
+    cdef uint64_t to_wake           # processes that have new mail, as bits
+    cdef bint in_round              # `run` is at work: it wakes them at the end of its round
 
     cdef bint bind(self, Client client, int slot) except -1
     cdef bint prepared(self, Client client) except -1
@@ -26,6 +28,7 @@ cdef class Lending(Sockets):
     cdef int hand_on(self, int slot) except? -99
     cdef int end_outdated(self, int slot) except -1
     cdef int wake(self, uint64_t processes) except -1
+    cdef int wake_now(self) except -1
     cdef Server known(self, int slot)
     cdef Server handle(self, int slot, uint32_t generation, int fd)
     cdef int drop_handle(self, Server server) except -1

@@ -13,7 +13,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from posix.unistd cimport write
 
-from doorman.shm.atomics cimport load32, lowest_bit
+from doorman.shm.atomics cimport lowest_bit, swap32
 from doorman.shm.layout cimport CLIENT_ACTIVE, CLIENT_IDLE, CLIENT_WAITING, NAME_BYTES, NONE, PoolRow
 from doorman.shm.pools cimport BACK_CLOSE, BACK_IDLE, BACK_REFUSED, Taken, give_back, start_reset, take
 from doorman.workers.relay.backend cimport count_time
@@ -197,11 +197,20 @@ cdef class Lending(Sockets):
         return self.say_goodbye(server, True)
 
     cdef int wake(self, uint64_t processes) except -1:
+        """Have processes look at their mail. In the middle of a round that waits for its end: one wake-up will do for
+        all that the round has for them."""
+        self.to_wake |= processes
+        if not self.in_round:
+            self.wake_now()
+        return 0
+
+    cdef int wake_now(self) except -1:
+        """Write the eventfd of those that sleep and that nobody has woken yet."""
         cdef int process
-        while processes:
-            process = lowest_bit(processes)
-            processes &= processes - 1
-            if process != self.table.process and load32(&self.table.processes[process].asleep):
+        while self.to_wake:
+            process = lowest_bit(self.to_wake)
+            self.to_wake &= self.to_wake - 1
+            if process != self.table.process and swap32(&self.table.processes[process].asleep, 0):
                 write(self.wake_fds[process], &ONE, 8)
         return 0
 

@@ -2,7 +2,8 @@
 
 Rules
 1. One wake-up drains what is ready, for at most BURST_US; then uvloop gets its turn for timers and coroutines.
-2. `asleep` is set before the mailbox is looked at for the last time: who posts mail later sees it and writes the eventfd.
+2. `asleep` is set before the mailbox is looked at for the last time: who posts mail later takes the flag down and writes
+   the eventfd, so one wake-up serves all posts until the sleeper has run.
 3. An exception while one connection is handled ends that connection and is logged; the loop goes on.
 4. Work that one connection's event makes for another is queued (`to_process`), never done in the middle of the first.
 """
@@ -117,7 +118,9 @@ cdef class Relay(ClientSide):
         self.now = now_us()
         until = self.now + BURST_US
         self.yield_now = False
+        self.in_round = True
         while True:
+            self.wake_now()
             if timeout:
                 store32(&self.me.asleep, 1)
                 if self.table.has_mail():
@@ -141,6 +144,8 @@ cdef class Relay(ClientSide):
             if self.yield_now or (n <= 0 and timeout) or self.now > until:
                 break
             timeout = 1 if self.loop_work else LINGER_MS
+        self.in_round = False
+        self.wake_now()
         store32(&self.me.asleep, 1)
         if self.table.has_mail():
             write(self.wake_fds[self.table.process], &ONE, 8)

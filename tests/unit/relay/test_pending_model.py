@@ -36,7 +36,7 @@ def finish(server: PostgresModel, pending: PendingAnswers) -> None:
         take(DELIVER, server, pending)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(steps)
 @example([Sent("Q", copies=1), Sent("d"), Sent("c")])
 @example([Sent("E", copies=1), Sent("d"), Sent("c"), Sent("S")])
@@ -54,7 +54,7 @@ def test_a_server_that_is_called_quiet_is_at_rest(happened: list[Step]) -> None:
             assert server.copying is None
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(steps)
 @example([Sent("Q", copies=1), Sent("d"), Sent("c")])
 @example([Sent("Q", copies=1), Sent("d"), Sent("d", fails=True), Sent("c"), WORK, WORK, WORK, DELIVER])
@@ -74,7 +74,7 @@ def test_a_server_at_rest_is_called_quiet_or_doubtful(happened: list[Step]) -> N
     assert pending.doubtful or pending.quiet
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(commands, max_size=30))
 def test_without_copy_and_mixed_protocols_nothing_is_ever_doubtful(sent: list[Sent]) -> None:
     server, pending = PostgresModel(), PendingAnswers()

@@ -1,0 +1,134 @@
+"""What a client asked for at startup is true in each of its transactions, on whatever server, and for nobody else."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+
+from tests.e2e.conftest import POOL_SIZE, Connect
+from tests.e2e.raw import Raw
+from tests.harness import Doorman, Postgres
+from tests.torture.wire import query, startup
+
+WISHES: list[dict[str, str]] = [
+    {},
+    {"TimeZone": "Asia/Tokyo"},
+    {"TimeZone": "America/Lima"},
+    {"TimeZone": "Asia/Tokyo", "DateStyle": "SQL, DMY"},
+    {"DateStyle": "German"},
+    {"client_encoding": "LATIN1"},
+    {"extra_float_digits": "-3"},
+    {"options": "-c search_path=pg_catalog,public -c TimeZone=Europe/Rome"},
+    {"options": "-c statement_timeout=4321ms --IntervalStyle=iso_8601"},
+    {"IntervalStyle": "sql_standard", "TimeZone": "Asia/Tokyo"},
+]
+NAMES = "TimeZone DateStyle client_encoding extra_float_digits search_path statement_timeout IntervalStyle".split()
+SHOW_ALL = "SELECT " + ", ".join(f"current_setting('{name}')" for name in NAMES)
+REPORTED = ("TimeZone", "DateStyle", "client_encoding", "IntervalStyle")
+
+
+def wish_id(wish: dict[str, str]) -> str:
+    return " ".join(f"{name}={value}" for name, value in wish.items()) or "nothing"
+
+
+def log_in_directly(postgres: Postgres, wish: dict[str, str]) -> Raw:
+    return Raw((postgres.host, postgres.port)).log_in(**wish)
+
+
+@pytest.mark.parametrize("database", ["postgres", "session"])
+@pytest.mark.parametrize("wish", WISHES, ids=wish_id)
+def test_a_login_is_greeted_as_postgresql_would_greet_it(
+    connect: Connect, postgres: Postgres, wish: dict[str, str], database: str
+) -> None:
+    with log_in_directly(postgres, wish) as direct:
+        for _ in range(4):  # whatever worker it is
+            pooled = connect(database, **wish)
+            for name in direct.parameters.keys() - {"application_name"}:
+                assert pooled.parameters[name] == direct.parameters[name], name
+            assert pooled.rows(SHOW_ALL) == direct.rows(SHOW_ALL)
+            pooled.quit()
+
+
+def test_the_greeting_does_not_depend_on_who_had_the_server_before(connect: Connect, postgres: Postgres) -> None:
+    """PostgreSQL reports only what changes: a server that has the value already reports nothing."""
+    expected = {}
+    for number, wish in enumerate(WISHES):
+        with log_in_directly(postgres, wish) as direct:
+            expected[number] = {name: direct.parameters[name] for name in REPORTED}
+    order = list(range(len(WISHES))) * 6
+    random.Random(1).shuffle(order)
+    for number in order:
+        raw = connect(**WISHES[number])
+        assert {name: raw.parameters[name] for name in REPORTED} == expected[number], WISHES[number]
+        raw.quit()
+
+
+def test_values_follow_their_client_from_server_to_server(connect: Connect, postgres: Postgres) -> None:
+    expected = []
+    for wish in WISHES:
+        with log_in_directly(postgres, wish) as direct:
+            expected.append(direct.rows(SHOW_ALL))
+    clients = [connect(**wish) for wish in WISHES for _ in range(2)]
+    dice = random.Random(2)
+    for _ in range(15):
+        chosen = dice.sample(range(len(clients)), 2 * POOL_SIZE)
+        for at in chosen:
+            clients[at].send(query(SHOW_ALL))
+        for at in chosen:
+            row = [got.columns() for got in clients[at].until("Z") if got.kind == b"D"][0]
+            assert [[(value or b"").decode() for value in row]] == expected[at // 2], WISHES[at // 2]
+
+
+def test_a_changed_setting_is_gone_for_the_next_client_and_for_the_next_transaction(connect: Connect) -> None:
+    changer, others = connect(TimeZone="Asia/Tokyo"), connect.many(3)
+    before = others[0].rows(SHOW_ALL)
+    for statement in (
+        "SET TimeZone = 'America/Lima'",
+        "SET search_path = nowhere",
+        "BEGIN; SET statement_timeout = 77; COMMIT",
+        "SET SESSION AUTHORIZATION app; SET ROLE app",
+    ):
+        changer.ask(query(statement))
+        for other in others * 2:
+            assert other.rows(SHOW_ALL) == before, statement
+        assert changer.rows(SHOW_ALL)[0][0] == "Asia/Tokyo"
+
+
+def test_a_value_that_postgresql_refuses_ends_the_login_with_its_words(connect: Connect) -> None:
+    for wish in ({"TimeZone": "Mars/Base"}, {"client_encoding": "KLINGON"}, {"no_such_setting": "1"}):
+        raw = connect.bare()
+        raw.send(startup("app", "postgres", **wish))
+        fields = raw.last_words()
+        assert fields["C"] in ("22023", "42704") and fields["V"] == "FATAL"
+    assert connect().value("SELECT 1") == "1"
+
+
+def test_quotes_and_backslashes_in_values_are_only_text(connect: Connect) -> None:
+    hostile = "a'; DROP TABLE x; --\\'\"\n"
+    raw = connect(**{"myapp.label": hostile})
+    for _ in range(5):
+        assert raw.value("SELECT current_setting('myapp.label')") == hostile
+    assert connect().value("SELECT coalesce(current_setting('myapp.label', true), '')") == ""
+
+
+def test_the_clients_name_is_its_own(connect: Connect, pooler: Doorman) -> None:
+    raw = connect(application_name="my tool")
+    assert raw.parameters["application_name"] == "my tool"
+    assert "my tool" in {row["application_name"] for row in pooler.console("SHOW CLIENTS")}
+
+
+def test_values_of_several_hundred_sessions_never_mix(connect: Connect) -> None:
+    zones = [f"Etc/GMT+{number}" for number in range(1, 13)]
+    clients = list(zip(itertools.cycle(zones), [connect.bare() for _ in range(60)], strict=False))
+    for zone, raw in clients:
+        raw.send(startup("app", "postgres", TimeZone=zone))
+    for zone, raw in clients:
+        raw.until("Z")
+        assert raw.parameters["TimeZone"] == zone
+    for _ in range(3):
+        for _, raw in clients:
+            raw.send(query("SHOW TimeZone"))
+        for zone, raw in clients:
+            assert [got.columns() for got in raw.until("Z") if got.kind == b"D"] == [[zone.encode()]]
