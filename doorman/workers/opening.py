@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 JITTER = 0.2
+NO_DESCRIPTOR = "connection pooler local resource exhausted: no file descriptor is left"
 NOT_FOR_CLIENTS = frozenset({"application_name"})
 
 
@@ -191,7 +192,7 @@ class Opening:
     def connect_fault(self, code: int) -> ServerFault:
         """What an errno of connect means to a client."""
         if code in (errno.EMFILE, errno.ENFILE):
-            return ServerFault("53000", "connection pooler local resource exhausted: no file descriptor is left")
+            return ServerFault("53000", NO_DESCRIPTOR)
         return ServerFault("08006", f"connection to {self.where()} failed: {os.strerror(code)}")
 
     def where(self) -> str:

@@ -31,7 +31,7 @@ from doorman.wire.startup import StartupMessage
 from doorman.workers.cancel import cancel_statement
 from doorman.workers.channel import Channel, Drain, Forget, Message, Publish, Ready, Want, close_all
 from doorman.workers.login import Login
-from doorman.workers.opening import Opening
+from doorman.workers.opening import NO_DESCRIPTOR, Opening
 from doorman.workers.relay.relay import Relay
 from doorman.workers.socket_options import SocketOptions
 
@@ -158,10 +158,17 @@ class Process:
         try:
             self.channel.flush()
             while (received := self.channel.receive()) is not None:
-                self.on_message(*received)
+                self.take_message(*received)
         except (EOFError, OSError):
             self.on_master_gone()
         self.watch_channel()
+
+    def take_message(self, message: Message, descriptors: list[int]) -> None:
+        """`on_message`; a fault of ours there must not cost us the channel."""
+        try:
+            self.on_message(message, descriptors)
+        except Exception:
+            log.exception("a message of the master was not understood")
 
     def watch_channel(self) -> None:
         """Also for writing while messages are queued."""
@@ -176,7 +183,8 @@ class Process:
             return
         close_all(descriptors)
         if isinstance(message, Publish):
-            self.loop.call_later(1.0, self.want, message.slot, message.generation)  # EMFILE here: ask again
+            self.relay.do_without(message.slot, message.generation, "53000", NO_DESCRIPTOR)
+            self.loop.call_later(1.0, self.want, message.slot, message.generation)
         elif isinstance(message, Forget):
             self.relay.drop(message.slot, message.generation)
         elif isinstance(message, Want):
@@ -217,8 +225,8 @@ class Process:
         return Login(self, client)
 
     def open_server(self, pool: int, slot: int, generation: int) -> None:
-        """Open a server for a slot that the relay reserved."""
-        Opening(self, self.pools[pool], slot, generation).start()
+        """Open a server for a slot that the relay reserved; not at once: the relay is amid a client's message."""
+        self.loop.call_soon(Opening(self, self.pools[pool], slot, generation).start)
 
     def publish(self, slot: int, generation: int, fd: int) -> None:
         """A connection to a server stands: everybody needs its socket, if only to end it."""

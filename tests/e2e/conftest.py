@@ -17,14 +17,17 @@ from tests.harness import Doorman, Postgres
 from tests.harness.doorman import pool_of, user_of
 
 POOL_SIZE = 3
+HBA = "host guarded all 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n"
 
 
 def pools(postgres: Postgres) -> dict[str, Any]:
-    """`postgres` and `session`: the two modes; `mixed`: transaction mode, and a user who has session mode."""
+    """`postgres` and `session`: the two modes; `mixed`: transaction mode, and a user who has session mode;
+    `guarded` asks for a password."""
     users = [user_of("app", POOL_SIZE)]
     return {
         "postgres": pool_of(postgres, users=users),
         "session": pool_of(postgres, users=users, pool_mode="session"),
+        "guarded": pool_of(postgres, users=[user_of("guarded", 2, password="secret")]),
         "mixed": pool_of(postgres, users=[user_of("app", POOL_SIZE), user_of("scram_user", 2, **SESSION_USER)]),
     }
 
@@ -35,7 +38,8 @@ SESSION_USER = {"server_username": "app", "server_password": "", "pool_mode": "s
 @pytest.fixture(scope="session")
 def shared(postgres: Postgres) -> Iterator[Doorman]:
     """The pooler. Do not stop it, do not kill its workers."""
-    with Doorman(postgres, pools=pools(postgres), general={"query_wait_timeout": 20_000}) as doorman:
+    general = {"query_wait_timeout": 20_000, "pg_hba": {"content": HBA}}
+    with Doorman(postgres, pools=pools(postgres), general=general) as doorman:
         yield doorman
 
 

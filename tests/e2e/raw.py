@@ -1,4 +1,7 @@
-"""A blocking client that speaks the raw protocol, for tests that care about single bytes. Messages: tests/torture/wire."""
+"""A blocking client that speaks the raw protocol, for tests that care about single bytes.
+
+The messages are built by tests/torture/wire.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ def dial(address: Address) -> socket.socket:
 
 
 class Raw:
-    """One connection: `send` bytes, `next` message, `until` a message; `log_in` for those that begin after the login."""
+    """One connection: `send` bytes, `next` message, `until` a message; `log_in` where the login is not the point."""
 
     def __init__(self, address: Address) -> None:
         self.socket = dial(address)

@@ -1,4 +1,4 @@
-"""Simple and extended queries, pipelines, Flush, errors at each place, FunctionCall, transactions, in both pool modes."""
+"""Simple and extended queries, pipelines, Flush, errors at each place, FunctionCall, transactions; in both modes."""
 
 from __future__ import annotations
 
@@ -69,9 +69,7 @@ EXCHANGES: list[tuple[str, list[bytes], int, str]] = [
 
 @pytest.mark.parametrize(("sent", "ready", "answers"), [case[1:] for case in EXCHANGES], ids=[c[0] for c in EXCHANGES])
 @pytest.mark.parametrize("chopped", [False, True], ids=["whole", "bytes"])
-def test_the_answers_are_postgresqls(
-    raw: Raw, sent: list[bytes], ready: int, answers: str, chopped: bool
-) -> None:
+def test_the_answers_are_postgresqls(raw: Raw, sent: list[bytes], ready: int, answers: str, chopped: bool) -> None:
     for _ in range(2):
         if chopped:
             raw.trickle(b"".join(sent))
@@ -169,8 +167,11 @@ def test_a_hundred_clients_on_three_servers_get_their_own_answers(connect: Conne
     clients = connect.many(100)
     for round_ in range(5):
         for number, raw in enumerate(clients):
-            raw.send(query(f"SELECT {number}, {round_}") if number % 2 else b"".join(
-                [parse(f"SELECT {number}, {round_}"), bind(), execute(), SYNC]))
+            raw.send(
+                query(f"SELECT {number}, {round_}")
+                if number % 2
+                else b"".join([parse(f"SELECT {number}, {round_}"), bind(), execute(), SYNC])
+            )
         for number, raw in enumerate(clients):
             rows = [got.columns() for got in raw.until("Z") if got.kind == b"D"]
             assert rows == [[str(number).encode(), str(round_).encode()]]

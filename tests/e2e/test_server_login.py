@@ -1,4 +1,4 @@
-"""How the pooler logs in to PostgreSQL: trust, md5, SCRAM, cleartext; over TCP and the Unix socket; and failing at it."""
+"""How the pooler logs in to PostgreSQL: trust, md5, SCRAM, cleartext; over TCP and Unix socket; and failing at it."""
 
 from __future__ import annotations
 

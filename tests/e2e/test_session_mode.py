@@ -77,9 +77,7 @@ def test_notifications_reach_an_idle_session_at_once(connect: Connect) -> None:
     assert listener.value("SELECT 1") == "1"
 
 
-def test_one_that_finds_no_server_waits_with_its_login_and_is_served_in_turn(
-    connect: Connect, pooler: Doorman
-) -> None:
+def test_one_that_finds_no_server_waits_with_its_login_and_is_served_in_turn(connect: Connect, pooler: Doorman) -> None:
     holders = connect.many(POOL_SIZE, "session")
     waiting = [connect.bare() for _ in range(4)]
     for number, raw in enumerate(waiting):
@@ -127,5 +125,3 @@ def test_many_sessions_in_turn_use_few_servers(connect: Connect, pooler: Doorman
         raw.quit()
         wait_until(lambda: pooler.pool_row("session")["sv_active"] == 0, "given back")
     assert len(pids) <= POOL_SIZE
-
-

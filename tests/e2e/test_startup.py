@@ -134,7 +134,9 @@ def test_half_a_packet_and_then_silence_disturbs_nobody(connect: Connect) -> Non
 
 def test_an_empty_value_is_a_value_and_replication_may_be_refused_by_the_client_itself(connect: Connect) -> None:
     raw = connect.bare()
-    raw.send(packet(PROTOCOL_3_0, pairs(*APP, "application_name", "", "replication", "false", "TimeZone", "Asia/Tokyo")))
+    raw.send(
+        packet(PROTOCOL_3_0, pairs(*APP, "application_name", "", "replication", "false", "TimeZone", "Asia/Tokyo"))
+    )
     raw.until("Z")
     assert raw.parameters["application_name"] == ""
     assert raw.parameters["TimeZone"] == "Asia/Tokyo"

@@ -24,7 +24,15 @@ WISHES: list[dict[str, str]] = [
     {"options": "-c statement_timeout=4321ms --IntervalStyle=iso_8601"},
     {"IntervalStyle": "sql_standard", "TimeZone": "Asia/Tokyo"},
 ]
-NAMES = "TimeZone DateStyle client_encoding extra_float_digits search_path statement_timeout IntervalStyle".split()
+NAMES = [
+    "TimeZone",
+    "DateStyle",
+    "client_encoding",
+    "extra_float_digits",
+    "search_path",
+    "statement_timeout",
+    "IntervalStyle",
+]
 SHOW_ALL = "SELECT " + ", ".join(f"current_setting('{name}')" for name in NAMES)
 REPORTED = ("TimeZone", "DateStyle", "client_encoding", "IntervalStyle")
 
@@ -77,7 +85,7 @@ def test_values_follow_their_client_from_server_to_server(connect: Connect, post
         for at in chosen:
             clients[at].send(query(SHOW_ALL))
         for at in chosen:
-            row = [got.columns() for got in clients[at].until("Z") if got.kind == b"D"][0]
+            row = next(got.columns() for got in clients[at].until("Z") if got.kind == b"D")
             assert [[(value or b"").decode() for value in row]] == expected[at // 2], WISHES[at // 2]
 
 

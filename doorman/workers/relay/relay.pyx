@@ -22,6 +22,7 @@ from doorman.shm.layout cimport (
     ATTEND_POOLS,
     ATTEND_WAITERS,
     NONE,
+    SLOT_ACTIVE,
     SLOT_CLOSING,
     SLOT_GRANTED,
     WAIT_CANCELLED,
@@ -328,6 +329,8 @@ cdef class Relay(ClientSide):
                 if now - since < self.query_wait:
                     break
                 self.time_out_waiter(client)
+            elif not client.closed and client.row.wait_state in (WAIT_FAILED, WAIT_CANCELLED):
+                self.look_at_waiters()          # who is not in `waiting` any more would never hear of it
             self.waiting.popleft()
         for client, _ in self.waiting:
             pools.add(client.pool)
@@ -341,6 +344,18 @@ cdef class Relay(ClientSide):
         for _, slot, generation in self.parked:
             self.host.want(slot, generation)
         return 0
+
+    def do_without(self, slot: int, generation: int, sqlstate: str, message: str) -> None:
+        """A server's socket could not be received here: a client of ours that has taken that server is told so."""
+        cdef SlotRow *row = &self.table.slots[slot]
+        cdef Client client
+        if row.owner != self.table.process or row.state != SLOT_ACTIVE or row.generation != <uint32_t>generation:
+            return
+        client = self.clients[row.client] if row.client != NONE else None
+        if client is not None and client.parked == slot:
+            client.parked = NONE
+            self.hand_on(slot)
+            self.end_wait(client, sqlstate, message, None)
 
     cdef int time_out_waiter(self, Client client) except -1:
         cdef int slot = leave_queue(self.table, client.number)
@@ -382,7 +397,7 @@ cdef class Relay(ClientSide):
                 still.append(server)
         self.timed = still
         for server in over:
-            self.lose_server(server)
+            self.lose(server, True)             # PostgreSQL has been silent for long enough: its place is needed
         return 0
 
     def drain(self) -> int:

@@ -42,6 +42,7 @@ cdef enum:
     MAX_SERVER_MESSAGE = 1_073_741_824
 
 cdef bytes SYNC = b"S\x00\x00\x00\x04"
+cdef bytes SPOIL = b"E\x00\x00\x00\x14client gone\x00\x00\x00\x00\x00"     # Execute of a portal that there is not
 cdef bytes COPY_FAIL = b"f\x00\x00\x00\x10client gone\x00"
 
 
@@ -110,6 +111,8 @@ cdef int start_drain(Engine engine, Server server) except -1:
     enter(engine, server, STAGE_DRAIN, PATIENCE_US)
     if server.pending.copy_in:
         end_copy(engine, server)
+    if pending_unsynced(&server.pending):
+        engine.forward(server, <const char *>SPOIL, len(SPOIL))     # our Sync must not commit what its client did not
     if pending_unsynced(&server.pending) or server.pending.skipping:
         pending_sent(&server.pending, b"S")
         engine.forward(server, <const char *>SYNC, len(SYNC))

@@ -6,7 +6,6 @@ Capital Z E G that follow a colon are answers; everything before it was sent. `P
 from __future__ import annotations
 
 import pytest
-
 from doorman.workers.relay.pending import PendingAnswers
 
 

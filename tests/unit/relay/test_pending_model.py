@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from doorman.workers.relay.pending import PendingAnswers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from doorman.workers.relay.pending import PendingAnswers
 from tests.unit.relay.postgres_model import PostgresModel, Sent
 
 WORK, DELIVER = "work", "deliver"
