@@ -14,6 +14,7 @@ from doorman.shm.layout cimport (
     PoolRow,
     SlotRow,
 )
+from doorman.shm.lock cimport acquire, release
 from doorman.shm.slots cimport move_slot
 from doorman.shm.table cimport Table
 
@@ -103,3 +104,17 @@ cdef void dismiss_waiter(Table table, ClientRow *waiter, uint32_t why, uint64_t 
     store32(&waiter.wait_state, why)
     or32(&table.processes[waiter.worker].attention, ATTEND_WAITERS)
     wake[0] |= <uint64_t>1 << waiter.worker
+
+
+cdef int expired_waiter(Table table, int pool, int64_t before) noexcept nogil:
+    """A client of this process that has been waiting since before that time; NONE when there is none. Takes the lock."""
+    cdef PoolRow *row = &table.pools[pool]
+    cdef int client
+    acquire(&row.lock, table.pid)
+    client = row.wait_head
+    while client != NONE and table.clients[client].worker != table.process:
+        client = table.clients[client].wait_next
+    if client != NONE and table.clients[client].wait_since > before:
+        client = NONE
+    release(&row.lock)
+    return client

@@ -1,7 +1,8 @@
 """Generated sequences of frontend messages, whose answers depend on nothing but the sequence.
 
 Rules
-1. No table's oid shows (columns are expressions), no pid, no time; all work is on a temporary table.
+1. No table's oid shows (columns are expressions), no pid, no time; all work is on a temporary table. A setting of one's
+   own is asked for so that none and empty look alike: once set, PostgreSQL keeps its name even over DISCARD ALL.
 2. A Query never stands right behind extended messages: PostgreSQL itself is confused by that (see pending.pxd).
 3. A sequence ends with Sync and a Query whose row tells that everything before it has been answered.
 """
@@ -43,7 +44,7 @@ class Part(NamedTuple):
 QUERIES = [
     "SELECT 1", "SELECT 1/0", "SELEC", "", ";", "SELECT 1; SELECT 'two'", "SELECT 1; SELEC; SELECT 2",
     "SELECT repeat('x', 70000)", "INSERT INTO d VALUES (1, 'a')", "SELECT id + 0, name || '' FROM d", "SET x.y = 'set'",
-    "SHOW x.y", "SAVEPOINT s", "ROLLBACK TO s", "DO $$BEGIN RAISE NOTICE 'heard'; END$$", "TABLE nowhere",
+    "SELECT coalesce(current_setting('x.y', true), '')", "SAVEPOINT s", "ROLLBACK TO s", "DO $$BEGIN RAISE NOTICE 'heard'; END$$", "TABLE nowhere",
     "DECLARE c CURSOR FOR SELECT generate_series(1, 9)", "FETCH 2 FROM c", "COPY d TO STDOUT",
     "SET TimeZone = 'Asia/Tokyo'",
 ]  # fmt: skip
@@ -90,12 +91,12 @@ def copied(data: Sequence[bytes]) -> bytes:
     return b"".join(map(copy_data, data))
 
 
-def assemble(parts: Sequence[Part], *, first: bytes = b"", last: bytes = b"") -> bytes:
-    """Rules 2 and 3. `last` comes before the last word."""
+def assemble(parts: Sequence[Part], *, first: bytes = b"") -> bytes:
+    """Rules 2 and 3. ROLLBACK, because in a failed transaction the last word would not be answered."""
     stream, is_open = [first, SET_UP], False
     for part in parts:
         if is_open and part.data[:1] in (b"Q", b"F", b"P") and not part.is_extended:
             stream.append(SYNC)
         stream.append(part.data)
         is_open = part.is_extended or (is_open and part.data[:1] in (b"H", b"d", b"c", b"f"))
-    return b"".join([*stream, SYNC, last, query(f"SELECT '{LAST_WORD.decode()}'")])
+    return b"".join([*stream, SYNC, query("ROLLBACK"), query(f"SELECT '{LAST_WORD.decode()}'")])

@@ -175,3 +175,15 @@ def test_a_hundred_clients_on_three_servers_get_their_own_answers(connect: Conne
         for number, raw in enumerate(clients):
             rows = [got.columns() for got in raw.until("Z") if got.kind == b"D"]
             assert rows == [[str(number).encode(), str(round_).encode()]]
+
+
+def test_a_session_that_confused_postgresql_is_lent_to_nobody(connect: Connect) -> None:
+    """A Query right behind extended messages: the next statement fails with "unexpected state STARTED"."""
+    raw, others = connect(), connect.many(2 * POOL_SIZE)
+    raw.send(parse("SELECT 1"), bind(), execute(), query("SELECT 2"), SYNC)
+    raw.until("Z")
+    raw.until("Z")
+    for _ in range(5):
+        assert all(other.value("SELECT 3") == "3" for other in others)
+    raw.close()
+    assert all(other.value("SELECT 4") == "4" for other in others)

@@ -45,12 +45,11 @@ def test_everything_that_a_session_owns_works_and_is_gone_afterwards(connect: Co
     assert raw.value("SELECT answer FROM mine") == "42"
     assert raw.rows("FETCH 2 FROM held") == [["1"], ["2"]]
     raw.quit()
-    for _ in range(4):
+    for _ in range(POOL_SIZE):
         successor = connect(*where)
         assert successor.rows(LEFTOVERS) == [CLEAN]
         if successor.pid == pid:
             break
-        successor.quit()
     else:
         pytest.fail("the server was not lent again")
 

@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from tests.conftest import MakeDoorman
 from tests.e2e.conftest import POOL_SIZE, Connect
 from tests.e2e.raw import Raw
 from tests.harness import Doorman, Postgres
@@ -140,3 +141,15 @@ def test_values_of_several_hundred_sessions_never_mix(connect: Connect) -> None:
             raw.send(query("SHOW TimeZone"))
         for zone, raw in clients:
             assert [got.columns() for got in raw.until("Z") if got.kind == b"D"] == [[zone.encode()]]
+
+
+def test_the_name_follows_its_client_to_the_servers_where_that_is_wanted(
+    make_doorman: MakeDoorman, postgres: Postgres
+) -> None:
+    doorman = make_doorman(general={"sync_server_parameters": True})
+    for name in ("one", "two", "one", ""):
+        with Raw((doorman.host, doorman.port)).log_in(application_name=name) as raw:
+            assert raw.parameters["application_name"] == name
+            assert raw.value("SELECT current_setting('application_name')") == name
+    with Raw((doorman.host, doorman.port)).log_in() as raw:
+        assert raw.value("SELECT current_setting('application_name')") == "pg_doorman"

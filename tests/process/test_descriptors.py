@@ -37,6 +37,11 @@ def starved(spare: int, *pids: int) -> Iterator[None]:
                 resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
 
 
+async def settle() -> None:
+    """Let the connections of the preparation end, so that their descriptors do not come free in the middle."""
+    await asyncio.sleep(0.15)
+
+
 def lowest_unused(pid: int, spare: int) -> int:
     """A limit below which so many numbers are free: it is one of numbers, not of how many descriptors there are."""
     used = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
@@ -86,6 +91,7 @@ async def test_a_worker_without_a_descriptor_for_a_server_says_so_and_recovers(
     sessions = await open_on(doorman, first, 3)
     postgres.terminate_backends(user="app")
     wait_for(lambda: not doorman.console("SHOW SERVERS"), "end of the server")
+    await settle()
     with starved(0, first):
         results = await asyncio.gather(*(session.query("SELECT 1") for session in sessions), return_exceptions=True)
         for result in results:
@@ -107,6 +113,7 @@ async def test_a_client_whose_worker_cannot_receive_a_servers_socket_is_told_so_
     [opener], [poor] = await open_on(doorman, first), await open_on(doorman, second)
     postgres.terminate_backends(user="app")
     wait_for(lambda: not doorman.console("SHOW SERVERS"), "end of the server")
+    await settle()
     with starved(0, second):
         assert await opener.query("SELECT 'opened'") == ["opened"]
         cpu = doorman.cpu_seconds()
@@ -132,6 +139,7 @@ async def test_a_master_without_descriptors_does_not_spin_and_servers_are_shared
     doorman.query("SELECT 1")
     postgres.terminate_backends(user="app")
     wait_for(lambda: not doorman.console("SHOW SERVERS"), "end of the servers")
+    await settle()
     mark = doorman.log_mark()
     with starved(0, doorman.pid):
         cpu = doorman.cpu_seconds()

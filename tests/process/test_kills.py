@@ -72,7 +72,7 @@ def living(doorman: Doorman, kind: str, at_least: int) -> list[int]:
 
 @pytest.mark.parametrize(
     ("choose", "rounds"),
-    [(one_worker, 80), (one_of_all, 60), (two_workers, 35), (keeper, 30), (worker_and_keeper, 40)],
+    [(one_worker, 60), (one_of_all, 45), (two_workers, 30), (keeper, 20), (worker_and_keeper, 30)],
 )
 async def test_other_workers_clients_notice_nothing_and_the_pool_is_whole_within_a_second(
     make_doorman: Any, postgres: Postgres, choose: Choice, rounds: int

@@ -13,6 +13,7 @@ cdef extern from "<sys/socket.h>" nogil:
 
 cdef class ClientSide(ServerSide):
     cdef object logins              # deque of (client, deadline)
+    cdef object farewells           # deque of (client, deadline)
 
     cdef int welcome(self, int fd, sockaddr_storage *address) except -1
     cdef int client_event(self, Client client, uint32_t events) except -1

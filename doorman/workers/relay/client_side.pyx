@@ -276,7 +276,7 @@ cdef class ClientSide(ServerSide):
         if not buffer_length(&client.outb):
             return self.end_client(client)
         client.phase = PHASE_FAREWELL
-        self.logins.append((client, now_us() + FAREWELL_US))
+        self.farewells.append((client, now_us() + FAREWELL_US))
         if client.server is not None:
             self.abandon(client.server)
         self.arm(client, EPOLLOUT)

@@ -105,7 +105,7 @@ cdef class Server(Conn):
 cdef class Engine:
     cdef Table table
     cdef char *scratch
-    cdef int64_t now                # microseconds, when the event that is being handled was taken up
+    cdef int64_t now                # microseconds; read once for a few events, not for each
     cdef bint release_early         # test only: proves that the torture test can fail
 
     cdef bint attach(self, Client client) except -1

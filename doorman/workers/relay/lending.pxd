@@ -11,7 +11,6 @@ cdef class Lending(Sockets):
     cdef list clients               # by client row: Client or None
     cdef list servers               # by slot: Server or None
     cdef int *wake_fds              # by process row
-    cdef object waiting             # deque of (client, since), oldest first
     cdef list parked                # (client, slot, generation) that wait for a server's socket
     cdef dict settings_of           # (pool, digest) -> ParameterStatus messages
     cdef int64_t probe_patience

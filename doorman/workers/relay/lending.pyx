@@ -44,7 +44,6 @@ cdef class Lending(Sockets):
         if taken.slot == NONE:
             client.row.state = CLIENT_WAITING
             client.row.state_since = now
-            self.waiting.append((client, client.row.wait_since))
             if taken.to_open != NONE:
                 self.open(client.pool, taken.to_open)
             return False

@@ -26,7 +26,7 @@ cdef struct Pending:
     uint8_t *entries        # ring
     uint32_t head
     uint32_t length
-    uint32_t capacity
+    uint32_t capacity       # a power of two
     bint copy_in            # the server waits for CopyData
     bint skipping           # rule 3
     uint32_t swallowed      # Syncs sent during this COPY IN

@@ -5,7 +5,7 @@ from libc.stdlib cimport free, malloc
 
 
 cdef uint8_t entry_at(Pending *pending, uint32_t at) noexcept:
-    return pending.entries[(pending.head + at) % pending.capacity]
+    return pending.entries[(pending.head + at) & (pending.capacity - 1)]
 
 
 cdef int push(Pending *pending, uint8_t entry) except -1:
@@ -22,13 +22,13 @@ cdef int push(Pending *pending, uint8_t entry) except -1:
         pending.entries = larger
         pending.head = 0
         pending.capacity = capacity
-    pending.entries[(pending.head + pending.length) % pending.capacity] = entry
+    pending.entries[(pending.head + pending.length) & (pending.capacity - 1)] = entry
     pending.length += 1
     return 0
 
 
 cdef void pop(Pending *pending) noexcept:
-    pending.head = (pending.head + 1) % pending.capacity
+    pending.head = (pending.head + 1) & (pending.capacity - 1)
     pending.length -= 1
 
 
@@ -105,7 +105,7 @@ cdef void pending_copy_in(Pending *pending) noexcept:
 
 cdef void unpop(Pending *pending, uint8_t entry) noexcept:
     """Put an entry back at the head: there is room, it was just taken from there."""
-    pending.head = (pending.head + pending.capacity - 1) % pending.capacity
+    pending.head = (pending.head + pending.capacity - 1) & (pending.capacity - 1)
     pending.entries[pending.head] = entry
     pending.length += 1
 

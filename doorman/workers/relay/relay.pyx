@@ -35,6 +35,7 @@ from doorman.shm.layout cimport (
 )
 from doorman.shm.pools cimport accept_grant, leave_queue
 from doorman.shm.table cimport Table, now_us
+from doorman.shm.waiters cimport expired_waiter
 from doorman.workers.relay.buffer cimport buffer_length
 from doorman.workers.relay.engine cimport (
     KIND_CLIENT,
@@ -96,8 +97,8 @@ cdef class Relay(ClientSide):
         self.wake_fds = <int *>calloc(len(wake_fds), sizeof(int))
         for i, fd in enumerate(wake_fds):
             self.wake_fds[i] = fd
-        self.waiting = deque()
         self.logins = deque()
+        self.farewells = deque()
         self.to_process = []
         self.parked = []
         self.timed = []
@@ -116,8 +117,7 @@ cdef class Relay(ClientSide):
         cdef epoll_event[256] events
         cdef int n, timeout = 0
         cdef int64_t until
-        self.now = now_us()
-        until = self.now + BURST_US
+        until = now_us() + BURST_US
         self.yield_now = False
         self.in_round = True
         while True:
@@ -137,7 +137,7 @@ cdef class Relay(ClientSide):
                 try:
                     self.dispatch_rest(events, n)
                 except Exception:
-                    self.fail(self.conn_of(&events[self.handled - 1]))
+                    self.fail(<Conn>self.conns[<uint32_t>events[self.handled - 1].data.u64])
             if self.table.has_mail():
                 self.read_mail()
             while self.to_process:
@@ -154,31 +154,24 @@ cdef class Relay(ClientSide):
     cdef int dispatch_rest(self, epoll_event *events, int n) except -1:
         """Handle events from `handled` on; one that raises is the last one counted."""
         cdef epoll_event *event
+        cdef Conn conn
         while self.handled < n:
+            if not self.handled & 15:
+                self.now = now_us()
             event = &events[self.handled]
             self.handled += 1
-            self.dispatch(self.conn_of(event), event.events)
-        return 0
-
-    cdef Conn conn_of(self, epoll_event *event):
-        """Whom an event is for; None when that one is gone."""
-        cdef uint32_t fd = <uint32_t>event.data.u64
-        cdef Conn conn = <Conn>self.conns[fd]
-        return conn if conn is not None and conn.serial == <uint32_t>(event.data.u64 >> 32) else None
-
-    cdef int dispatch(self, Conn conn, uint32_t events) except -1:
-        if conn is None:
-            return 0
-        self.now = now_us()
-        if conn.kind == KIND_CLIENT:
-            return self.client_event(<Client>conn, events)
-        if conn.kind == KIND_SERVER:
-            return self.server_event(<Server>conn, events)
-        if conn.kind == KIND_LISTENER:
-            return self.accept(<Watcher>conn)
-        if (<Watcher>conn).callback is not None:
-            self.yield_now = True
-            (<Watcher>conn).callback(events)
+            conn = <Conn>self.conns[<uint32_t>event.data.u64]
+            if conn is None or conn.serial != <uint32_t>(event.data.u64 >> 32):
+                continue                            # that one is gone
+            if conn.kind == KIND_CLIENT:
+                self.client_event(<Client>conn, event.events)
+            elif conn.kind == KIND_SERVER:
+                self.server_event(<Server>conn, event.events)
+            elif conn.kind == KIND_LISTENER:
+                self.accept(<Watcher>conn)
+            elif (<Watcher>conn).callback is not None:
+                self.yield_now = True
+                (<Watcher>conn).callback(event.events)
         return 0
 
     cdef int fail(self, Conn conn) except -1:
@@ -296,13 +289,15 @@ cdef class Relay(ClientSide):
         return 0
 
     cdef int look_at_waiters(self) except -1:
-        """Some waiter of ours was failed or cancelled."""
-        for client, _ in list(self.waiting):
-            state = (<Client>client).row.wait_state if not (<Client>client).closed else WAIT_NO
-            if state == WAIT_FAILED:
-                sqlstate, message = get_failure(self.table, (<Client>client).pool)
+        """Some waiter of ours was failed or cancelled. That is rare: look through all clients."""
+        cdef Client client
+        for client in list(self.clients):
+            if client is None or client.closed:
+                continue
+            if client.row.wait_state == WAIT_FAILED:
+                sqlstate, message = get_failure(self.table, client.pool)
                 self.end_wait(client, sqlstate, message, None)
-            elif state == WAIT_CANCELLED:
+            elif client.row.wait_state == WAIT_CANCELLED:
                 self.end_wait(client, "57014", "canceling statement due to user request", None)
         return 0
 
@@ -321,20 +316,16 @@ cdef class Relay(ClientSide):
             self.process_queued()
 
     cdef int time_out_waiters(self, int64_t now) except -1:
-        cdef Client client
-        pools = set()
-        while self.waiting:
-            client, since = self.waiting[0]
-            if not client.closed and client.row.wait_state == WAIT_QUEUED and client.row.wait_since == since:
-                if now - since < self.query_wait:
+        """Those whose time is over get an error; for the others a server is opened where that had to wait."""
+        cdef int pool, client
+        for pool in range(<int>self.table.header.n_pools):
+            if not self.table.pools[pool].n_waiting:
+                continue
+            while True:
+                client = expired_waiter(self.table, pool, now - self.query_wait)
+                if client == NONE:
                     break
-                self.time_out_waiter(client)
-            elif not client.closed and client.row.wait_state in (WAIT_FAILED, WAIT_CANCELLED):
-                self.look_at_waiters()          # who is not in `waiting` any more would never hear of it
-            self.waiting.popleft()
-        for client, _ in self.waiting:
-            pools.add(client.pool)
-        for pool in pools:
+                self.time_out_waiter(<Client>self.clients[client])
             self.open_if_needed(pool)
         return 0
 
@@ -373,14 +364,16 @@ cdef class Relay(ClientSide):
 
     cdef int time_out_logins(self, int64_t now) except -1:
         cdef Client client
-        while self.logins and self.logins[0][1] <= now:
-            client, _ = self.logins.popleft()
-            if client.closed:
-                continue
-            if client.phase == PHASE_FAREWELL:
-                self.end_client(client)
-            elif client.phase == PHASE_LOGIN:
+        while self.logins:
+            client, deadline = self.logins[0]
+            if not client.closed and client.phase == PHASE_LOGIN:
+                if deadline > now:
+                    break
                 self.refuse(client, "FATAL", "08006", "canceling authentication due to timeout")
+            self.logins.popleft()
+        while self.farewells and self.farewells[0][1] <= now:
+            client, _ = self.farewells.popleft()
+            self.end_client(client)
         return 0
 
     cdef int time_out_stages(self, int64_t now) except -1:
