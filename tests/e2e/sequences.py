@@ -44,7 +44,8 @@ class Part(NamedTuple):
 QUERIES = [
     "SELECT 1", "SELECT 1/0", "SELEC", "", ";", "SELECT 1; SELECT 'two'", "SELECT 1; SELEC; SELECT 2",
     "SELECT repeat('x', 70000)", "INSERT INTO d VALUES (1, 'a')", "SELECT id + 0, name || '' FROM d", "SET x.y = 'set'",
-    "SELECT coalesce(current_setting('x.y', true), '')", "SAVEPOINT s", "ROLLBACK TO s", "DO $$BEGIN RAISE NOTICE 'heard'; END$$", "TABLE nowhere",
+    "SELECT coalesce(current_setting('x.y', true), '')",
+    "SAVEPOINT s", "ROLLBACK TO s", "DO $$BEGIN RAISE NOTICE 'heard'; END$$", "TABLE nowhere",
     "DECLARE c CURSOR FOR SELECT generate_series(1, 9)", "FETCH 2 FROM c", "COPY d TO STDOUT",
     "SET TimeZone = 'Asia/Tokyo'",
 ]  # fmt: skip

@@ -11,7 +11,8 @@ from tests.torture.wire import SYNC, bind, execute, parse, query, startup
 
 LEFTOVERS = """
 SELECT (SELECT count(*) FROM pg_prepared_statements) + (SELECT count(*) FROM pg_cursors)
-     + (SELECT count(*) FROM pg_listening_channels()) + (SELECT count(*) FROM pg_class WHERE relpersistence = 't')
+     + (SELECT count(*) FROM pg_listening_channels())
+     + (SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema())
      + (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()),
        current_setting('search_path'), current_setting('statement_timeout'), current_user
 """

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Doorman, Postgres
+from tests.harness import Doorman
 from tests.process.load import kill
 from tests.process.session import Session, SqlError
 from tests.process.watching import no_clients, wait_for
-from tests.torture import wire
 from tests.torture.wire import ConnectionEnded
 
 LIMIT = 12
@@ -71,21 +70,6 @@ async def test_a_login_that_fails_takes_no_place(make_doorman: Any) -> None:
     await settle(doorman)
     admitted, _ = await fill(doorman, LIMIT)
     assert len(admitted) == LIMIT
-
-
-async def test_a_client_that_does_not_take_its_last_error_gives_its_place_back(
-    make_doorman: Any, postgres: Postgres
-) -> None:
-    """It reads nothing of a large result when its server is terminated: five seconds later it is cut off."""
-    doorman = make_doorman()
-    session = await Session.open(doorman)
-    session.wire.transport.pause_reading()
-    await session.send(wire.query("SELECT repeat('x', 1000000) FROM generate_series(1, 50)"))
-    await asyncio.sleep(0.3)
-    assert not no_clients(doorman)
-    postgres.terminate_backends(user="app")
-    assert wait_for(lambda: no_clients(doorman), "end of the client", 8) > 3
-    wait_for(lambda: postgres.activity_count(user="app") == 0, "end of its server", 1)
 
 
 async def test_a_cancel_request_gets_through_when_all_places_are_taken(make_doorman: Any) -> None:
