@@ -162,3 +162,10 @@ def test_a_statement_of_a_vanished_client_is_cancelled(connect: Connect, postgre
         return not any(row["state"] == "active" for row in postgres.activity(application_name="pg_doorman"))
 
     wait_until(is_over, "the statement is cancelled", 2)
+
+
+def test_a_statement_sent_right_before_terminate_completes(connect: Connect, postgres: Postgres, table: str) -> None:
+    raw = connect()
+    raw.send(query(f"INSERT INTO {table} SELECT 1, pg_sleep(0.3)::text"), TERMINATE)
+    raw.close()
+    wait_until(lambda: postgres.admin(f"SELECT count(*) FROM {table}") == [(1,)], "the row is there", 3)

@@ -260,7 +260,7 @@ cdef class ClientSide(ServerSide):
             server.dirt = 0
         if not server.armed:
             self.arm(server, EPOLLIN)
-        return start_drain(self, server)
+        return start_drain(self, server, client.took_leave)
 
     cdef int refuse(self, Client client, str severity, str sqlstate, str message) except -1:
         return self.send_off(client, messages.error_response(sqlstate, message, severity=severity))

@@ -74,6 +74,7 @@ cdef class Client(Conn):
     cdef Server server
     cdef int parked                 # slot that is this client's but whose socket has not arrived; -1
     cdef bint skip_to_sync          # an error of ours inside a batch: drop messages to the next Sync
+    cdef bint took_leave            # it sent Terminate: what it asked for before is to be completed
     cdef bint dropping              # the rest of the message under way is not wanted
     cdef bint extended              # the message that it waits with is of the extended protocol
     cdef bint to_process            # stands in the relay's list of clients to go on with
@@ -94,6 +95,7 @@ cdef class Server(Conn):
     cdef Pending pending
     cdef uint64_t body_left         # bytes of a large message that are still to come from it
     cdef uint32_t dirt
+    cdef bint completes             # DRAIN: its statement is given time before it is cancelled
     cdef bint failed                # an ErrorResponse came in this stage
     cdef bint said_fatal            # its last words were an ErrorResponse that ends the connection
     cdef int64_t started            # when the statement under way began

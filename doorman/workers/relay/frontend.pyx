@@ -65,6 +65,7 @@ cdef Py_ssize_t feed_client(Engine engine, Client client, const char *data, Py_s
         if kind == b"X":                        # Terminate
             if at > start:
                 engine.forward(client.server, data + start, at - start)
+            client.took_leave = True
             engine.end_client(client)
             return -1
         if client.server is None:

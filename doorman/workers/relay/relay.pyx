@@ -51,6 +51,7 @@ from doorman.workers.relay.engine cimport (
 )
 from doorman.workers.relay.sockets cimport EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, Sockets, epoll_event, epoll_wait
 from doorman.workers.relay.client_side cimport ClientSide, sockaddr_storage
+from doorman.workers.relay.upkeep cimport stop_completing
 
 from doorman.shm.rows import get_failure
 
@@ -390,7 +391,8 @@ cdef class Relay(ClientSide):
                 still.append(server)
         self.timed = still
         for server in over:
-            self.lose(server, True)             # PostgreSQL has been silent for long enough: its place is needed
+            if not stop_completing(self, server):
+                self.lose(server, True)         # PostgreSQL has been silent for long enough: its place is needed
         return 0
 
     def drain(self) -> int:

@@ -106,8 +106,13 @@ cdef int start_sync(Engine engine, Server server, bytes query, bint anew, int64_
     return ask(engine, server, STAGE_SYNC, query, patience)
 
 
-cdef int start_drain(Engine engine, Server server) except -1:
-    """The client vanished. Ask for the end of whatever is under way, read what is owed, go on to the next stage."""
+cdef int start_drain(Engine engine, Server server, bint complete) except -1:
+    """The client is gone. Ask for the end of whatever is under way, read what is owed, go on to the next stage.
+
+    complete: it took its leave in order, so statements that it sent before may run to their end, as PostgreSQL would
+    have it; but not for ever (`stop_completing`).
+    """
+    server.completes = complete and not pending_unsynced(&server.pending) and not server.pending.copy_in
     enter(engine, server, STAGE_DRAIN, PATIENCE_US)
     if server.pending.copy_in:
         end_copy(engine, server)
@@ -116,10 +121,19 @@ cdef int start_drain(Engine engine, Server server) except -1:
     if pending_unsynced(&server.pending) or server.pending.skipping:
         pending_sent(&server.pending, b"S")
         engine.forward(server, <const char *>SYNC, len(SYNC))
-    if server.pending.length:
-        engine.request_cancel(server)
-        return 0
-    return after_drain(engine, server)
+    if not server.pending.length:
+        return after_drain(engine, server)
+    return 0 if server.completes else engine.request_cancel(server)
+
+
+cdef bint stop_completing(Engine engine, Server server) except -1:
+    """The time of a stage is over. True: a statement that was left to complete is cancelled now and gets more time."""
+    if server.stage != STAGE_DRAIN or not server.completes:
+        return False
+    server.completes = False
+    engine.note_deadline(server, now_us() + PATIENCE_US)
+    engine.request_cancel(server)
+    return True
 
 
 cdef int end_copy(Engine engine, Server server) except -1:
