@@ -75,7 +75,8 @@ cdef class ClientSide(ServerSide):
         cdef Client client = Client()
         cdef int number
         self.enroll(client, fd)
-        client.is_unix = address.ss_family != AF_INET and address.ss_family != AF_INET6
+        client.edge = address.ss_family == AF_INET or address.ss_family == AF_INET6
+        client.is_unix = not client.edge
         number = admit_client(self.table, now_us())
         if number != NONE:
             client.number = number
@@ -97,10 +98,12 @@ cdef class ClientSide(ServerSide):
             self.written(client)
         if client.closed:
             return 0
-        if events & EPOLLRDHUP:
+        if events & EPOLLRDHUP and client.armed == EPOLLRDHUP:
             return self.end_client(client)
         if events & EPOLLIN:
             self.read_client(client)
+            if not client.closed and (not client.drained or events & EPOLLRDHUP):
+                self.look_again(client)
         return 0
 
     cdef bint is_held_up(self, Client client) noexcept:

@@ -18,7 +18,7 @@ from doorman.shm.layout cimport CLIENT_ACTIVE, CLIENT_IDLE, CLIENT_WAITING, NAME
 from doorman.shm.pools cimport BACK_CLOSE, BACK_IDLE, BACK_REFUSED, Taken, give_back, start_reset, take
 from doorman.workers.relay.backend cimport count_time
 from doorman.workers.relay.engine cimport PHASE_LOGIN, STAGE_NONE, Client, Server
-from doorman.workers.relay.sockets cimport EPOLLIN
+from doorman.workers.relay.sockets cimport EPOLLIN, is_tcp
 from doorman.workers.relay.upkeep cimport start_clean, start_probe, start_sync
 from doorman.workers.relay.sockets cimport Sockets
 
@@ -226,6 +226,7 @@ cdef class Lending(Sockets):
         server.slot = slot
         server.generation = generation
         server.row = &self.table.slots[slot]
+        server.edge = is_tcp(fd)
         self.enroll(server, fd)
         self.servers[slot] = server
         return server

@@ -51,7 +51,7 @@ from doorman.workers.relay.engine cimport (
     Server,
 )
 from doorman.workers.relay.pending cimport pending_clear
-from doorman.workers.relay.sockets cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
+from doorman.workers.relay.sockets cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from doorman.workers.relay.upkeep cimport feed_quiet
 from doorman.workers.relay.lending cimport Lending
 
@@ -87,13 +87,16 @@ cdef class ServerSide(Lending):
 
     cdef int server_event(self, Server server, uint32_t events) except -1:
         if server.client is None and server.stage == STAGE_NONE:
-            return self.idle_server_speaks(server)
-        if events & EPOLLOUT and self.flush(server):
-            self.arm(server, EPOLLIN)
-            if server.client is not None:
-                self.queue(server.client)
-        if events & (EPOLLIN | EPOLLHUP | EPOLLERR):
-            self.read_server(server)
+            self.idle_server_speaks(server)
+        else:
+            if events & EPOLLOUT and self.flush(server):
+                self.arm(server, EPOLLIN)
+                if server.client is not None:
+                    self.queue(server.client)
+            if events & (EPOLLIN | EPOLLHUP | EPOLLERR):
+                self.read_server(server)
+        if not server.closed and (not server.drained or events & EPOLLRDHUP):
+            self.look_again(server)
         return 0
 
     cdef int read_server(self, Server server) except -1:
@@ -117,7 +120,7 @@ cdef class ServerSide(Lending):
                 return 0
             if used < length:
                 buffer_append(&server.inb, self.scratch + used, length - used)
-            if length < SCRATCH or (server.client is None and server.stage == STAGE_NONE):
+            if server.drained or (server.client is None and server.stage == STAGE_NONE):
                 return 0
             if server.client is not None and buffer_length(&server.client.outb):
                 return 0
@@ -129,7 +132,7 @@ cdef class ServerSide(Lending):
         if row.generation != server.generation:
             return self.drop_handle(server)
         if row.owner == self.table.process and row.state != SLOT_IDLE:
-            return 0                                # just granted to us: its mail is on the way
+            return self.look_again(server)          # just granted to us: its mail is on the way
         if row.home != self.table.process or not claim_idle(self.table, server.slot, server.generation, SLOT_RESETTING):
             return self.disarm(server)
         server.stage = STAGE_LISTEN

@@ -20,6 +20,8 @@ cdef extern from "<sys/epoll.h>" nogil:
 cdef enum:
     SEND_GONE = -1
 
+cdef bint is_tcp(int fd) noexcept
+
 
 cdef class Sockets(Engine):
     cdef readonly int epoll
@@ -28,6 +30,7 @@ cdef class Sockets(Engine):
 
     cdef int enroll(self, Conn conn, int fd) except -1
     cdef int arm(self, Conn conn, uint32_t events) except -1
+    cdef int look_again(self, Conn conn) except -1
     cdef int disarm(self, Conn conn) except -1
     cdef int shut(self, Conn conn) except -1
     cdef Py_ssize_t receive(self, Conn conn, char *into, size_t room) noexcept

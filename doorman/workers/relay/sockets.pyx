@@ -3,7 +3,11 @@
 Rules
 1. A socket is taken out of epoll before it is closed: its duplicates in other processes keep a registration alive.
 2. An event names fd and serial; one for an earlier owner of the fd is dropped.
-3. What a peer does not take goes to its `outb`, and whoever fills it stops reading its counterpart until it is empty.
+3. TCP sockets are watched by edge (EPOLLET), which spares the kernel a second look at each of them: an event comes once
+   for what arrived. A read that took less than it had room for took everything (epoll(7)); whoever leaves something
+   unread, or saw the end of the stream announced, calls `look_again`. Changing what is watched looks again by itself.
+   Unix sockets are watched by level, for there a short read proves nothing.
+4. What a peer does not take goes to its `outb`, and whoever fills it stops reading its counterpart until it is empty.
 """
 
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -19,7 +23,8 @@ from doorman.workers.relay.engine cimport SCRATCH, Conn, Engine, Watcher
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t recv(int fd, void *into, size_t room, int flags)
     ssize_t send(int fd, const void *data, size_t length, int flags)
-    int MSG_DONTWAIT, MSG_NOSIGNAL
+    int getsockopt(int fd, int level, int option, void *value, unsigned int *length)
+    int MSG_DONTWAIT, MSG_NOSIGNAL, SOL_SOCKET, SO_DOMAIN, AF_INET, AF_INET6
 
 
 cdef class Sockets(Engine):
@@ -56,11 +61,21 @@ cdef class Sockets(Engine):
         if conn.armed == events:
             return 0
         event.events = events
+        if conn.edge and events & EPOLLIN:
+            event.events |= EPOLLET | EPOLLRDHUP
         event.data.u64 = <unsigned long long>conn.serial << 32 | <uint32_t>conn.fd
         if epoll_ctl(self.epoll, EPOLL_CTL_MOD if conn.armed else EPOLL_CTL_ADD, conn.fd, &event) < 0:
             raise OSError(errno, "a socket could not be watched")
         conn.armed = events
         return 0
+
+    cdef int look_again(self, Conn conn) except -1:
+        """Have what may still be unread announced once more (rule 3)."""
+        cdef uint32_t events = conn.armed
+        if not conn.edge or not events & EPOLLIN:
+            return 0
+        conn.armed = EPOLLERR
+        return self.arm(conn, events)
 
     cdef int disarm(self, Conn conn) except -1:
         cdef epoll_event event
@@ -87,6 +102,7 @@ cdef class Sockets(Engine):
         cdef ssize_t n
         while True:
             n = recv(conn.fd, into, room, MSG_DONTWAIT)         # network op
+            conn.drained = n < <ssize_t>room
             if n >= 0:
                 return n
             if errno == EINTR:
@@ -154,3 +170,11 @@ cdef class Sockets(Engine):
         else:
             self.shut(watcher)
         watcher.callback = None
+
+
+cdef bint is_tcp(int fd) noexcept:
+    """Is this no Unix socket?"""
+    cdef int domain = 0
+    cdef unsigned int length = sizeof(domain)
+    getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length)
+    return domain == AF_INET or domain == AF_INET6
