@@ -156,16 +156,16 @@ cdef struct SlotRow:
     uint64_t queries                # [worker]
     uint64_t bytes_sent             # [worker]
     uint64_t bytes_received         # [worker]
-    uint64_t named_for              # [worker] connection whose application_name is below
+    uint64_t served                 # [worker] connection_id of the last client, 0 = none yet
+    int32_t served_row              # [worker] and its row, which may have another client since
     uint32_t claim                  # [atomic] pid of the process that is just taking this FREE row
-    uint32_t backend_pid            # [once]
     int64_t opened_at               # [once] when the attempt to connect began (third cache line from here on)
     int64_t lifetime                # [once] jittered, 0 = none
     int64_t idle_timeout            # [once] jittered, 0 = none
+    uint32_t backend_pid            # [once]
     uint32_t secret_length          # [once]
-    uint32_t spare[9]
+    uint32_t spare[8]
     uint8_t secret[256]             # [once]
-    char application_name[128]      # [worker] of the last client
 
 cdef struct ClientRow:
     uint32_t state                  # [clients] FREE and not FREE; between the others [worker]

@@ -215,8 +215,15 @@ def slot_row(Table table, int number) -> SlotView:
         number, row.pool, SLOT_STATES[row.state], row.owner, row.client, row.home, row.generation, row.epoch,
         row.backend_pid, row.opened_at, row.used_at, row.active_since, row.lifetime, row.idle_timeout,
         row.transactions, row.queries, row.bytes_sent, row.bytes_received, row.uses,
-        read_text(row.application_name, NAME_BYTES),
+        name_of_served(table, row),
     )
+
+
+cdef str name_of_served(Table table, SlotRow *row):
+    """application_name of the server's last client; "" before the first and when its row has another client by now."""
+    if not row.served or table.clients[row.served_row].connection_id != row.served:
+        return ""
+    return read_text(table.clients[row.served_row].application_name, NAME_BYTES)
 
 
 def client_rows(Table table) -> list[ClientView]:

@@ -167,6 +167,6 @@ cdef void fill_claimed(Table table, SlotRow *row, int pool, int64_t now) noexcep
     row.bytes_sent = 0
     row.bytes_received = 0
     row.uses = 0
-    row.named_for = 0
     row.running = 0
-    row.application_name[0] = 0
+    row.served = 0
+    row.served_row = NONE

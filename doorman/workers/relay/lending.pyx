@@ -10,11 +10,10 @@ Rules
 import logging
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memcpy
 from posix.unistd cimport write
 
 from doorman.shm.atomics cimport lowest_bit, swap32
-from doorman.shm.layout cimport CLIENT_ACTIVE, CLIENT_IDLE, CLIENT_WAITING, NAME_BYTES, NONE, PoolRow
+from doorman.shm.layout cimport CLIENT_ACTIVE, CLIENT_IDLE, CLIENT_WAITING, NONE, PoolRow
 from doorman.shm.pools cimport BACK_CLOSE, BACK_IDLE, BACK_REFUSED, Taken, give_back, start_reset, take
 from doorman.workers.relay.backend cimport count_time
 from doorman.workers.relay.engine cimport PHASE_LOGIN, STAGE_NONE, Client, Server
@@ -71,9 +70,8 @@ cdef class Lending(Sockets):
         server.row.home = self.table.process
         client.row.state = CLIENT_ACTIVE
         self.arm(server, EPOLLIN)
-        if server.row.named_for != client.row.connection_id:
-            server.row.named_for = client.row.connection_id
-            memcpy(server.row.application_name, client.row.application_name, NAME_BYTES)
+        server.row.served = client.row.connection_id
+        server.row.served_row = client.number
         return True
 
     cdef bint prepared(self, Client client) except -1:
