@@ -104,23 +104,23 @@ cdef struct ProcessRow:
     uint8_t spare[96]
 
 cdef struct PoolRow:
-    Lock lock
-    uint32_t state                  # [pool]
-    uint32_t paused                 # [pool]
-    int32_t idle_head               # [pool] most recently used
+    int32_t idle_head               # [pool] most recently used (the first cache line is what each transaction writes)
     int32_t idle_tail               # [pool]
     int32_t wait_head               # [pool] oldest waiter (client row)
-    int32_t wait_tail               # [pool]
-    uint32_t n_idle                 # [pool] (second cache line from here on)
+    uint32_t n_idle                 # [pool]
     uint32_t n_busy                 # [pool] ACTIVE + GRANTED + RESETTING
+    uint32_t paused                 # [pool]
+    Lock lock
+    uint32_t state                  # [pool]
+    uint32_t epoch                  # [pool] RECONNECT counts it up
+    int64_t check_after             # [pool] idle longer: probe before use; 0 = never
+    uint32_t round_robin            # [pool] 1: oldest idle server first
+    uint32_t pool_size              # [pool]
+    int32_t wait_tail               # [pool]
+    uint32_t n_waiting              # [pool]
+    uint64_t next_ticket            # [pool]
     uint32_t n_opening              # [pool]
     uint32_t n_closing              # [pool]
-    uint32_t n_waiting              # [pool]
-    uint32_t epoch                  # [pool] RECONNECT counts it up
-    uint32_t pool_size              # [pool]
-    uint32_t round_robin            # [pool] 1: oldest idle server first
-    int64_t check_after             # [pool] idle longer: probe before use; 0 = never
-    uint64_t next_ticket            # [pool]
     uint32_t session_mode           # [once]
     uint32_t cleanup                # [once] cleanup_server_connections
     uint32_t min_pool_size          # [pool]
