@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TICK_SECONDS = 0.1
 DRAIN_LOOK_SECONDS = 0.05
 FAILURE_LOG_SECONDS = 1.0
 REPUBLISH_SECONDS = 0.5
@@ -122,17 +121,16 @@ class Process:
 
     def begin(self) -> None:
         """First thing in the loop."""
-        self.tick()
+        self.relay.start_clock(self.tick)
         self.tell(Ready())
 
-    def tick(self) -> None:
+    def tick(self, events: int) -> None:
         """Ten times a second: everything that has a deadline."""
         try:
             self.relay.tick()
             self.upkeep()
         except Exception:
             log.exception("upkeep failed")
-        self.loop.call_later(TICK_SECONDS, self.tick)
 
     def upkeep(self) -> None:
         """What a kind of process does besides, ten times a second."""

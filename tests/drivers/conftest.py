@@ -15,7 +15,7 @@ CLIENTS = 8
 GENERAL: dict[str, Any] = {"query_wait_timeout": 30_000}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # gone before the next package counts servers
 def pooler(postgres: Postgres) -> Iterator[Doorman]:
     """`postgres`: transaction mode; `session`: session mode with three servers; `wide`: with one for each client."""
     pools = {

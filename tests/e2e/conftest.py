@@ -35,7 +35,7 @@ def pools(postgres: Postgres) -> dict[str, Any]:
 SESSION_USER = {"server_username": "app", "server_password": "", "pool_mode": "session"}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared(postgres: Postgres) -> Iterator[Doorman]:
     """The pooler. Do not stop it, do not kill its workers."""
     general = {"query_wait_timeout": 20_000, "pg_hba": {"content": HBA}}

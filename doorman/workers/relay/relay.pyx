@@ -1,7 +1,8 @@
 """The loop of a worker (and of the keeper, which has no listener): who is ready, whose time is over, who came.
 
 Rules
-1. One wake-up drains what is ready, for at most BURST_US; then uvloop gets its turn for timers and coroutines.
+1. One wake-up drains what is ready and waits for more, for at most BURST_US; then uvloop gets its turn, and at each tick
+   of the clock, and at once after every callback of Python's.
 2. `asleep` is set before the mailbox is looked at for the last time: who posts mail later takes the flag down and writes
    the eventfd, so one wake-up serves all posts until the sleeper has run.
 3. An exception while one connection is handled ends that connection and is logged; the loop goes on.
@@ -15,6 +16,7 @@ from collections import deque
 from libc.errno cimport EINTR, EMFILE, ENFILE, errno
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
+from posix.time cimport CLOCK_MONOTONIC, timespec
 from posix.unistd cimport close, write
 
 from doorman.shm.atomics cimport store32, swap32
@@ -63,10 +65,19 @@ cdef extern from "<sys/socket.h>" nogil:
     int accept4(int fd, sockaddr *address, unsigned int *length, int flags)
     int SOCK_NONBLOCK, SOCK_CLOEXEC
 
+cdef extern from "<sys/timerfd.h>" nogil:
+    struct itimerspec:
+        timespec it_interval
+        timespec it_value
+    int timerfd_create(int clock, int flags)
+    int timerfd_settime(int fd, int flags, const itimerspec *new, itimerspec *old)
+    int TFD_NONBLOCK, TFD_CLOEXEC
+
 cdef enum:
     EVENTS = 256                    # taken from epoll at once
-    BURST_US = 5_000                # rule 1
-    LINGER_MS = 20                  # a near timer would cost more than the sleep: the clock is reprogrammed for it
+    BURST_US = 20_000               # rule 1
+    BURST_WITH_WORK_US = 2_000      # while coroutines are under way
+    TICK_NS = 100_000_000
     ACCEPTS = 32                    # connections accepted in a row
 
 cdef uint64_t ONE = 1
@@ -118,7 +129,8 @@ cdef class Relay(ClientSide):
         cdef epoll_event[256] events
         cdef int n, timeout = 0
         cdef int64_t until
-        until = now_us() + BURST_US
+        until = now_us() + (BURST_WITH_WORK_US if self.loop_work else BURST_US)
+        cdef int work = self.loop_work
         self.yield_now = False
         self.in_round = True
         while True:
@@ -143,14 +155,26 @@ cdef class Relay(ClientSide):
                 self.read_mail()
             while self.to_process:
                 self.process_queued()
-            if self.yield_now or (n <= 0 and timeout) or self.now > until:
+            if self.yield_now or self.loop_work > work or (n <= 0 and timeout) or self.now > until:
                 break
-            timeout = 1 if self.loop_work else LINGER_MS
+            timeout = 1 if self.loop_work else -1       # the clock's timerfd ends it; a timer for each sleep costs
         self.in_round = False
         self.wake_now()
         store32(&self.me.asleep, 1)
         if self.table.has_mail():
             write(self.wake_fds[self.table.process], &ONE, 8)
+
+    def start_clock(self, callback) -> None:
+        """Call `callback(events)` ten times a second."""
+        cdef itimerspec every
+        cdef int fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)
+        if fd < 0:
+            raise OSError(errno, "no timer")
+        every.it_interval.tv_sec = 0
+        every.it_interval.tv_nsec = TICK_NS
+        every.it_value = every.it_interval
+        timerfd_settime(fd, 0, &every, NULL)
+        self.watch(fd, EPOLLIN | EPOLLET, callback)
 
     cdef int dispatch_rest(self, epoll_event *events, int n) except -1:
         """Handle events from `handled` on; one that raises is the last one counted."""
