@@ -199,10 +199,9 @@ class Wire(asyncio.Protocol):
         if not self.transport.is_closing():
             self.transport.resume_reading()
 
-    async def wait_bytes(self, count: int) -> None:
-        """Wait until so many more bytes have come (or the end of the connection)."""
-        wanted = self.received + count
-        while self.received < wanted and not self.is_lost:
+    async def wait_bytes(self, count: int, since: int) -> None:
+        """Wait until so many bytes have come after the first `since` (or the end of the connection)."""
+        while self.received < since + count and not self.is_lost:
             await self._wait()
 
     def close_kindly(self) -> None:
