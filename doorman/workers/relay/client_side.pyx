@@ -75,8 +75,7 @@ cdef class ClientSide(ServerSide):
         cdef Client client = Client()
         cdef int number
         self.enroll(client, fd)
-        client.edge = address.ss_family == AF_INET or address.ss_family == AF_INET6
-        client.is_unix = not client.edge
+        client.is_unix = address.ss_family != AF_INET and address.ss_family != AF_INET6
         number = admit_client(self.table, now_us())
         if number != NONE:
             client.number = number
