@@ -5,10 +5,6 @@ from libc.string cimport memcpy, memmove
 
 cdef enum:
     SMALLEST = 512
-    SPARES = 64                 # blocks of SMALLEST bytes kept: a message that waits for a server needs one for a moment
-
-cdef char *spares[SPARES]
-cdef int n_spares = 0
 
 
 cdef int buffer_append(Buffer *buffer, const char *bytes, size_t length) except -1:
@@ -27,8 +23,6 @@ cdef char *buffer_room(Buffer *buffer, size_t length) except NULL:
         memmove(buffer.data, buffer.data + buffer.start, used)
         buffer.start = 0
         buffer.end = used
-    if buffer.data == NULL and length <= SMALLEST and take_spare(buffer):
-        return buffer.data
     if used + length > buffer.capacity:
         capacity = max(buffer.capacity, <size_t>SMALLEST)
         while capacity < used + length:
@@ -48,23 +42,8 @@ cdef void buffer_consume(Buffer *buffer, size_t length) noexcept:
         buffer_free(buffer)
 
 
-cdef bint take_spare(Buffer *buffer) noexcept:
-    global n_spares
-    if not n_spares:
-        return False
-    n_spares -= 1
-    buffer.data = spares[n_spares]
-    buffer.capacity = SMALLEST
-    return True
-
-
 cdef void buffer_free(Buffer *buffer) noexcept:
-    global n_spares
-    if buffer.capacity == SMALLEST and n_spares < SPARES:
-        spares[n_spares] = buffer.data
-        n_spares += 1
-    else:
-        free(buffer.data)
+    free(buffer.data)
     buffer.data = NULL
     buffer.start = 0
     buffer.end = 0

@@ -94,7 +94,6 @@ cdef class Relay(ClientSide):
     cdef list listeners
     cdef int64_t query_wait
     cdef int handled                # events of this round that were taken up
-    cdef int processed              # and clients of the batch under way
     cdef public int loop_work       # coroutines under way: uvloop must be served often
     cdef bint stop_listening
     cdef readonly bint draining
@@ -223,25 +222,15 @@ cdef class Relay(ClientSide):
         return 0
 
     cdef int process_queued(self) except -1:
-        """Go on with the clients that something has happened for."""
         cdef list batch = self.to_process
-        self.to_process = []
-        self.processed = 0
-        while self.processed < len(batch):
-            try:
-                self.process_rest(batch)
-            except Exception:
-                self.fail(<Conn>batch[self.processed - 1])
-        return 0
-
-    cdef int process_rest(self, list batch) except -1:
-        """The same for those from `processed` on; one that raises is the last one counted."""
         cdef Client client
-        while self.processed < len(batch):
-            client = <Client>batch[self.processed]
-            self.processed += 1
+        self.to_process = []
+        for client in batch:
             client.to_process = False
-            self.process(client)
+            try:
+                self.process(client)
+            except Exception:
+                self.fail(client)
         return 0
 
     cdef int queue(self, Client client) except -1:
