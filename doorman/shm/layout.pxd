@@ -67,9 +67,6 @@ cdef enum Attention:
     ATTEND_WAITERS = 1          # a waiter of this process was failed or cancelled
     ATTEND_POOLS = 2            # a pool may need a server opened
 
-cdef enum CloseReason:
-    CLOSE_NONE = 0
-
 cdef struct Lock:
     uint32_t owner              # [atomic] pid of the holder, 0 = free
     uint32_t sleepers           # [atomic] 1: somebody may be asleep on the semaphore
