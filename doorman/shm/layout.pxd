@@ -20,7 +20,7 @@ cdef extern from "<semaphore.h>" nogil:
     int sem_post(sem_t *sem)
 
 cdef enum:
-    LAYOUT_VERSION = 1
+    LAYOUT_VERSION = 2
     NONE = -1
     NAME_BYTES = 128            # database, user, application_name: bytes kept, terminating NUL included
     SECRET_BYTES = 256          # protocol 3.2: a cancel secret has 4 to 256 bytes
@@ -89,6 +89,7 @@ cdef struct Header:
     uint32_t clients_used           # [clients] rows that are not CLIENT_FREE
     uint32_t clients_high           # [clients] rows ever used: readers need look no further
     int32_t clients_free            # [clients] head of the free rows' list
+    uint32_t statement_capacity     # prepared statements that the set of a slot has room for
 
 cdef struct ProcessRow:
     uint32_t pid                    # [once]
@@ -122,6 +123,10 @@ cdef struct PoolRow:
     uint32_t cleanup                # [once] cleanup_server_connections
     uint32_t min_pool_size          # [pool]
     uint32_t max_opening            # [pool] servers being opened at once
+    uint32_t statements             # [pool] 1: prepared statements are renamed and shared
+    uint32_t statement_limit        # [pool] server_prepared_statements_cache_size
+    uint32_t statement_epoch        # [pool] counts up when a plan was found stale: servers drop all they hold
+    uint32_t spare_word
     int64_t failed_at               # [pool] when the last attempt to open a server failed, 0 = the last one succeeded
     char failure_sqlstate[8]        # [pool]
     char failure[384]               # [pool]
@@ -130,7 +135,7 @@ cdef struct PoolRow:
     char parameters[4096]           # [pool]
     char database[128]              # [once]
     char user[128]                  # [once]
-    uint8_t spare[40]
+    uint8_t spare[24]
 
 cdef struct SlotRow:
     uint32_t state                  # [pool]; FREE -> OPENING by compare-and-swap

@@ -130,7 +130,8 @@ class CounterView(msgspec.Struct, frozen=True):
 
 
 def set_up_pool(Table table, int number, *, database: str, user: str, session_mode: bool, pool_size: int,
-                min_pool_size: int, max_opening: int, round_robin: bool, check_after_us: int, cleanup: bool = True) -> None:
+                min_pool_size: int, max_opening: int, round_robin: bool, check_after_us: int, cleanup: bool = True,
+                statements: bool = False, statement_limit: int = 0) -> None:
     """Write a pool row before any other process can see it."""
     cdef PoolRow *row = &table.pools[number]
     lock_init(&row.lock)
@@ -143,6 +144,8 @@ def set_up_pool(Table table, int number, *, database: str, user: str, session_mo
     row.round_robin = round_robin
     row.check_after = check_after_us
     row.cleanup = cleanup
+    row.statements = statements
+    row.statement_limit = statement_limit
     row.idle_head = NONE
     row.idle_tail = NONE
     row.wait_head = NONE

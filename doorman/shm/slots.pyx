@@ -17,6 +17,7 @@ from doorman.shm.layout cimport (
     PoolRow,
     SlotRow,
 )
+from doorman.shm.statements cimport set_clear, set_of
 from doorman.shm.table cimport Table
 
 # For each state the set of states that may follow, as bits.
@@ -136,6 +137,8 @@ cdef int claim_free_slot(Table table, int pool, int64_t now) noexcept nogil:
             continue
         if load32(&row.state) == SLOT_FREE:
             fill_claimed(table, row, pool, now)
+            set_clear(table, <int>at)
+            set_of(table, <int>at).epoch = table.pools[pool].statement_epoch
             table.pools[pool].n_opening += 1
             store32(&row.state, SLOT_OPENING)
             store32(&row.claim, 0)

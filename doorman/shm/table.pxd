@@ -20,6 +20,9 @@ cdef class Table:
     cdef ClientRow *clients
     cdef uint32_t *cancel_pids      # of client rows, packed: a cancel request looks through these
     cdef CounterRow *counters
+    cdef char *statements           # a set for each slot (statements.pxd)
+    cdef size_t statement_set_bytes
+    cdef uint32_t statement_buckets # of each set, a power of two
 
     cdef size_t lay_out(self, Header *shape)
     cdef void post_mail(self, int process, int slot) noexcept nogil

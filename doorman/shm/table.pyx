@@ -27,6 +27,7 @@ from doorman.shm.layout cimport (
     SlotRow,
 )
 from doorman.shm.lock cimport lock_init
+from doorman.shm.statements cimport buckets_for, set_bytes
 
 
 cdef extern from "<string.h>" nogil:
@@ -81,7 +82,9 @@ cdef class Table:
         self.process = -1
 
     @staticmethod
-    def create(*, processes: int, pools: int, slots: int, clients: int, max_connections: int) -> Table:
+    def create(
+        *, processes: int, pools: int, slots: int, clients: int, max_connections: int, statements: int = 0
+    ) -> Table:
         """A new segment, private to this process and its children. Raises OSError when there is no memory for it."""
         cdef Table table = Table()
         cdef Header shape
@@ -94,6 +97,7 @@ cdef class Table:
         shape.n_pools = pools
         shape.n_slots = slots
         shape.n_clients = clients
+        shape.statement_capacity = statements
         shape.total_bytes = table.lay_out(&shape)
         name = f"/pg_doorman-{os.getpid()}-{secrets.token_hex(4)}"
         memory = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600, size=shape.total_bytes)
@@ -125,7 +129,11 @@ cdef class Table:
         self.cancel_pids = <uint32_t *>(self.base + at)
         at = room(at, shape.n_clients * sizeof(uint32_t))
         self.counters = <CounterRow *>(self.base + at)
-        return room(at, <size_t>shape.n_pools * shape.n_processes * sizeof(CounterRow))
+        at = room(at, <size_t>shape.n_pools * shape.n_processes * sizeof(CounterRow))
+        self.statements = self.base + at
+        self.statement_buckets = buckets_for(shape.statement_capacity)
+        self.statement_set_bytes = set_bytes(shape.statement_capacity)
+        return room(at, shape.n_slots * self.statement_set_bytes)
 
     def map(self, size_t total_bytes):
         cdef void *address = mmap(NULL, total_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, self.fd, 0)

@@ -45,6 +45,7 @@ RETRY_SECONDS = 1.0
 COMPLAINT_SECONDS = 5.0
 PR_SET_NAME = 15
 SPARE_SLOTS = 64
+MOST_STATEMENTS = 1 << 20  # that the set of one server connection has room for
 ROLE_WORKER = 1
 ROLE_KEEPER = 2
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
@@ -434,6 +435,7 @@ def make_table(config: Config, pools: list[PoolSettings], processes: int) -> Tab
         slots=max(1024, 2 * servers + SPARE_SLOTS),
         clients=max(1024, 2 * config.general.max_connections),
         max_connections=config.general.max_connections,
+        statements=min(max((pool.server_prepared_statements_cache_size for pool in pools), default=0), MOST_STATEMENTS),
     )
     for number, pool in enumerate(pools):
         set_up_pool(
@@ -448,6 +450,8 @@ def make_table(config: Config, pools: list[PoolSettings], processes: int) -> Tab
             round_robin=pool.server_round_robin,
             check_after_us=pool.server_idle_check_timeout_ms * 1000,
             cleanup=pool.cleanup_server_connections,
+            statements=pool.prepared_statements,
+            statement_limit=pool.server_prepared_statements_cache_size,
         )
     return table
 

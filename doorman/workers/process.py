@@ -96,6 +96,8 @@ class Process:
             born.wake_fds,
             query_wait_us=general.query_wait_timeout * 1000,
             probe_patience_us=(general.connect_timeout or 3000) * 1000,
+            statements=max((pool.prepared_statements_cache_size for pool in born.pools), default=0),
+            gather_limit=general.max_memory_usage,
         )
         self.adopt_vault(born.vault)
         self.channel_watcher = self.relay.watch(self.channel.fileno(), select.EPOLLIN, self.on_channel)

@@ -26,10 +26,15 @@ NEVER_SET = frozenset(READ_ONLY.split())
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """`query`: the Query message that makes them true; `digest`: equal for equal settings, never 0."""
+    """`query`: the Query message that makes them true; `digest`: equal for equal settings, never 0.
+
+    `planner`: equal for settings under which a text is parsed and planned alike; 0 for the servers' own.
+    """
 
     query: bytes
     digest: int
+    planner: int
+    wanted: dict[str, str]
 
 
 def gather_settings(
@@ -75,8 +80,19 @@ def make_settings(wanted: Mapping[str, str]) -> Settings:
         f"pg_catalog.set_config({literal(name)}, {literal(clean(name, value))}, false)" for name, value in pairs
     )
     text = f"RESET ALL; SELECT {calls}"
-    digest = hashlib.blake2b(repr(pairs).encode("utf-8", "surrogateescape"), digest_size=8).digest()
-    return Settings(query(text), int.from_bytes(digest, "big") or 1)
+    return Settings(query(text), digest_of(wanted), digest_for_planner(wanted), dict(pairs))
+
+
+def digest_of(wanted: Mapping[str, str]) -> int:
+    """64 bits, never 0."""
+    digest = hashlib.blake2b(repr(sorted(wanted.items())).encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") or 1
+
+
+def digest_for_planner(wanted: Mapping[str, str]) -> int:
+    """Literals are read when a text is parsed: by time zone, date style, encoding ... Only the name matters to nothing."""
+    relevant = {name: value for name, value in wanted.items() if name != "application_name"}
+    return digest_of(relevant) if relevant else 0
 
 
 def clean(name: str, value: str) -> str:

@@ -38,7 +38,7 @@ def test_a_cancel_reaches_the_statement_at_whatever_worker_it_arrives(
 
 def test_a_cancel_inside_a_transaction_fails_it_and_only_it(connect: Connect, address: Address) -> None:
     raw = connect()
-    raw.ask(query("BEGIN"))
+    raw.ask(query("BEGIN; SELECT 1"))
     raw.send(parse("SELECT pg_sleep(20)"), bind(), execute(), SYNC)
     time.sleep(0.1)
     cancel(address, raw.pid, raw.secret)
@@ -52,7 +52,7 @@ def test_a_client_that_waits_for_a_server_is_cancelled_out_of_the_queue(
 ) -> None:
     busy = connect.many(POOL_SIZE)
     for raw in busy:
-        raw.ask(query("BEGIN"))
+        raw.ask(query("BEGIN; SELECT 1"))
     waiters = connect.many(6)
     for number, raw in enumerate(waiters):
         data = [query("SELECT 1")] if number % 2 else [parse("SELECT 1"), bind(), execute(), SYNC]

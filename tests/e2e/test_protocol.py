@@ -123,7 +123,7 @@ def test_a_transaction_keeps_its_server_and_others_use_the_rest(connect: Connect
     holders, others = connect.many(POOL_SIZE - 1), connect.many(6)
     pids = []
     for raw in holders:
-        raw.ask(query("BEGIN"))
+        raw.ask(query("BEGIN; SELECT 1"))
         pids.append(raw.value("SELECT pg_backend_pid()"))
     for _ in range(5):
         assert [raw.value("SELECT pg_backend_pid()") for raw in holders] == pids
@@ -134,7 +134,7 @@ def test_a_transaction_keeps_its_server_and_others_use_the_rest(connect: Connect
 
 def test_a_failed_transaction_is_held_until_its_client_ends_it(connect: Connect) -> None:
     raw, other = connect(), connect()
-    raw.ask(query("BEGIN"))
+    raw.ask(query("BEGIN; SELECT 1"))
     pid = raw.value("SELECT pg_backend_pid()")
     assert raw.ask(query("SELECT 1/0")) == "E:22012 ZE"
     assert all(other.value("SELECT pg_backend_pid()") != pid for _ in range(5))

@@ -90,7 +90,7 @@ def test_values_follow_their_client_from_server_to_server(connect: Connect, post
             assert [[(value or b"").decode() for value in row]] == expected[at // 2], WISHES[at // 2]
 
 
-def test_a_changed_setting_is_gone_for_the_next_client_and_for_the_next_transaction(connect: Connect) -> None:
+def test_a_changed_setting_is_gone_for_others_and_a_reported_one_follows_its_client(connect: Connect) -> None:
     changer, others = connect(TimeZone="Asia/Tokyo"), connect.many(3)
     before = others[0].rows(SHOW_ALL)
     for statement in (
@@ -102,7 +102,9 @@ def test_a_changed_setting_is_gone_for_the_next_client_and_for_the_next_transact
         changer.ask(query(statement))
         for other in others * 2:
             assert other.rows(SHOW_ALL) == before, statement
-        assert changer.rows(SHOW_ALL)[0][0] == "Asia/Tokyo"
+        assert changer.rows(SHOW_ALL)[0][0] == "America/Lima"
+    changer.ask(query("RESET ALL"))
+    assert changer.rows(SHOW_ALL)[0][0] == "Asia/Tokyo"  # what it asked for at startup
 
 
 def test_a_value_that_postgresql_refuses_ends_the_login_with_its_words(connect: Connect) -> None:

@@ -130,7 +130,7 @@ def test_nothing_of_it_is_left(
 def test_one_that_waits_in_the_queue(connect: Connect, pooler: Doorman, how: str) -> None:
     holders = connect.many(POOL_SIZE)
     for raw in holders:
-        raw.ask(query("BEGIN"))
+        raw.ask(query("BEGIN; SELECT 1"))
     waiters = connect.many(4)
     for raw in waiters:
         raw.send(query("SELECT 1"))

@@ -61,7 +61,7 @@ async def vanish_in_a_transaction(doorman: Doorman) -> None:
     """A client that leaves half a message to its server: such a server is not lent again."""
     try:
         session = await Session.open(doorman)
-        await session.query("BEGIN")
+        await session.query("BEGIN; SELECT 1")
         await session.send(wire.query("SELECT '" + "x" * 200_000)[:100_000])
     except (SqlError, ConnectionEnded, OSError):
         return

@@ -106,7 +106,7 @@ async def test_a_server_lost_inside_a_transaction_ends_the_session_and_nothing_i
     doorman = start(make_doorman, postgres)
     session = await Session.open(doorman)
     await session.query("DROP TABLE IF EXISTS once; CREATE TABLE once (v int)")
-    await session.query("BEGIN")
+    await session.query("BEGIN; SELECT 1")
     await session.query("INSERT INTO once VALUES (1)")
     postgres.terminate_backends(user="app")
     with pytest.raises((SqlError, ConnectionEnded)):

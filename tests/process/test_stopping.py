@@ -146,7 +146,7 @@ async def test_sigint_tells_idle_clients_at_once_and_ends(make_doorman: Any, pos
 async def test_after_sigint_a_transaction_may_finish_and_then_its_client_is_told(make_doorman: Any) -> None:
     doorman = make_doorman(general={"shutdown_timeout": 5000})
     session = await Session.open(doorman)
-    await session.query("BEGIN")
+    await session.query("BEGIN; SELECT 1")
     doorman.signal(signal.SIGINT)
     await asyncio.sleep(0.3)
     assert await session.query("SELECT 'goes on'") == ["goes on"]
@@ -160,7 +160,7 @@ async def test_after_sigint_a_transaction_may_finish_and_then_its_client_is_told
 async def test_after_sigint_new_connections_are_refused(make_doorman: Any, tmp_path: Path) -> None:
     doorman = make_doorman(general={"shutdown_timeout": 5000, **with_unix_socket(tmp_path)})
     session = await Session.open(doorman)
-    await session.query("BEGIN")
+    await session.query("BEGIN; SELECT 1")
     doorman.signal(signal.SIGINT)
     await asyncio.sleep(0.2)
     for _ in range(8):
@@ -175,7 +175,7 @@ async def test_after_sigint_new_connections_are_refused(make_doorman: Any, tmp_p
 async def test_sigint_gives_up_waiting_at_shutdown_timeout(make_doorman: Any) -> None:
     doorman = make_doorman(general={"shutdown_timeout": 600})
     session = await Session.open(doorman)
-    await session.query("BEGIN")
+    await session.query("BEGIN; SELECT 1")
     began = time.monotonic()
     doorman.signal(signal.SIGINT)
     doorman.signal(signal.SIGINT)
@@ -199,7 +199,7 @@ async def test_after_sigint_waiting_clients_are_still_served(make_doorman: Any, 
 async def test_sigterm_during_a_drain_ends_it(make_doorman: Any) -> None:
     doorman = make_doorman()
     session = await Session.open(doorman)
-    await session.query("BEGIN")
+    await session.query("BEGIN; SELECT 1")
     doorman.signal(signal.SIGINT)
     await asyncio.sleep(0.1)
     doorman.signal(signal.SIGTERM)
@@ -209,7 +209,7 @@ async def test_sigterm_during_a_drain_ends_it(make_doorman: Any) -> None:
 async def test_a_worker_that_dies_during_a_drain_does_not_hold_it_up(make_doorman: Any) -> None:
     doorman = make_doorman()
     session = await Session.open(doorman)
-    await session.query("BEGIN")
+    await session.query("BEGIN; SELECT 1")
     doorman.signal(signal.SIGINT)
     await asyncio.sleep(0.2)
     for pid in doorman.pids().workers:

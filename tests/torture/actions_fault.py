@@ -85,9 +85,9 @@ async def statement_timeout(client: Client, tag: str) -> None:
 
 
 async def vanish_in_result(client: Client, tag: str) -> None:
-    since = client.connected.received  # a quick answer may come while the question is still being sent
+    mark = client.connected.mark()
     await client.send(wire.query(series_sql(tag, 3000, 20)))
-    await client.connected.wait_bytes(client.rng.choice((1, 5000, 200_000)), since)
+    await client.connected.wait_bytes(client.rng.choice((1, 5000, 200_000)), mark)
     vanish(client)
 
 
@@ -121,9 +121,9 @@ async def vanish_in_copy_in(client: Client, tag: str) -> None:
 
 
 async def vanish_in_copy_out(client: Client, tag: str) -> None:
-    since = client.connected.received  # a quick answer may come while the question is still being sent
+    mark = client.connected.mark()
     await client.send(wire.query(f"COPY ({series_sql(tag, 5000, 10)}) TO STDOUT"))
-    await client.connected.wait_bytes(client.rng.choice((1, 100_000)), since)
+    await client.connected.wait_bytes(client.rng.choice((1, 100_000)), mark)
     vanish(client)
 
 

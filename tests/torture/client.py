@@ -222,10 +222,12 @@ class Client:
         return got
 
     async def cancel(self) -> None:
-        """Ask the pooler to cancel what this client runs."""
+        """Ask the pooler to cancel what this client runs; a session that has ended meanwhile has nothing to cancel."""
+        if self.wire is None:
+            return
         self.cancelled_at = time.monotonic()
         self.shared.ledger.injected["own cancel"] += 1
-        await wire.send_cancel(self.shared.host, self.shared.port, self.connected.pid, self.connected.secret)
+        await wire.send_cancel(self.shared.host, self.shared.port, self.wire.pid, self.wire.secret)
 
     async def pause(self, longest: float) -> None:
         await asyncio.sleep(self.rng.random() * longest)

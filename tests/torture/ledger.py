@@ -38,7 +38,7 @@ class Dialect:
     late_cancel_seconds: float  # in which a cancel that came too late may still hit the same client
 
 
-DOORMAN = Dialect("pg_doorman", frozenset({"53300"}), frozenset({"57P01", "08006"}), False, True, True, 0.0)
+DOORMAN = Dialect("pg_doorman", frozenset({"53300"}), frozenset({"57P01", "08006"}), True, True, True, 0.0)
 PGBOUNCER = Dialect("pgbouncer", frozenset({"08P01"}), frozenset({"57P01", "08P01"}), False, False, False, 1.0)
 DIRECT = Dialect("postgresql", frozenset(), frozenset({"57P01"}), True, False, True, 1.0)
 DIALECTS = {dialect.name: dialect for dialect in (DOORMAN, PGBOUNCER, DIRECT)}

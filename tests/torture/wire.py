@@ -135,6 +135,7 @@ class Wire(asyncio.Protocol):
         self.is_lost = False
         self.local_port = 0
         self.received = 0
+        self.endings = 0  # ErrorResponse and ReadyForQuery messages so far
         self._buffer = bytearray()
         self._waiter: asyncio.Future[None] | None = None
         self._writable = asyncio.Event()
@@ -199,9 +200,14 @@ class Wire(asyncio.Protocol):
         if not self.transport.is_closing():
             self.transport.resume_reading()
 
-    async def wait_bytes(self, count: int, since: int) -> None:
-        """Wait until so many bytes have come after the first `since` (or the end of the connection)."""
-        while self.received < since + count and not self.is_lost:
+    def mark(self) -> tuple[int, int]:
+        """Where `wait_bytes` counts from; taken before the question is sent, since a quick answer may overtake that."""
+        return self.received, self.endings
+
+    async def wait_bytes(self, count: int, mark: tuple[int, int]) -> None:
+        """Wait until so many bytes have come since `mark`, or the answer has ended before that (it may be an error)."""
+        received, endings = mark
+        while self.received < received + count and self.endings == endings and not self.is_lost:
             await self._wait()
 
     def close_kindly(self) -> None:
@@ -232,6 +238,7 @@ class Wire(asyncio.Protocol):
             name, value, *_ = got.body.split(b"\0")
             self.parameters[name.decode()] = value.decode()
             return
+        self.endings += got.kind in b"EZ"
         if got.kind == b"K":  # BackendKeyData
             self.pid, self.secret = int.from_bytes(got.body[:4], "big"), got.body[4:]
         elif got.kind == b"Z":  # ReadyForQuery

@@ -14,6 +14,7 @@ from libc.string cimport memcmp
 
 from doorman.shm.atomics cimport highest_bit
 from doorman.shm.layout cimport CounterRow
+from doorman.workers.relay.answers cimport feed_answers
 from doorman.workers.relay.buffer cimport buffer_length
 from doorman.workers.relay.engine cimport (
     DIRT_CURSORS,
@@ -47,6 +48,8 @@ cdef Py_ssize_t feed_server(Engine engine, Server server, const char *data, Py_s
     cdef Py_ssize_t at = <Py_ssize_t>min(server.body_left, <uint64_t>length)
     cdef Py_ssize_t total, here
     cdef uint32_t size
+    if client.follows:
+        return feed_answers(engine, server, data, length)
     server.body_left -= at
     while length - at >= 5:
         size = read_length(data + at + 1)
@@ -62,8 +65,6 @@ cdef Py_ssize_t feed_server(Engine engine, Server server, const char *data, Py_s
             take_note(server, data + at, here, engine.now)
         server.body_left = total - here
         at += here
-    if not client.session_mode and at == length and (may_part(server, client) or engine.release_early):
-        engine.release(server)
     engine.answer(client, data, at)
     return at
 
@@ -72,6 +73,7 @@ cdef bint is_quiet(Server server) noexcept:
     """Nothing owed, nothing unread, nothing unsent as far as the protocol goes."""
     return (
         not server.pending.length
+        and not server.replies.length
         and not server.pending.copy_in
         and not server.pending.skipping
         and not server.body_left
@@ -178,6 +180,7 @@ cdef void note_tag(Server server, const char *tag, Py_ssize_t length) noexcept:
         return
     if length >= 12 and memcmp(tag, b"DISCARD ALL\x00", 12) == 0:
         server.dirt = 0
+        server.row.parameter_digest = 0
         return
     for i in range(6):
         if length >= TAGS[i].length and tag[0] == TAGS[i].text[0] and memcmp(tag, TAGS[i].text, TAGS[i].length) == 0:

@@ -22,11 +22,14 @@ from doorman.shm.layout cimport (
     ClientRow,
 )
 from doorman.shm.pools cimport leave_queue, start_reset, take
+from doorman.shm.statements cimport set_of
 from doorman.shm.table cimport copy_text, now_us
 from doorman.workers.relay.backend cimport may_part
-from doorman.workers.relay.buffer cimport buffer_append, buffer_consume, buffer_length
+from doorman.workers.relay.answers cimport add_known
+from doorman.workers.relay.buffer cimport buffer_append, buffer_consume, buffer_length, buffer_room
 from doorman.workers.relay.engine cimport (
     DIRT_EVERYTHING,
+    DIRT_STATEMENTS,
     HOLD,
     PHASE_CONSOLE,
     PHASE_FAREWELL,
@@ -38,12 +41,16 @@ from doorman.workers.relay.engine cimport (
     Server,
 )
 from doorman.workers.relay.frontend cimport feed_client
+from doorman.workers.relay.local cimport ready
+from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_free
+from doorman.workers.relay.replies cimport replies_clear
 from doorman.workers.relay.sockets cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from doorman.workers.relay.upkeep cimport start_drain
 from doorman.workers.relay.server_side cimport ServerSide
 
 from doorman.shm.rows import get_parameters
 from doorman.wire import backend as messages
+from doorman.wire.frontend import query
 
 cdef extern from "<sys/socket.h>" nogil:
     int AF_INET, AF_INET6
@@ -64,9 +71,6 @@ cdef extern from "<netinet/in.h>" nogil:
 cdef enum:
     LOGIN_PATIENCE_US = 60_000_000  # PostgreSQL's authentication_timeout
     FAREWELL_US = 5_000_000         # for a client to take its last error
-
-cdef bytes READY_IDLE = b"Z\x00\x00\x00\x05I"
-
 
 cdef class ClientSide(ServerSide):
     """What happens to clients."""
@@ -110,7 +114,8 @@ cdef class ClientSide(ServerSide):
         return (
             client.parked != NONE
             or (client.number != NONE and client.row.wait_state != WAIT_NO)
-            or (client.server is not None and (client.server.stage != STAGE_NONE or buffer_length(&client.server.outb)))
+            or (client.server is not None and (
+                client.server.stage != STAGE_NONE or client.server.holding or buffer_length(&client.server.outb)))
             or buffer_length(&client.outb) > 0
         )
 
@@ -120,12 +125,31 @@ cdef class ClientSide(ServerSide):
             return self.discard_input(client)
         if self.is_held_up(client):
             return self.read_ahead(client)
+        if client.gathering:
+            return self.gather(client)
         length = self.read(client)
         if length == 0:
             return self.end_client(client)
         if length > 0:
             self.take_input(client, self.scratch, length, True)
         return 0
+
+    cdef int gather(self, Client client) except -1:
+        """Read more of a message that is to be whole, into the client's own buffer."""
+        cdef size_t have = buffer_length(&client.inb)
+        cdef Py_ssize_t n
+        if have < client.gathering:
+            n = self.receive(client, buffer_room(&client.inb, SCRATCH), SCRATCH)
+            if n == 0:
+                return self.end_client(client)
+            if n < 0:
+                return 0
+            client.inb.end += n
+        if buffer_length(&client.inb) < client.gathering:
+            return 0
+        self.gathered -= client.gathering
+        client.gathering = 0
+        return self.take_input(client, client.inb.data + client.inb.start, buffer_length(&client.inb), False)
 
     cdef int take_input(self, Client client, char *data, Py_ssize_t length, bint from_scratch) except -1:
         """Deal with bytes of a client; what cannot be dealt with yet stays in (or goes to) its `inb`."""
@@ -178,6 +202,8 @@ cdef class ClientSide(ServerSide):
         if client.closed or client.phase == PHASE_FAREWELL or self.is_held_up(client):
             return 0
         self.arm(client, EPOLLIN)
+        if client.gathering:
+            return 0
         if buffer_length(&client.inb):
             self.take_input(client, client.inb.data + client.inb.start, buffer_length(&client.inb), False)
         return 0
@@ -190,6 +216,13 @@ cdef class ClientSide(ServerSide):
             self.arm(client, EPOLLOUT)
             if client.server is not None:
                 self.disarm(client.server)
+        return 0
+
+    cdef int give_known(self, Server server) except -1:
+        add_known(server, &self.to_client)
+        if self.to_client.length:
+            self.answer(server.client, self.to_client.data, self.to_client.length)
+            outgoing_free(&self.to_client)
         return 0
 
     cdef int written(self, Client client) except -1:
@@ -214,12 +247,13 @@ cdef class ClientSide(ServerSide):
         if client.phase == PHASE_LOGIN:
             return self.send_off(client, messages.error_response(sqlstate, message, detail=detail))
         refusal = messages.error_response(sqlstate, message, severity="ERROR", detail=detail)
+        client.begin_failed = client.begin is not None
+        self.answer(client, refusal, len(refusal))
         if client.extended:
             client.skip_to_sync = True
         else:
-            refusal += READY_IDLE
+            ready(self, client)
             drop_message(client)
-        self.answer(client, refusal, len(refusal))
         return self.queue(client)
 
     cdef int end_client(self, Client client) except -1:
@@ -230,6 +264,8 @@ cdef class ClientSide(ServerSide):
         session, client.session = client.session, None
         self.host.client_ended(client, session)
         self.shut(client)
+        self.gathered -= client.gathering
+        client.gathering = 0
         if client.number == NONE:
             return 0
         if client.row.wait_state != WAIT_NO:
@@ -252,6 +288,10 @@ cdef class ClientSide(ServerSide):
         cdef int stage = server.stage
         self.part(server)
         start_reset(self.table, server.slot)
+        if server.replies.unproven:
+            server.dirt |= DIRT_STATEMENTS          # whether it has them will not be known
+            set_of(self.table, server.slot).doubtful = 1
+        replies_clear(&server.replies)
         if half_said or server.pending.doubtful or server.said_fatal or stage != STAGE_NONE:
             if server.pending.length and stage == STAGE_NONE:
                 self.request_cancel(server)
@@ -259,7 +299,7 @@ cdef class ClientSide(ServerSide):
         if client.session_mode:
             server.dirt = DIRT_EVERYTHING
         elif not client.pool_row.cleanup:
-            server.dirt = 0
+            server.dirt &= DIRT_STATEMENTS if client.renames else 0
         if not server.armed:
             self.arm(server, EPOLLIN)
         return start_drain(self, server, client.took_leave)
@@ -299,7 +339,12 @@ cdef class ClientSide(ServerSide):
         client.pool_row = &self.table.pools[pool]
         client.counters = self.table.counter_row(pool)
         client.session_mode = client.pool_row.session_mode
+        client.follows = not client.session_mode
+        client.renames = client.follows and client.pool_row.statements
+        client.planner = settings.planner if settings is not None else 0
+        client.check = self.check_of(pool)
         client.settings = settings
+        client.startup = settings
         client.settings_digest = settings.digest if settings is not None else 0
         client.counters.logins += 1
         row.pool = pool
@@ -317,6 +362,10 @@ cdef class ClientSide(ServerSide):
 
     cdef bint needs_server_to_greet(self, Client client):
         return client.session_mode or not client.pool_row.parameters_length or self.must_learn_settings(client)
+
+    cdef bytes check_of(self, int pool):
+        """The check query of a pool as a message."""
+        return query(self.host.pools[pool].pooler_check_query)
 
     cdef int finish_login(self, Client client) except -1:
         cdef ClientRow *row = client.row

@@ -10,7 +10,10 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from doorman.shm.layout cimport ClientRow, CounterRow, PoolRow, SlotRow
 from doorman.shm.table cimport Table
 from doorman.workers.relay.buffer cimport Buffer
+from doorman.workers.relay.outgoing cimport Outgoing
 from doorman.workers.relay.pending cimport Pending
+from doorman.workers.relay.replies cimport Replies
+from doorman.workers.relay.statements cimport Named, Statement, Statements
 
 cdef enum:
     MAX_MESSAGE = 268_435_456       # bytes, both directions (spec/protocol.md section 0)
@@ -45,7 +48,8 @@ cdef enum Dirt:                     # what a client may have left in a server's 
     DIRT_CURSORS = 4
     DIRT_LISTEN = 8
     DIRT_TEMPORARY = 16
-    DIRT_EVERYTHING = 32
+    DIRT_LOCKS = 32                 # session-level advisory locks
+    DIRT_EVERYTHING = 64
 
 
 cdef class Conn:
@@ -82,9 +86,22 @@ cdef class Client(Conn):
     cdef bint to_process            # stands in the relay's list of clients to go on with
     cdef uint64_t body_left         # bytes of a large message that are still to come from it
     cdef public object session      # Login or Console
-    cdef public object settings     # Settings that it asked for at startup, or None
+    cdef public object settings     # Settings that its servers are to have, or None
     cdef uint64_t settings_digest
     cdef readonly bint is_unix
+    cdef bint follows               # transaction mode: each message's answer is followed (`replies`)
+    cdef bint renames               # its prepared statements are renamed and shared
+    cdef bint fresh_unnamed         # the unnamed statement was parsed since the last Sync
+    cdef uint64_t planner           # digest of the settings that a plan depends on
+    cdef Statement unnamed
+    cdef dict names                 # name -> Named; None while there are none
+    cdef Named last_named
+    cdef bytes begin                # Query that opens the transaction which the client believes to be in; None
+    cdef bint begin_failed          # and that has failed meanwhile
+    cdef bytes check                # Query message that is answered from memory; None
+    cdef object followed            # Followed: parameters that it was told since its login; None
+    cdef object startup             # Settings that it asked for at startup, or None
+    cdef uint64_t gathering         # bytes of a message that is to be whole before it is looked at; 0 = none
 
 
 cdef class Server(Conn):
@@ -95,7 +112,14 @@ cdef class Server(Conn):
     cdef int stage
     cdef char status                # of the last ReadyForQuery: I T E
     cdef Pending pending
+    cdef Replies replies
     cdef uint64_t body_left         # bytes of a large message that are still to come from it
+    cdef bint keeps_back            # and that are not for the client
+    cdef bint holding               # its client's next message waits for answers (must_hold)
+    cdef bint sets                  # a message behind the last Sync may change how texts are parsed
+    cdef bint touchy                # a statement under way may change what later ones meet
+    cdef bint begin_fails           # the Query of ours under way is to fail
+    cdef bytearray capture          # the answer to a check query, so far
     cdef uint32_t dirt
     cdef bint completes             # DRAIN: its statement is given time before it is cancelled
     cdef bint failed                # an ErrorResponse came in this stage
@@ -109,6 +133,13 @@ cdef class Server(Conn):
 cdef class Engine:
     cdef Table table
     cdef char *scratch
+    cdef Outgoing to_server
+    cdef Outgoing to_client
+    cdef Statements statements
+    cdef dict checks                # pool -> (check query, its answer)
+    cdef uint64_t gathered          # bytes of messages being gathered
+    cdef uint64_t gather_limit
+    cdef uint64_t nonce             # for statements that nobody else may share
     cdef int64_t now                # microseconds; read once for a few events, not for each
     cdef bint release_early         # test only: proves that the torture test can fail
 
@@ -132,3 +163,5 @@ cdef class Engine:
     cdef int finish_login(self, Client client) except -1
     cdef int farewell(self, Client client) except -1
     cdef int look_at_waiters(self) except -1
+    cdef int give_known(self, Server server) except -1
+    cdef int follow_parameter(self, Client client, bytes report) except -1

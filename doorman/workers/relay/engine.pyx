@@ -2,6 +2,7 @@
 
 from doorman.workers.relay.buffer cimport buffer_free
 from doorman.workers.relay.pending cimport pending_free
+from doorman.workers.relay.replies cimport replies_free
 
 
 cdef class Conn:
@@ -47,6 +48,7 @@ cdef class Server(Conn):
 
     def __dealloc__(self):
         pending_free(&self.pending)
+        replies_free(&self.replies)
 
 
 cdef class Engine:
@@ -125,4 +127,12 @@ cdef class Engine:
 
     cdef int look_at_waiters(self) except -1:
         """Some waiter of this process was failed or cancelled."""
+        raise NotImplementedError
+
+    cdef int follow_parameter(self, Client client, bytes report) except -1:
+        """The client is sent a ParameterStatus."""
+        raise NotImplementedError
+
+    cdef int give_known(self, Server server) except -1:
+        """Flush: answers of ours that are due go to the client."""
         raise NotImplementedError

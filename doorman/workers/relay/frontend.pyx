@@ -19,7 +19,10 @@ from doorman.workers.relay.engine cimport (
     Engine,
     Server,
 )
-from doorman.workers.relay.pending cimport Pending, pending_sent
+from doorman.workers.relay.local cimport answer_here, begin_now, deallocate_here, is_check, ready
+from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_free
+from doorman.workers.relay.pending cimport pending_sent
+from doorman.workers.relay.rename cimport STEP_CUT, STEP_HOLD, rename
 
 cdef enum Need:                 # what a message type needs when the client has no server
     NEED_UNKNOWN = 0            # no message type of the frontend
@@ -34,7 +37,8 @@ for _letter in tuple(b"dcfH"):         # CopyData CopyDone CopyFail Flush
     NEEDS[_letter] = NEED_NOTHING
 NEEDS[88] = NEED_GOODBYE        # X: Terminate
 
-cdef bytes READY_IDLE = b"Z\x00\x00\x00\x05I"
+cdef enum:
+    LARGE = 16_384              # a run of this size is written by itself rather than copied
 
 
 cdef inline uint32_t read_length(const char *at) noexcept nogil:
@@ -46,30 +50,36 @@ cdef inline uint32_t read_length(const char *at) noexcept nogil:
 cdef Py_ssize_t feed_client(Engine engine, Client client, const char *data, Py_ssize_t length) except -2:
     """Take what the client sent. Returns how many bytes are dealt with (the rest is to be offered again), or -1 when
     the client is gone."""
-    cdef Py_ssize_t at = go_on_with_body(client, length)
-    cdef Py_ssize_t start = 0 if client.server is not None else at
+    cdef Py_ssize_t at = <Py_ssize_t>min(client.body_left, <uint64_t>length)
+    cdef Py_ssize_t start = 0 if client.server is not None and not client.dropping else at
     cdef Py_ssize_t total, here
     cdef uint32_t size
     cdef char kind
+    cdef int step
+    client.body_left -= at
+    if not client.body_left:
+        client.dropping = False
     while length - at >= 5:
         kind = data[at]
         size = read_length(data + at + 1)
         if size < 4 or size > MAX_MESSAGE or NEEDS[<uint8_t>kind] == NEED_UNKNOWN:
             if at > start:                      # noted as sent: the server must get it, or it would owe it for ever
-                engine.forward(client.server, data + start, at - start)
+                send_on(engine, client.server, data + start, at - start)
             return violate(engine, client, kind, size)
         total = <Py_ssize_t>size + 1
         here = min(total, length - at)
-        if here < total and total <= HOLD:
+        if here < total and (total <= HOLD or must_be_whole(engine, client, kind, total)):
+            if client.closed:
+                return -1
             break
         if kind == b"X":                        # Terminate
-            if at > start:
-                engine.forward(client.server, data + start, at - start)
+            if at > start or engine.to_server.length:
+                send_on(engine, client.server, data + start, at - start)
             client.took_leave = True
             engine.end_client(client)
             return -1
         if client.server is None:
-            if needs_no_server(engine, client, kind):
+            if needs_no_server(engine, client, kind, data + at, here if here == total else 0):
                 client.body_left = total - here
                 client.dropping = client.body_left > 0
                 at += here
@@ -80,29 +90,80 @@ cdef Py_ssize_t feed_client(Engine engine, Client client, const char *data, Py_s
                 break
         if client.server.stage != STAGE_NONE:
             break
-        note_sent(client.server, kind, size > 4 and (here <= 5 or data[at + 5] != 0), engine.now)
+        if client.follows:
+            if client.server.holding:
+                break
+            step = follow(engine, client, data + start, at - start, data + at, here, total)
+            if step == STEP_HOLD:
+                break
+            if step == STEP_CUT:
+                start = at + here
+        else:
+            note_sent(client.server, kind, size > 4 and (here <= 5 or data[at + 5] != 0), engine.now)
         client.body_left = total - here
+        client.dropping = client.dropping and client.body_left > 0
         at += here
-    if at > start:
-        engine.forward(client.server, data + start, at - start)
+    if at > start or engine.to_server.length:
+        send_on(engine, client.server, data + start, at - start)
     return at
 
 
-cdef Py_ssize_t go_on_with_body(Client client, Py_ssize_t length) noexcept:
-    """How many of these bytes belong to the large message under way."""
-    cdef Py_ssize_t part = <Py_ssize_t>min(client.body_left, <uint64_t>length)
-    client.body_left -= part
-    if not client.body_left:
-        client.dropping = False
-    return part
+cdef int follow(
+    Engine engine, Client client, const char *run, Py_ssize_t run_length,
+    const char *message, Py_ssize_t here, Py_ssize_t total,
+) except -1:
+    """A message of a client in transaction mode whose server is there."""
+    cdef Server server = client.server
+    if client.begin is not None:
+        begin_now(engine, client, server)
+    if message[0] == b"Q" and here == total:
+        if not server.replies.length and is_check(client, message, total):
+            server.capture = bytearray()
+        elif client.names is not None and (message[5] == b"d" or message[5] == b"D") and server.status == b"T":
+            if server.replies.length:
+                server.holding = True
+                return STEP_HOLD
+            if deallocate_here(engine, client, server, message, total):
+                outgoing_add(&engine.to_server, run, run_length)
+                return STEP_CUT
+    return rename(engine, client, server, run, run_length, message, here, total)
 
 
-cdef bint needs_no_server(Engine engine, Client client, char kind) except -1:
-    """True when a message that came without a server is dropped or answered here."""
+cdef int send_on(Engine engine, Server server, const char *run, Py_ssize_t length) except -1:
+    """Write what was put together, and the run behind it."""
+    cdef Outgoing *out = &engine.to_server
+    if not out.length:
+        return engine.forward(server, run, length)
+    if length < LARGE:
+        outgoing_add(out, run, length)
+        length = 0
+    engine.forward(server, out.data, out.length)
+    outgoing_free(out)
+    return engine.forward(server, run, length) if length else 0
+
+
+cdef bint must_be_whole(Engine engine, Client client, char kind, Py_ssize_t total) except -1:
+    """A large Parse is not streamed: its text names it. Gather it, within limits."""
+    if kind != b"P" or not client.renames or client.skip_to_sync:
+        return False
+    if not client.gathering:
+        if engine.gathered + total > engine.gather_limit:
+            engine.refuse(client, "FATAL", "53200", "pg_doorman has no memory for a statement of this size "
+                          "(max_memory_usage)")
+            return True
+        client.gathering = total
+        engine.gathered += total
+    return True
+
+
+cdef bint needs_no_server(Engine engine, Client client, char kind, const char *message, Py_ssize_t length) except -1:
+    """True when a message that came without a server is dropped or answered here. length: 0 when it is not whole."""
     if client.skip_to_sync:
         if kind == b"S":                        # Sync
             client.skip_to_sync = False
-            engine.answer(client, <const char *>READY_IDLE, len(READY_IDLE))
+            ready(engine, client)
+        return True
+    if kind == b"Q" and length and client.follows and answer_here(engine, client, message, length):
         return True
     return NEEDS[<uint8_t>kind] == NEED_NOTHING
 

@@ -16,12 +16,14 @@ from doorman.shm.atomics cimport lowest_bit, swap32
 from doorman.shm.layout cimport CLIENT_ACTIVE, CLIENT_IDLE, CLIENT_WAITING, NONE, PoolRow
 from doorman.shm.pools cimport BACK_CLOSE, BACK_IDLE, BACK_REFUSED, Taken, give_back, start_reset, take
 from doorman.workers.relay.backend cimport count_time
-from doorman.workers.relay.engine cimport PHASE_LOGIN, STAGE_NONE, Client, Server
+from doorman.workers.relay.engine cimport DIRT_STATEMENTS, PHASE_LOGIN, STAGE_NONE, Client, Server
 from doorman.workers.relay.sockets cimport EPOLLIN, is_tcp
 from doorman.workers.relay.upkeep cimport start_clean, start_probe, start_sync
 from doorman.workers.relay.sockets cimport Sockets
 
+from doorman.shm.rows import get_parameters
 from doorman.wire import backend as messages
+from doorman.workers.followed import Followed, parse_reports
 
 log = logging.getLogger("doorman.relay")
 
@@ -105,9 +107,21 @@ cdef class Lending(Sockets):
             self.answer_settings_error(client, server.reported)
             return self.lose_server(server)
         server.row.parameter_digest = client.settings_digest
+        if client.followed is not None:
+            self.correct_parameters(client, server.reported)
         self.learn_settings(client, server.reported)
         server.reported = None
         return self.serve(client)
+
+    cdef int correct_parameters(self, Client client, list reported) except -1:
+        """A value that the client was told is no longer its own (it went back to what it asked for at startup)."""
+        for message in reported:
+            name, value = message[5 : len(message) - 1].split(b"\0")
+            if client.followed.tell(name.decode("utf-8", "replace"), value.decode("utf-8", "surrogateescape")):
+                self.answer(client, message, len(message))
+        client.planner = client.followed.planner(client.startup)
+        client.followed.changed = False
+        return 0
 
     cdef int learn_settings(self, Client client, list reported) except -1:
         """Keep what PostgreSQL reported for logins with the same settings; the last report of a name counts."""
@@ -144,17 +158,43 @@ cdef class Lending(Sockets):
             self.serve(client)
         return 0
 
+    cdef int follow_parameter(self, Client client, bytes report) except -1:
+        """Remember what the client is told; its statements are parsed under that from now on."""
+        name, value = report[5 : len(report) - 1].split(b"\0")
+        if client.followed is None:
+            defaults = parse_reports(get_parameters(self.table, client.pool))
+            learned = self.settings_of.get((client.pool, client.settings_digest), b"")
+            client.followed = Followed(
+                defaults, defaults | parse_reports(learned),
+                follow_name=self.host.pools[client.pool].sync_server_parameters)
+        if client.followed.tell(name.decode("utf-8", "replace"), value.decode("utf-8", "surrogateescape")):
+            client.planner = client.followed.planner(client.startup)
+        return 0
+
+    cdef int keep_parameters(self, Client client) except -1:
+        """The transaction is over: what it leaves set is to hold on the client's next server."""
+        client.followed.changed = False
+        client.settings = client.followed.settings(client.startup)
+        client.settings_digest = client.settings.digest if client.settings is not None else 0
+        return 0
+
     cdef int part(self, Server server) except -1:
         cdef Client client = server.client
         server.client = None
+        server.holding = False
+        server.touchy = False
+        server.capture = None
         server.row.running = 0
         client.server = None
         client.row.state = CLIENT_IDLE
         return 0
 
     cdef int release(self, Server server) except -1:
+        cdef Client client = server.client
+        if client.followed is not None and client.followed.changed:
+            self.keep_parameters(client)
         self.part(server)
-        if server.dirt and self.table.pools[server.row.pool].cleanup:
+        if server.dirt and (self.table.pools[server.row.pool].cleanup or server.dirt & DIRT_STATEMENTS):
             start_reset(self.table, server.slot)
             return start_clean(self, server)
         server.dirt = 0

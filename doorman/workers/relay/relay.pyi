@@ -12,7 +12,15 @@ class Relay:
     draining: bool
     loop_work: int
     def __init__(
-        self, table: Table, host: Any, wake_fds: Sequence[int], *, query_wait_us: int, probe_patience_us: int
+        self,
+        table: Table,
+        host: Any,
+        wake_fds: Sequence[int],
+        *,
+        query_wait_us: int,
+        probe_patience_us: int,
+        statements: int = 0,
+        gather_limit: int = 1 << 28,
     ) -> None: ...
     def run(self) -> None: ...
     def tick(self) -> None: ...

@@ -51,6 +51,7 @@ from doorman.workers.relay.engine cimport (
     Server,
     Watcher,
 )
+from doorman.workers.relay.statements cimport Statements
 from doorman.workers.relay.sockets cimport EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, Sockets, epoll_event, epoll_wait
 from doorman.workers.relay.client_side cimport ClientSide, sockaddr_storage
 from doorman.workers.relay.upkeep cimport stop_completing
@@ -99,7 +100,8 @@ cdef class Relay(ClientSide):
     cdef readonly bint draining
     cdef int64_t complained_at
 
-    def __init__(self, Table table, host, wake_fds, *, query_wait_us: int, probe_patience_us: int):
+    def __init__(self, Table table, host, wake_fds, *, query_wait_us: int, probe_patience_us: int,
+                 statements: int = 0, gather_limit: int = 1 << 28):
         cdef int i
         self.table = table
         self.host = host
@@ -116,6 +118,9 @@ cdef class Relay(ClientSide):
         self.timed = []
         self.listeners = []
         self.settings_of = {}
+        self.checks = {}
+        self.statements = Statements(statements)
+        self.gather_limit = gather_limit
         self.query_wait = query_wait_us
         self.probe_patience = probe_patience_us
         self.release_early = bool(os.environ.get("PG_DOORMAN_TEST_RELEASE_EARLY"))

@@ -9,12 +9,14 @@ Rules
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from doorman.shm.statements cimport set_clear
 from doorman.shm.table cimport now_us
 from doorman.workers.relay.backend cimport is_quiet
 from doorman.workers.relay.engine cimport (
     DIRT_CURSORS,
     DIRT_EVERYTHING,
     DIRT_LISTEN,
+    DIRT_LOCKS,
     DIRT_SETTINGS,
     DIRT_STATEMENTS,
     DIRT_TEMPORARY,
@@ -63,6 +65,7 @@ CLEANERS = (
     (<int>DIRT_CURSORS, "CLOSE ALL"),
     (<int>DIRT_LISTEN, "UNLISTEN *"),
     (<int>DIRT_TEMPORARY, "DISCARD TEMP"),
+    (<int>DIRT_LOCKS, "SELECT pg_catalog.pg_advisory_unlock_all()"),
 )
 
 
@@ -71,7 +74,7 @@ def cleaner(dirt: int) -> bytes:
     return query("; ".join(text for bit, text in CLEANERS if dirt & bit))
 
 
-cdef list CLEANER_OF = [cleaner(dirt) for dirt in range(32)]
+cdef list CLEANER_OF = [cleaner(dirt) for dirt in range(64)]
 
 
 # --- starting a stage ------------------------------------------------------------------------------------------------
@@ -157,9 +160,11 @@ cdef int start_clean(Engine engine, Server server) except -1:
         return engine.ready_again(server)
     if dirt & (DIRT_SETTINGS | DIRT_EVERYTHING):
         server.row.parameter_digest = 0
+    if dirt & (DIRT_STATEMENTS | DIRT_EVERYTHING):
+        set_clear(engine.table, server.slot)
     if dirt & DIRT_EVERYTHING:
         return ask(engine, server, STAGE_CLEAN, DISCARD_ALL, PATIENCE_US)
-    return ask(engine, server, STAGE_CLEAN, CLEANER_OF[dirt & 31], PATIENCE_US)
+    return ask(engine, server, STAGE_CLEAN, CLEANER_OF[dirt & 63], PATIENCE_US)
 
 
 # --- what the server says meanwhile ----------------------------------------------------------------------------------

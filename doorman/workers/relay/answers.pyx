@@ -1,0 +1,291 @@
+"""Bytes from a server to a client whose statements are renamed: keeps back what answers messages of ours, gives what is
+answered without the server, and follows errors with what they undo.
+
+Rules
+1. The client gets every byte that answers its own messages, in the order in which it came; nothing else of the
+   structure of the answer. Notices, notifications and parameters always pass, but during a Query of ours.
+2. An answer of ours goes out as soon as everything before it has (`add_known`), never between the rows of a result.
+3. Messages of the types in `LOOKED_AT` are looked at when they are whole; rows and COPY data stream through.
+4. rules 2 and 3 of `backend` hold here too.
+"""
+
+from cpython.object cimport PyObject
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp
+
+from doorman.shm.statements cimport set_add, set_clear, set_of, set_remove
+from doorman.workers.relay.backend cimport may_part, take_note
+from doorman.workers.relay.engine cimport HOLD, Client, Engine, Server
+from doorman.workers.relay.local cimport note_check
+from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_free, outgoing_room
+from doorman.workers.relay.pending cimport pending_ready
+from doorman.workers.relay.replies cimport (
+    FIRST_ANSWERED,
+    REPLY_BIND,
+    REPLY_CLOSE,
+    REPLY_CLOSE_KNOWN,
+    REPLY_CLOSE_OURS,
+    REPLY_DESCRIBE,
+    REPLY_EXECUTE,
+    REPLY_NAME_KNOWN,
+    REPLY_OURS,
+    REPLY_PARSE,
+    REPLY_PARSE_CLASH,
+    REPLY_PARSE_KNOWN,
+    REPLY_PARSE_OURS,
+    REPLY_PARSE_TRIED,
+    REPLY_SYNC,
+    Reply,
+    replies_at,
+    replies_head,
+    replies_pop,
+    replies_skip_copied_syncs,
+)
+from doorman.workers.relay.rename cimport doubt_set
+from doorman.workers.relay.statements cimport Named, Statement
+
+cdef enum:
+    MAX_SERVER_MESSAGE = 1_073_741_824
+    LARGE = 16_384              # a run of this size is written by itself rather than copied
+
+cdef uint8_t[256] LOOKED_AT     # rule 3
+for _letter in tuple(b"ZCESGWA12 3tTnIs"):
+    LOOKED_AT[_letter] = 1
+LOOKED_AT[32] = 0
+
+cdef const char *PARSE_COMPLETE = b"1\x00\x00\x00\x04"
+cdef const char *CLOSE_COMPLETE = b"3\x00\x00\x00\x04"
+
+
+cdef inline uint32_t read_length(const char *at) noexcept nogil:
+    cdef const uint8_t *b = <const uint8_t *>at
+    return <uint32_t>b[0] << 24 | <uint32_t>b[1] << 16 | <uint32_t>b[2] << 8 | b[3]
+
+
+cdef Py_ssize_t feed_answers(Engine engine, Server server, const char *data, Py_ssize_t length) except -2:
+    """Take what a server sent to its client. Returns how many bytes are dealt with, or -1 when the server is gone."""
+    cdef Client client = server.client
+    cdef Outgoing *out = &engine.to_client
+    cdef Py_ssize_t at = <Py_ssize_t>min(server.body_left, <uint64_t>length)
+    cdef Py_ssize_t start = at if server.keeps_back else 0
+    cdef Py_ssize_t total, here
+    cdef uint32_t size
+    cdef bint is_ours
+    server.body_left -= at
+    if not server.body_left:
+        server.keeps_back = False
+        if has_known(server):
+            start = cut(server, out, data, start, at)
+    while length - at >= 5:
+        size = read_length(data + at + 1)
+        if size < 4 or size > MAX_SERVER_MESSAGE:
+            give(engine, client, data + start, at - start)
+            engine.lose_server(server)
+            return -1
+        total = <Py_ssize_t>size + 1
+        here = min(total, length - at)
+        is_ours = False
+        if LOOKED_AT[<uint8_t>data[at]]:
+            if here < total and total <= HOLD:
+                break
+            is_ours = take_answer(engine, server, data + at, here)
+            if server.closed:
+                return -1
+        elif server.replies.length and replies_head(&server.replies).kind == REPLY_OURS:
+            is_ours = True                              # a notice, or rows
+        if is_ours:
+            outgoing_add(out, data + start, at - start)
+            start = at + here
+        server.keeps_back = is_ours and here < total
+        server.body_left = total - here
+        at += here
+        if not server.body_left and has_known(server):
+            start = cut(server, out, data, start, at)
+    if server.holding and not server.replies.synced:
+        server.holding = False
+        engine.queue(client)
+    if server.capture is not None:
+        note_check(engine, server, data + start, at - start)
+    if at == length and (may_part(server, client) or engine.release_early):
+        engine.release(server)
+    give(engine, client, data + start, at - start)
+    return at
+
+
+cdef int give(Engine engine, Client client, const char *run, Py_ssize_t length) except -1:
+    """Write what was put together, and the run behind it."""
+    cdef Outgoing *out = &engine.to_client
+    if not out.length:
+        return engine.answer(client, run, length)
+    if length < LARGE:
+        outgoing_add(out, run, length)
+        length = 0
+    engine.answer(client, out.data, out.length)
+    outgoing_free(out)
+    return engine.answer(client, run, length)
+
+
+cdef Py_ssize_t cut(Server server, Outgoing *out, const char *data, Py_ssize_t start, Py_ssize_t at) except -1:
+    """Rule 2. Returns where the next run begins."""
+    outgoing_add(out, data + start, at - start)
+    add_known(server, out)
+    return at
+
+
+cdef bint has_known(Server server) noexcept:
+    """Is the next answer one of ours?"""
+    cdef Reply *head = replies_head(&server.replies)
+    return head != NULL and not server.replies.broken and (
+        head.kind == REPLY_PARSE_KNOWN or head.kind == REPLY_NAME_KNOWN or head.kind == REPLY_CLOSE_KNOWN
+    )
+
+
+cdef int add_known(Server server, Outgoing *out) except -1:
+    """Answer what was not sent and is due now."""
+    while has_known(server):
+        outgoing_add(out, CLOSE_COMPLETE if replies_head(&server.replies).kind == REPLY_CLOSE_KNOWN else PARSE_COMPLETE, 5)
+        replies_pop(&server.replies)
+    return 0
+
+
+cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssize_t length) except -1:
+    """Follow one message. True: it answers a message of ours."""
+    cdef char kind = message[0]
+    cdef Reply *head = replies_head(&server.replies)
+    cdef uint8_t due = head.kind if head != NULL else 0
+    if kind == b"1":                                    # ParseComplete
+        return expect(server, due == REPLY_PARSE or due == REPLY_PARSE_OURS or due == REPLY_PARSE_TRIED,
+                      due == REPLY_PARSE_OURS)
+    if kind == b"2":                                    # BindComplete
+        return expect(server, due == REPLY_BIND, False)
+    if kind == b"3":                                    # CloseComplete
+        return expect(server, due == REPLY_CLOSE or due == REPLY_CLOSE_OURS, due == REPLY_CLOSE_OURS)
+    if kind == b"T" or kind == b"n":                    # RowDescription, NoData
+        return expect(server, True, False) if due == REPLY_DESCRIBE else due == REPLY_OURS
+    if kind == b"t":                                    # ParameterDescription
+        return False
+    if kind == b"I" or kind == b"s":                    # EmptyQueryResponse, PortalSuspended
+        return expect(server, True, False) if due == REPLY_EXECUTE else due == REPLY_OURS
+    if kind == b"Z":                                    # ReadyForQuery
+        return take_ready(engine, server, message, length, due)
+    if due == REPLY_OURS and kind == b"E":              # ErrorResponse
+        if not server.begin_fails:                      # nothing else of ours may fail
+            engine.lose_server(server)
+        server.begin_fails = False
+        return True
+    if kind == b"E" and not server.replies.broken:
+        forget_segment(engine, server)
+    take_note(server, message, length, engine.now)
+    if kind == b"C":                                    # CommandComplete
+        note_forgetting(engine, server, message + 5, length - 5)
+        return expect(server, True, False) if due == REPLY_EXECUTE else due == REPLY_OURS
+    if kind == b"S":                                    # ParameterStatus
+        engine.follow_parameter(server.client, message[:length])
+        return due == REPLY_OURS
+    if kind == b"G":                                    # CopyInResponse
+        replies_skip_copied_syncs(&server.replies)
+        if server.holding:                              # it cannot go on without what is held
+            server.holding = False
+            engine.queue(server.client)
+    return False
+
+
+cdef bint expect(Server server, bint fits, bint is_ours) except -1:
+    """The head is answered by a message; one that does not fit breaks the queue (rule 5 of replies)."""
+    if server.replies.broken:
+        return False
+    if not fits:
+        server.replies.broken = True
+        server.pending.doubtful = True
+        return False
+    replies_pop(&server.replies)
+    return is_ours
+
+
+cdef bint take_ready(Engine engine, Server server, const char *message, Py_ssize_t length, uint8_t due) except -1:
+    if due == REPLY_OURS:
+        pending_ready(&server.pending)
+        server.status = message[5]
+        server.started = engine.now
+        replies_pop(&server.replies)
+        return True
+    take_note(server, message, length, engine.now)
+    if 0 < due < FIRST_ANSWERED:
+        replies_pop(&server.replies)
+    elif not server.replies.broken:
+        server.replies.broken = True
+        server.pending.doubtful = True
+    if not server.replies.length:
+        server.touchy = False
+    return False
+
+
+cdef int forget_segment(Engine engine, Server server) except -1:
+    """An error came: PostgreSQL skips what follows up to the next Sync. Undo what was done for that in advance."""
+    cdef uint32_t n = 0
+    cdef uint32_t at
+    cdef Reply *head = replies_head(&server.replies)
+    if head == NULL or head.kind < FIRST_ANSWERED:
+        return 0
+    while n < server.replies.length and replies_at(&server.replies, n).kind != REPLY_SYNC:
+        n += 1
+    for at in range(n, 0, -1):
+        undo(engine, server, replies_at(&server.replies, at - 1), at == 1)
+    for at in range(n):
+        replies_pop(&server.replies)
+    return 0
+
+
+cdef int undo(Engine engine, Server server, Reply *reply, bint failed) except -1:
+    """One message failed, or was skipped because of one before it."""
+    cdef Client client = server.client
+    cdef object new = <object>reply.new if reply.new != NULL else None
+    if reply.kind == REPLY_PARSE or reply.kind == REPLY_PARSE_OURS:
+        if isinstance(new, Named):
+            set_remove(engine.table, server.slot, &(<Named>new).statement.digest)
+        else:
+            set_remove(engine.table, server.slot, &(<Statement>new).digest)
+    elif reply.kind == REPLY_CLOSE_OURS:
+        if (reply.digest.high or reply.digest.low) and not set_of(engine.table, server.slot).doubtful:
+            set_add(engine.table, server.slot, &reply.digest)
+        return 0
+    if client is None or new is None or reply.kind == REPLY_PARSE_OURS or reply.kind == REPLY_BIND:
+        return 0
+    if reply.kind == REPLY_CLOSE_KNOWN:
+        undo_close(client, new)
+    elif isinstance(new, Named):
+        undo_name(client, <Named>new)
+    elif client.unnamed is new:
+        client.unnamed = <Statement>reply.old if reply.old != NULL and not failed else None
+    return 0
+
+
+cdef int undo_name(Client client, Named named) except -1:
+    if client.names is not None and client.names.get(named.name) is named:
+        del client.names[named.name]
+        if client.last_named is named:
+            client.last_named = None
+    return 0
+
+
+cdef int undo_close(Client client, object closed) except -1:
+    if not isinstance(closed, Named):
+        if client.unnamed is None:
+            client.unnamed = <Statement>closed
+    elif (<Named>closed).name not in client.names:
+        client.names[(<Named>closed).name] = closed
+    return 0
+
+
+cdef int note_forgetting(Engine engine, Server server, const char *tag, Py_ssize_t length) except -1:
+    """DEALLOCATE ALL and DISCARD ALL: neither the server nor the client has any statement left."""
+    cdef Client client = server.client
+    if tag[0] != b"D" or length < 12:
+        return 0
+    if memcmp(tag, b"DISCARD ALL\x00", 12) == 0 or (length >= 15 and memcmp(tag, b"DEALLOCATE ALL\x00", 15) == 0):
+        set_clear(engine.table, server.slot)
+        if server.replies.unproven > 0:
+            doubt_set(engine, server)
+        client.names = None
+        client.last_named = None
+    return 0

@@ -1,0 +1,184 @@
+"""Queries that are answered here: BEGIN (which can wait), the check query, DEALLOCATE of names that only we know.
+
+Rules
+1. An answer is what PostgreSQL would have given at this place, its ReadyForQuery included: T or E inside a transaction
+   that has begun for the client only.
+2. A BEGIN that was answered here is sent in front of the next message that needs a server, in the same write. Only the
+   plain forms, which cannot fail, are answered here.
+3. The answer to the check query is the server's own, remembered for this pool; never an error, never from inside a
+   transaction.
+4. A client that fails to get a server after such a BEGIN is in a failed transaction, as it would be with PostgreSQL.
+"""
+
+import re
+
+from libc.string cimport memcmp
+
+from doorman.workers.relay.engine cimport Client, Engine, Server
+from doorman.workers.relay.rename cimport send_ours
+
+from doorman.wire.backend import command_complete
+from doorman.wire.frontend import query
+
+cdef extern from "<strings.h>" nogil:
+    int strncasecmp(const char *a, const char *b, size_t length)
+
+cdef enum:
+    LONGEST = 512               # bytes of a Query message that is looked at
+    MOST_CHECKS = 65_536        # a check query's answer beyond this is not remembered
+
+cdef object BEGIN = re.compile(rb"\s*(?:(begin)(?:\s+(?:work|transaction))?|start\s+transaction)\s*;?\s*\Z", re.I)
+cdef object DEALLOCATE = re.compile(
+    rb'\s*deallocate\s+(?:prepare\s+)?(?:(all)|([a-z_\x80-\xff][a-z0-9_$\x80-\xff]*)|"((?:[^"]|"")+)")\s*;?\s*\Z', re.I)
+cdef object DISCARD = re.compile(rb"\s*discard\s+all\s*;?\s*\Z", re.I)
+
+cdef bytes BEGIN_FAILED = query("BEGIN; SELECT 1/0")
+
+
+cdef bint answer_here(Engine engine, Client client, const char *message, Py_ssize_t length) except -1:
+    """A Query of a client without a server. True: it is answered."""
+    cdef char first
+    if length > LONGEST or length < 6:
+        return False
+    if is_check(client, message, length):
+        return answer_check(engine, client)
+    first = message[5]
+    if first == b"b" or first == b"B" or first == b"s" or first == b"S" or first == b" ":
+        return defer_begin(engine, client, message, length)
+    if first == b"d" or first == b"D":
+        return deallocate_here(engine, client, None, message, length) or discard_here(engine, client, message, length)
+    return False
+
+
+cdef int ready(Engine engine, Client client) except -1:
+    """ReadyForQuery of a client without a server."""
+    cdef char *message = b"Z\x00\x00\x00\x05I"
+    if client.begin_failed:
+        message = b"Z\x00\x00\x00\x05E"
+    elif client.begin is not None:
+        message = b"Z\x00\x00\x00\x05T"
+    return engine.answer(client, message, 6)
+
+
+# --- BEGIN -----------------------------------------------------------------------------------------------------------
+
+cdef bint defer_begin(Engine engine, Client client, const char *message, Py_ssize_t length) except -1:
+    cdef bytes text, tag
+    if client.begin is not None:
+        return False
+    if strncasecmp(message + 5, b"select", 6) == 0:     # most that begins with S
+        return False
+    text = message[5 : length - 1]
+    found = BEGIN.match(text)
+    if found is None:
+        return False
+    client.begin = message[:length]
+    client.unnamed = None
+    tag = command_complete("BEGIN" if found.group(1) else "START TRANSACTION")
+    engine.answer(client, tag + b"Z\x00\x00\x00\x05T", len(tag) + 6)
+    return True
+
+
+cdef int begin_now(Engine engine, Client client, Server server) except -1:
+    """Rule 2; and rule 4: make the failed transaction real, then PostgreSQL decides what it takes."""
+    send_ours(engine, server, BEGIN_FAILED if client.begin_failed else client.begin)
+    if client.begin_failed:
+        server.begin_fails = True
+    client.begin = None
+    client.begin_failed = False
+    return 0
+
+
+# --- the check query -------------------------------------------------------------------------------------------------
+
+cdef bint is_check(Client client, const char *message, Py_ssize_t length) noexcept:
+    cdef bytes check = client.check
+    return check is not None and len(check) == length and memcmp(<const char *>check, message, length) == 0
+
+
+cdef bint answer_check(Engine engine, Client client) except -1:
+    cdef bytes check, answer
+    if client.begin_failed:
+        return False
+    known = engine.checks.get(client.pool)
+    if known is None:
+        return False
+    check, answer = known
+    if check != client.check:
+        return False
+    client.unnamed = None
+    engine.answer(client, answer, len(answer))
+    ready(engine, client)
+    return True
+
+
+cdef int note_check(Engine engine, Server server, const char *answer, Py_ssize_t length) except -1:
+    """More of the server's answer to a check query; remembered when it is whole (rule 3)."""
+    cdef Client client = server.client
+    cdef bytearray whole = server.capture
+    whole += answer[:length]
+    if len(whole) > MOST_CHECKS or whole[:1] == b"E" or server.pending.doubtful:
+        server.capture = None
+    elif not server.pending.length:
+        server.capture = None
+        if server.status == b"I" and b"E" not in kinds_of(bytes(whole)):
+            engine.checks[client.pool] = (client.check, bytes(whole[: len(whole) - 6]))
+    return 0
+
+
+def kinds_of(answer: bytes) -> bytes:
+    """The type bytes of whole messages."""
+    kinds = bytearray()
+    at = 0
+    while at + 5 <= len(answer):
+        kinds.append(answer[at])
+        at += 1 + int.from_bytes(answer[at + 1 : at + 5], "big")
+    return bytes(kinds)
+
+
+# --- DEALLOCATE ------------------------------------------------------------------------------------------------------
+
+cdef bint deallocate_here(Engine engine, Client client, Server server, const char *message, Py_ssize_t length) except -1:
+    """DEALLOCATE of a name that the client gave by Parse: PostgreSQL does not know it. server: where it is in a
+    transaction, None: it has none, and then ALL is answered here too."""
+    cdef bytes name
+    if length > LONGEST or not client.renames:
+        return False
+    found = DEALLOCATE.match(message[5 : length - 1])
+    if found is None or client.begin_failed:
+        return False
+    every, plain, quoted = found.groups()
+    if every:
+        if server is not None:
+            return False
+        client.names = None
+        tag = command_complete("DEALLOCATE ALL")
+    else:
+        name = plain.lower() if plain is not None else quoted.replace(b'""', b'"')
+        if client.names is None or name not in client.names:
+            return False
+        del client.names[name]
+        tag = command_complete("DEALLOCATE")
+    client.last_named = None
+    client.unnamed = None
+    engine.answer(client, tag, len(tag))
+    if server is None:
+        ready(engine, client)
+    else:
+        engine.answer(client, b"Z\x00\x00\x00\x05T", 6)
+    return True
+
+
+cdef bint discard_here(Engine engine, Client client, const char *message, Py_ssize_t length) except -1:
+    """DISCARD ALL of a client without a server: nothing of its session is anywhere but here."""
+    if client.begin is not None or not client.renames or client.followed is not None:
+        return False
+    if DISCARD.match(message[5 : length - 1]) is None:
+        return False
+    client.names = None
+    client.last_named = None
+    client.unnamed = None
+    tag = command_complete("DISCARD ALL")
+    engine.answer(client, tag, len(tag))
+    ready(engine, client)
+    return True

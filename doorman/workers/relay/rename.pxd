@@ -1,0 +1,15 @@
+"""Messages of clients whose statements are renamed. See rename.pyx."""
+
+from doorman.workers.relay.engine cimport Client, Engine, Server
+
+cdef enum Step:
+    STEP_PASS = 0               # goes out as it is
+    STEP_CUT = 1                # does not, or was written anew to `engine.to_server`
+    STEP_HOLD = 2               # cannot be decided yet: offer it again when the server has answered
+
+cdef int rename(
+    Engine engine, Client client, Server server, const char *run, Py_ssize_t run_length,
+    const char *message, Py_ssize_t here, Py_ssize_t total,
+) except -1
+cdef int doubt_set(Engine engine, Server server) noexcept
+cdef int send_ours(Engine engine, Server server, bytes query) except -1

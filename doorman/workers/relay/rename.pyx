@@ -1,0 +1,469 @@
+"""Messages of clients in transaction mode: notes what each will be answered by, and renames prepared statements.
+
+Rules
+1. The server knows a statement by the name of its digest; the client's name for it never leaves this process. A name
+   that the client does not have goes out as it is, so that PostgreSQL itself says what is wrong with it (and SQL-level
+   PREPARE works within a transaction); but never one that begins like ours.
+2. A statement is prepared right before the message that needs it, in the same write, where the server lacks it. What
+   would be prepared twice is answered here instead (`REPLY_PARSE_KNOWN`).
+3. Names change as soon as the message is read; if PostgreSQL then fails or skips it, `answers` undoes the change. What
+   depends on a change that an earlier segment may still undo waits for it (`must_hold`).
+4. Whatever is sent, its reply is queued first.
+5. Eviction closes a statement in front of the Parse that needs its place. A later message of the same batch that needs
+   it again has it prepared again (rule 2), so no order of messages can meet a missing statement.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.object cimport PyObject
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memchr, memcmp, memcpy
+
+from doorman.shm.layout cimport PoolRow
+from doorman.shm.statements cimport Digest, StatementSet, set_add, set_clear, set_evict, set_has, set_of
+from doorman.workers.relay.engine cimport DIRT_STATEMENTS, Client, Engine, Server
+from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_room, write_length
+from doorman.workers.relay.pending cimport pending_sent
+from doorman.workers.relay.replies cimport (
+    REPLY_BIND,
+    REPLY_CALL,
+    REPLY_CLOSE,
+    REPLY_CLOSE_KNOWN,
+    REPLY_CLOSE_OURS,
+    REPLY_DESCRIBE,
+    REPLY_EXECUTE,
+    REPLY_NAME_KNOWN,
+    REPLY_OURS,
+    REPLY_PARSE,
+    REPLY_PARSE_CLASH,
+    REPLY_PARSE_KNOWN,
+    REPLY_PARSE_OURS,
+    REPLY_PARSE_TRIED,
+    REPLY_QUERY,
+    REPLY_SYNC,
+    replies_push,
+)
+from doorman.workers.relay.statements cimport SERVER_NAME_LENGTH, Named, Statement, write_name
+from doorman.workers.relay.traces cimport traces_of
+
+cdef bytes TRIAL = b"DOORMAN_trial\x00"          # of a Parse whose only use is its answer
+
+
+cdef int rename(
+    Engine engine, Client client, Server server, const char *run, Py_ssize_t run_length,
+    const char *message, Py_ssize_t here, Py_ssize_t total,
+) except -1:
+    """Deal with one message; `run` are the bytes before it that go out as they are and have not been sent yet."""
+    cdef char kind = message[0]
+    cdef Outgoing *out = &engine.to_server
+    if server.replies.broken or server.pending.copy_in:
+        return pass_unknown(engine, server, kind, here)
+    if server.pending.skipping and kind != b"S":        # PostgreSQL would ignore it
+        outgoing_add(out, run, run_length)
+        client.dropping = True
+        return STEP_CUT
+    if kind == b"B":                                    # Bind
+        return rename_bind(engine, client, server, run, run_length, message, here, total)
+    if kind == b"P":                                    # Parse
+        return rename_parse(engine, client, server, run, run_length, message, total)
+    if kind == b"D" and here > 6 and message[5] == b"S":
+        return rename_describe(engine, client, server, run, run_length, message, total)
+    if kind == b"C" and here > 6 and message[5] == b"S":
+        return rename_close(engine, client, server, run, run_length, message, total)
+    if kind == b"Q":                                    # Query: PostgreSQL drops the unnamed statement
+        client.unnamed = None
+        server.dirt |= traces_of(message + 5, here - 5)
+    note(engine, server, kind)
+    return STEP_PASS
+
+
+cdef int pass_unknown(Engine engine, Server server, char kind, Py_ssize_t here) except -1:
+    """In COPY IN, or when answers cannot be told any more. Only the COPY messages belong here."""
+    if kind != b"d" and kind != b"c" and kind != b"f" and kind != b"H" and kind != b"S":
+        server.pending.doubtful = True
+    note_start(engine, server)
+    pending_sent(&server.pending, kind)
+    if kind == b"S" and not server.pending.copy_in:
+        replies_push(&server.replies, REPLY_SYNC, NULL, NULL, NULL)
+    return STEP_PASS
+
+
+cdef int note(Engine engine, Server server, char kind) except -1:
+    """A message that goes out as it is (rule 4)."""
+    note_start(engine, server)
+    pending_sent(&server.pending, kind)
+    if kind == b"E":
+        replies_push(&server.replies, REPLY_EXECUTE, NULL, NULL, NULL)
+    elif kind == b"S":
+        replies_push(&server.replies, REPLY_SYNC, NULL, NULL, NULL)
+        server.client.fresh_unnamed = False
+        server.sets = False
+    elif kind == b"Q":
+        replies_push(&server.replies, REPLY_QUERY, NULL, NULL, NULL)
+    elif kind == b"D":
+        replies_push(&server.replies, REPLY_DESCRIBE, NULL, NULL, NULL)
+    elif kind == b"C":
+        replies_push(&server.replies, REPLY_CLOSE, NULL, NULL, NULL)
+    elif kind == b"B":
+        replies_push(&server.replies, REPLY_BIND, NULL, NULL, NULL)
+    elif kind == b"P":
+        replies_push(&server.replies, REPLY_PARSE_CLASH, NULL, NULL, NULL)
+    elif kind == b"F":
+        replies_push(&server.replies, REPLY_CALL, NULL, NULL, NULL)
+    elif kind == b"H":
+        engine.give_known(server)
+    return 0
+
+
+cdef inline void note_start(Engine engine, Server server) noexcept:
+    """The clock of the statement."""
+    if not server.pending.length:
+        server.started = engine.now
+        if server.status == b"I":
+            server.transaction_started = engine.now
+        server.row.running = 1
+
+
+cdef bint must_hold(Server server) noexcept:
+    """Rule 3: is there anything under way that may change what names and statements mean?"""
+    return server.replies.synced > 0 and (
+        server.replies.unproven_synced > 0 or server.replies.queries > 0 or server.touchy
+    )
+
+
+cdef int hold(Server server) noexcept:
+    server.holding = True
+    return STEP_HOLD
+
+
+# --- the server's statements -----------------------------------------------------------------------------------------
+
+cdef int ensure(Engine engine, Server server, Statement statement) except -1:
+    """Have the server hold this statement when it gets to what is sent next."""
+    heed_epoch(engine, server)
+    if not set_has(engine.table, server.slot, &statement.digest):
+        prepare(engine, server, statement, REPLY_PARSE_OURS, <PyObject *>statement, NULL)
+    return 0
+
+
+cdef int prepare(Engine engine, Server server, Statement statement, uint8_t kind, PyObject *new, PyObject *old) except -1:
+    """Send Parse, and before it a Close of what must go for it (rule 5)."""
+    cdef PoolRow *pool = &engine.table.pools[server.row.pool]
+    cdef Digest victim
+    if set_evict(engine.table, server.slot, pool.statement_limit, &victim):
+        write_close(engine, server, &victim, &victim)
+    if set_of(engine.table, server.slot).doubtful:
+        write_close(engine, server, &statement.digest, NULL)
+    if not set_add(engine.table, server.slot, &statement.digest) or not pool.statement_limit:
+        server.dirt |= DIRT_STATEMENTS
+    note_start(engine, server)
+    pending_sent(&server.pending, b"P")
+    replies_push(&server.replies, kind, new, old, NULL)
+    return write_parse(&engine.to_server, statement.name, SERVER_NAME_LENGTH + 1, statement.body, len(statement.body))
+
+
+cdef int write_parse(Outgoing *out, const char *name, Py_ssize_t name_length, const char *body, Py_ssize_t length) except -1:
+    """A Parse message; the name comes with its NUL."""
+    cdef char *into = outgoing_room(out, 5 + name_length + length)
+    into[0] = b"P"
+    write_length(into + 1, <uint32_t>(4 + name_length + length))
+    memcpy(into + 5, name, name_length)
+    memcpy(into + 5 + name_length, body, length)
+    return 0
+
+
+cdef int write_close(Engine engine, Server server, const Digest *digest, const Digest *evicted) except -1:
+    """A Close of ours. evicted: what the set gets back when PostgreSQL skips it."""
+    cdef Digest none
+    cdef char *into = outgoing_room(&engine.to_server, 6 + SERVER_NAME_LENGTH + 1)
+    none.high = none.low = 0
+    into[0] = b"C"
+    write_length(into + 1, 5 + SERVER_NAME_LENGTH + 1)
+    into[5] = b"S"
+    write_name(into + 6, digest)
+    note_start(engine, server)
+    pending_sent(&server.pending, b"C")
+    return replies_push(&server.replies, REPLY_CLOSE_OURS, NULL, NULL, evicted if evicted != NULL else &none)
+
+
+cdef int send_ours(Engine engine, Server server, bytes query) except -1:
+    """A Query message of ours in front of the client's, in the same write; nobody sees its answer."""
+    pending_sent(&server.pending, b"Q")
+    replies_push(&server.replies, REPLY_OURS, NULL, NULL, NULL)
+    return outgoing_add(&engine.to_server, query, len(query))
+
+
+# --- the client's names ----------------------------------------------------------------------------------------------
+
+cdef Named find_named(Client client, const char *name, Py_ssize_t length):
+    """What the client calls so; most use the same name again and again."""
+    cdef Named named = client.last_named
+    if named is not None and len(named.name) == length and memcmp(<const char *>named.name, name, length) == 0:
+        return named
+    if client.names is None:
+        return None
+    named = client.names.get(PyBytes_FromStringAndSize(name, length))
+    if named is not None:
+        client.last_named = named
+    return named
+
+
+cdef Py_ssize_t length_of_name(const char *name, Py_ssize_t room) noexcept:
+    """Bytes before the NUL; -1 when there is none."""
+    cdef const char *end
+    if room <= 0:
+        return -1
+    end = <const char *>memchr(name, 0, room)
+    return end - name if end != NULL else -1
+
+
+cdef bint is_like_ours(const char *name, Py_ssize_t length) noexcept:
+    return length >= 8 and memcmp(name, b"DOORMAN_", 8) == 0
+
+
+cdef int rename_parse(
+    Engine engine, Client client, Server server, const char *run, Py_ssize_t run_length, const char *message, Py_ssize_t total
+) except -1:
+    cdef const char *name = message + 5
+    cdef Py_ssize_t name_length = length_of_name(name, total - 5)
+    cdef const char *body = name + name_length + 1
+    cdef Py_ssize_t length = message + total - body
+    cdef Statement statement
+    cdef Named named = None
+    cdef uint64_t planner
+    cdef bint has
+    if name_length < 0 or length_of_name(body, length) < 0:
+        note(engine, server, b"P")                      # malformed: PostgreSQL says so
+        return STEP_PASS
+    if must_hold(server):
+        return hold(server)
+    planner = client.planner
+    if server.sets:                                     # under settings that are not known yet
+        engine.nonce += 1
+        planner ^= engine.nonce << 32 | <uint32_t>server.row.served
+    statement = engine.statements.intern(planner, body, length)
+    heed_epoch(engine, server)
+    has = set_has(engine.table, server.slot, &statement.digest)
+    if has and server.replies.synced and server.status != b"I":
+        return hold(server)
+    outgoing_add(&engine.to_server, run, run_length)
+    if name_length:
+        named = find_named(client, name, name_length)
+        if named is not None:
+            return parse_again(engine, server, named.statement, body, length)
+        named = Named()
+        named.name = name[:name_length]
+        named.statement = statement
+        add_named(client, named)
+    if not has:
+        prepare(engine, server, statement, REPLY_PARSE, <PyObject *>named if name_length else <PyObject *>statement,
+                NULL if name_length else <PyObject *>client.unnamed)
+    elif server.status == b"E" and not server.pending.length:
+        try_parse(engine, client, server, statement, named, body, length)
+    elif name_length:
+        replies_push(&server.replies, REPLY_NAME_KNOWN, <PyObject *>named, NULL, NULL)
+    else:
+        replies_push(&server.replies, REPLY_PARSE_KNOWN, <PyObject *>statement, <PyObject *>client.unnamed, NULL)
+    if not name_length:
+        client.unnamed = statement
+        client.fresh_unnamed = True
+    return STEP_CUT
+
+
+cdef int add_named(Client client, Named named) except -1:
+    if client.names is None:
+        client.names = {}
+    client.names[named.name] = named
+    client.last_named = named
+    return 0
+
+
+cdef int parse_again(Engine engine, Server server, Statement statement, const char *body, Py_ssize_t length) except -1:
+    """The client has a statement of that name: PostgreSQL is to look at the new text, and then to say so."""
+    ensure(engine, server, statement)
+    note(engine, server, b"P")
+    write_parse(&engine.to_server, statement.name, SERVER_NAME_LENGTH + 1, body, length)
+    return STEP_CUT
+
+
+cdef int try_parse(
+    Engine engine, Client client, Server server, Statement statement, Named named, const char *body, Py_ssize_t length
+) except -1:
+    """In a failed transaction PostgreSQL takes only statements that end it: let it judge the text under another name."""
+    cdef Digest none
+    cdef char *into
+    none.high = none.low = 0
+    note_start(engine, server)
+    pending_sent(&server.pending, b"P")
+    if named is not None:
+        replies_push(&server.replies, REPLY_PARSE_TRIED, <PyObject *>named, NULL, NULL)
+    else:
+        replies_push(&server.replies, REPLY_PARSE_TRIED, <PyObject *>statement, <PyObject *>client.unnamed, NULL)
+    write_parse(&engine.to_server, TRIAL, len(TRIAL), body, length)
+    into = outgoing_room(&engine.to_server, 6 + len(TRIAL))
+    into[0] = b"C"
+    write_length(into + 1, 5 + <uint32_t>len(TRIAL))
+    into[5] = b"S"
+    memcpy(into + 6, <const char *>TRIAL, len(TRIAL))
+    return replies_push(&server.replies, REPLY_CLOSE_OURS, NULL, NULL, &none)
+
+
+cdef int rename_bind(
+    Engine engine, Client client, Server server, const char *run, Py_ssize_t run_length,
+    const char *message, Py_ssize_t here, Py_ssize_t total,
+) except -1:
+    cdef const char *portal = message + 5
+    cdef Py_ssize_t portal_length = length_of_name(portal, here - 5)
+    cdef const char *name = portal + portal_length + 1
+    cdef Py_ssize_t name_length = length_of_name(name, message + here - name) if portal_length >= 0 else -1
+    cdef const char *rest = name + name_length + 1
+    cdef Py_ssize_t rest_length = message + here - rest
+    cdef Statement statement
+    cdef char *into
+    if name_length < 0:
+        note(engine, server, b"B")
+        return STEP_PASS
+    if must_wait_for_name(client, server, name_length):
+        return hold(server)
+    statement = statement_of(client, name, name_length)
+    if statement is None and not is_like_ours(name, name_length):
+        note(engine, server, b"B")
+        return STEP_PASS
+    outgoing_add(&engine.to_server, run, run_length)
+    if statement is not None:
+        ensure(engine, server, statement)
+        take_over(engine, server, statement)
+    note_start(engine, server)
+    pending_sent(&server.pending, b"B")
+    replies_push(&server.replies, REPLY_BIND, <PyObject *>statement if statement is not None else NULL, NULL, NULL)
+    into = write_renamed(&engine.to_server, message, portal_length + 1, statement, name_length, total)
+    memcpy(outgoing_room(&engine.to_server, rest_length), rest, rest_length)
+    return STEP_CUT
+
+
+cdef int take_over(Engine engine, Server server, Statement statement) except -1:
+    """What running a statement means for the server's session."""
+    server.dirt |= statement.dirt
+    if statement.control:
+        server.touchy = True
+        server.sets |= statement.sets
+        if statement.forgets:
+            doubt_set(engine, server)
+    return 0
+
+
+cdef int doubt_set(Engine engine, Server server) noexcept:
+    """What the server holds is not known (any more). It is told to drop everything before it goes to another client."""
+    set_clear(engine.table, server.slot)
+    set_of(engine.table, server.slot).doubtful = 1
+    server.dirt |= DIRT_STATEMENTS
+    return 0
+
+
+cdef inline int heed_epoch(Engine engine, Server server) except -1:
+    """Some plan of this pool was found stale since the server's statements were prepared: they all go."""
+    cdef StatementSet *statements = set_of(engine.table, server.slot)
+    cdef uint32_t epoch = engine.table.pools[server.row.pool].statement_epoch
+    if statements.epoch != epoch:
+        if statements.count:
+            doubt_set(engine, server)
+        statements.epoch = epoch
+    return 0
+
+
+cdef bint must_wait_for_name(Client client, Server server, Py_ssize_t name_length) noexcept:
+    """May the meaning of the name change through answers that have not come yet?"""
+    if not server.replies.synced or (not name_length and client.fresh_unnamed):
+        return False
+    return not name_length or must_hold(server)
+
+
+cdef Statement statement_of(Client client, const char *name, Py_ssize_t length):
+    cdef Named named
+    if not length:
+        return client.unnamed
+    named = find_named(client, name, length)
+    return named.statement if named is not None else None
+
+
+cdef char *write_renamed(
+    Outgoing *out, const char *message, Py_ssize_t prefix, Statement statement, Py_ssize_t name_length, Py_ssize_t total
+) except NULL:
+    """The head of a message: type, new length, `prefix` bytes, the name on servers (None: one that no server has)."""
+    cdef Py_ssize_t new_length = SERVER_NAME_LENGTH if statement is not None else name_length
+    cdef char *into = outgoing_room(out, 5 + prefix + new_length + 1)
+    into[0] = message[0]
+    write_length(into + 1, <uint32_t>(total - 1 - name_length + new_length))
+    memcpy(into + 5, message + 5, prefix)
+    if statement is not None:
+        memcpy(into + 5 + prefix, statement.name, SERVER_NAME_LENGTH + 1)
+    else:
+        memcpy(into + 5 + prefix, message + 5 + prefix, name_length + 1)
+        into[5 + prefix + 7] = b"-"
+    return into
+
+
+cdef int rename_describe(
+    Engine engine, Client client, Server server, const char *run, Py_ssize_t run_length, const char *message, Py_ssize_t total
+) except -1:
+    cdef const char *name = message + 6
+    cdef Py_ssize_t name_length = length_of_name(name, total - 6)
+    cdef Statement statement
+    if name_length < 0:
+        note(engine, server, b"D")
+        return STEP_PASS
+    if must_wait_for_name(client, server, name_length):
+        return hold(server)
+    statement = statement_of(client, name, name_length)
+    if statement is None and not is_like_ours(name, name_length):
+        note(engine, server, b"D")
+        return STEP_PASS
+    outgoing_add(&engine.to_server, run, run_length)
+    if statement is not None:
+        ensure(engine, server, statement)
+    note(engine, server, b"D")
+    write_renamed(&engine.to_server, message, 1, statement, name_length, total)
+    return outgoing_rest(engine, message, total, 6 + name_length + 1)
+
+
+cdef int outgoing_rest(Engine engine, const char *message, Py_ssize_t total, Py_ssize_t at) except -1:
+    """What stands behind the name (nothing, in a message that PostgreSQL accepts)."""
+    outgoing_add(&engine.to_server, message + at, total - at)
+    return STEP_CUT
+
+
+cdef int rename_close(
+    Engine engine, Client client, Server server, const char *run, Py_ssize_t run_length, const char *message, Py_ssize_t total
+) except -1:
+    """The server keeps the statement: others use it."""
+    cdef const char *name = message + 6
+    cdef Py_ssize_t name_length = length_of_name(name, total - 6)
+    cdef Named named
+    if name_length < 0 or name_length != total - 7:
+        note(engine, server, b"C")
+        return STEP_PASS
+    if must_wait_for_name(client, server, name_length):
+        return hold(server)
+    if not name_length:
+        outgoing_add(&engine.to_server, run, run_length)
+        replies_push(&server.replies, REPLY_CLOSE_KNOWN, <PyObject *>client.unnamed, NULL, NULL)
+        client.unnamed = None
+        return STEP_CUT
+    named = find_named(client, name, name_length)
+    if named is not None:
+        outgoing_add(&engine.to_server, run, run_length)
+        replies_push(&server.replies, REPLY_CLOSE_KNOWN, <PyObject *>named, NULL, NULL)
+        forget_named(client, named)
+        return STEP_CUT
+    note(engine, server, b"C")
+    if not is_like_ours(name, name_length):
+        return STEP_PASS
+    outgoing_add(&engine.to_server, run, run_length)
+    write_renamed(&engine.to_server, message, 1, None, name_length, total)
+    return STEP_CUT
+
+
+cdef int forget_named(Client client, Named named) except -1:
+    del client.names[named.name]
+    if client.last_named is named:
+        client.last_named = None
+    return 0

@@ -1,0 +1,66 @@
+"""What a server's next messages answer, message by message, for clients whose statements are renamed.
+
+`pending` counts which ReadyForQuery is owed; this queue knows each message: which answers are the client's, which are
+to messages of ours and are kept from it, and which we owe it ourselves because nothing was sent.
+
+Rules
+1. One entry for each message that PostgreSQL answers, in the order in which they were (or would have been) sent.
+2. An entry of the KNOWN kinds stands for a message that was not sent: when it comes to the head, its answer is given.
+   So the client sees exactly the order that PostgreSQL would have given.
+3. An error drops everything up to the next Sync; what those entries had changed in advance is undone, last first.
+4. An entry is *unproven* while a statement it makes or closes may still fail to be made or closed. A later segment
+   (behind a Sync) that depends on such a thing waits (`must_hold`): what it means is not decided yet.
+5. An answer that does not fit makes the queue `broken`: nothing is added or kept back any more, and the server ends with
+   its client (`Pending.doubtful`).
+"""
+
+from cpython.object cimport PyObject
+from libc.stdint cimport uint8_t, uint32_t
+
+from doorman.shm.statements cimport Digest
+
+cdef enum ReplyKind:
+    REPLY_SYNC = 1              # Z
+    REPLY_QUERY = 2             # anything, then Z
+    REPLY_CALL = 3              # likewise
+    REPLY_OURS = 4              # a Query of ours: all of its answer is kept back
+    REPLY_BIND = 5              # 2
+    REPLY_DESCRIBE = 6          # T or n, a t before it
+    REPLY_EXECUTE = 7           # rows, then C, I or s
+    REPLY_CLOSE = 8             # 3
+    REPLY_CLOSE_OURS = 9        # 3, kept back; `digest` was evicted, zero: nothing to undo
+    REPLY_CLOSE_KNOWN = 10      # 3, given by us; `new` is the Named that was closed, or the unnamed Statement
+    REPLY_PARSE = 11            # 1; `new` was named and prepared
+    REPLY_PARSE_TRIED = 12      # 1; `new` was named, but the server keeps nothing
+    REPLY_PARSE_CLASH = 13      # 1, but an error is what must come: the name exists
+    REPLY_PARSE_OURS = 14       # 1, kept back; `new` was prepared
+    REPLY_PARSE_KNOWN = 15      # 1, given by us; `new` is now the unnamed statement
+    REPLY_NAME_KNOWN = 16       # 1, given by us; `new` is a Named
+
+cdef enum:
+    FIRST_ANSWERED = 5          # below: ended by ReadyForQuery
+
+cdef struct Reply:
+    uint8_t kind
+    PyObject *new               # Statement or Named, owned; NULL
+    PyObject *old               # the unnamed statement before, owned; NULL
+    Digest digest
+
+cdef struct Replies:
+    Reply *ring
+    uint32_t head
+    uint32_t length
+    uint32_t capacity           # a power of two
+    uint32_t synced             # entries up to the last Sync, Query or FunctionCall
+    uint32_t unproven           # rule 4
+    uint32_t unproven_synced    # those of them among the first `synced`
+    uint32_t queries            # Query messages of the client's
+    bint broken                 # rule 5
+
+cdef int replies_push(Replies *replies, uint8_t kind, PyObject *new, PyObject *old, const Digest *digest) except -1
+cdef Reply *replies_head(Replies *replies) noexcept
+cdef Reply *replies_at(Replies *replies, uint32_t at) noexcept
+cdef void replies_pop(Replies *replies) noexcept
+cdef void replies_skip_copied_syncs(Replies *replies) noexcept
+cdef void replies_clear(Replies *replies) noexcept
+cdef void replies_free(Replies *replies) noexcept

@@ -1,0 +1,47 @@
+"""Prepared statements as this worker knows them: their text once for all clients, and what each client calls them.
+
+Rules
+1. A `Statement` is identified by text, parameter types and the planner settings of its client; two of them never mean the
+   same. Its name on servers is made of a digest of all that, so all workers agree on it without talking.
+2. A client's named statement keeps its `Statement` alive for as long as the client has the name, whatever `Statements` (the
+   worker's cache of texts) forgets.
+3. The unnamed statement of a client is one reference: the protocol reaches no older one.
+"""
+
+from cpython.object cimport PyObject
+from libc.stdint cimport uint32_t, uint64_t
+
+from doorman.shm.statements cimport Digest
+
+cdef enum:
+    SERVER_NAME_LENGTH = 40         # DOORMAN_ and 32 hexadecimal digits
+
+cdef class Statement:
+    cdef Digest digest
+    cdef Py_hash_t hash
+    cdef uint64_t planner
+    cdef bytes body                 # of its Parse message behind the name: text, NUL, parameter types
+    cdef char[41] name              # on servers, with NUL
+    cdef uint32_t dirt              # what running it may leave in a session
+    cdef bint control               # may change what later statements meet: transaction control, DEALLOCATE, DISCARD
+    cdef bint sets                  # may change the settings under which later texts are parsed
+    cdef bint forgets               # DEALLOCATE or DISCARD: the server may lose statements
+    cdef bint recent                # used since the clock's hand passed
+
+cdef class Named:
+    cdef bytes name                 # the client's
+    cdef Statement statement
+    cdef bint told                  # the client was sent a description of it
+
+cdef class Statements:
+    cdef PyObject **cells
+    cdef uint32_t mask
+    cdef uint32_t hand              # of the clock
+    cdef readonly uint32_t count
+    cdef readonly uint32_t limit
+    cdef Statement intern(self, uint64_t planner, const char *body, Py_ssize_t length)
+    cdef int make_room(self) except -1
+    cdef void put(self, Statement statement) noexcept
+    cdef void remove_at(self, uint32_t at) noexcept
+
+cdef void write_name(char *into, const Digest *digest) noexcept nogil

@@ -1,0 +1,11 @@
+"""What a statement's text says about the traces it may leave in a session: things that no command tag shows.
+
+Tags (see backend) show SET, LISTEN, PREPARE, DECLARE, CREATE. A SELECT may do the like through functions: `set_config`,
+advisory locks; SELECT INTO and CREATE TABLE AS make temporary tables. Only the text tells, and only what stands in it:
+a function of the user's that does such things inside is not seen.
+"""
+
+from libc.stdint cimport uint32_t
+
+cdef uint32_t traces_of(const char *text, Py_ssize_t length) noexcept nogil
+cdef bytes first_word_of(const char *text, Py_ssize_t length)

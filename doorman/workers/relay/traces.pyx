@@ -1,0 +1,118 @@
+"""Looks through statement texts; traces.pxd says for what. One pass, a table look-up for each byte.
+
+A false alarm costs a clean-up, a miss would leave something for a stranger; so words count wherever they stand, in
+comments and strings too.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t
+
+from doorman.workers.relay.engine cimport DIRT_LOCKS, DIRT_SETTINGS, DIRT_TEMPORARY
+
+cdef extern from "<strings.h>" nogil:
+    int strncasecmp(const char *a, const char *b, size_t length)
+
+cdef uint8_t[256] TRIGGERS          # bytes at which a closer look begins
+for _letter in tuple(b"_vVmM"):
+    TRIGGERS[_letter] = 1
+
+cdef uint8_t[256] IN_WORD
+for _letter in range(256):
+    IN_WORD[_letter] = chr(_letter).isalnum() or _letter == 95 or _letter > 127
+
+
+cdef uint32_t traces_of(const char *text, Py_ssize_t length) noexcept nogil:
+    """Dirt bits for a text (it may go on behind a NUL with other data; only `length` counts)."""
+    cdef Py_ssize_t at
+    cdef uint32_t traces = 0
+    for at in range(length):
+        if TRIGGERS[<uint8_t>text[at]]:
+            traces |= look_closer(text, length, at)
+    return traces
+
+
+cdef uint32_t look_closer(const char *text, Py_ssize_t length, Py_ssize_t at) noexcept nogil:
+    cdef Py_ssize_t left = length - at
+    if text[at] == b"_":
+        if left >= 7 and at >= 3 and strncasecmp(text + at - 3, b"set_config", 10) == 0:
+            return DIRT_SETTINGS
+        if left >= 5 and at >= 2 and strncasecmp(text + at - 2, b"pg_temp", 7) == 0:
+            return DIRT_TEMPORARY
+        return 0
+    if text[at] == b"v" or text[at] == b"V":
+        if left >= 11 and at >= 2 and strncasecmp(text + at - 2, b"advisory_lock", 13) == 0:    # not ..._xact_lock
+            return DIRT_LOCKS
+        return 0
+    if left >= 2 and at >= 2 and strncasecmp(text + at - 2, b"temp", 4) == 0 and makes_table(text, length, at - 2):
+        return DIRT_TEMPORARY
+    return 0
+
+
+cdef bint makes_table(const char *text, Py_ssize_t length, Py_ssize_t at) noexcept nogil:
+    """Is the TEMP at this place a word that follows CREATE, REPLACE, INTO, LOCAL or GLOBAL (or a comment)?"""
+    cdef Py_ssize_t end = at + 4
+    if length - end >= 5 and strncasecmp(text + end, b"orary", 5) == 0:
+        end += 5
+    if end < length and IN_WORD[<uint8_t>text[end]]:
+        return False
+    if not at or IN_WORD[<uint8_t>text[at - 1]]:
+        return False
+    while at and is_space(text[at - 1]):
+        at -= 1
+    return (
+        ends_with(text, at, b"create", 6) or ends_with(text, at, b"replace", 7) or ends_with(text, at, b"into", 4)
+        or ends_with(text, at, b"local", 5) or ends_with(text, at, b"global", 6) or ends_with(text, at, b"*/", 2)
+    )
+
+
+cdef inline bint ends_with(const char *text, Py_ssize_t end, const char *word, Py_ssize_t length) noexcept nogil:
+    return end >= length and strncasecmp(text + end - length, word, length) == 0
+
+
+cdef inline bint is_space(char byte) noexcept nogil:
+    return byte == b" " or (byte >= 9 and byte <= 13)
+
+
+cdef bytes first_word_of(const char *text, Py_ssize_t length):
+    """The first word in lower case, behind spaces and comments; empty when the text begins with something else."""
+    cdef Py_ssize_t at = 0, start
+    while at < length:
+        if is_space(text[at]) or text[at] == b";":
+            at += 1
+        elif text[at] == b"-" and at + 1 < length and text[at + 1] == b"-":
+            while at < length and text[at] != b"\n":
+                at += 1
+        elif text[at] == b"/" and at + 1 < length and text[at + 1] == b"*":
+            at = behind_comment(text, length, at)
+        else:
+            break
+    start = at
+    while at < length and at - start < 16 and IN_WORD[<uint8_t>text[at]]:
+        at += 1
+    return text[start:at].lower()
+
+
+cdef Py_ssize_t behind_comment(const char *text, Py_ssize_t length, Py_ssize_t at) noexcept nogil:
+    """Comments nest."""
+    cdef int depth = 0
+    while at + 1 < length:
+        if text[at] == b"/" and text[at + 1] == b"*":
+            depth += 1
+            at += 2
+        elif text[at] == b"*" and text[at + 1] == b"/":
+            depth -= 1
+            at += 2
+            if not depth:
+                return at
+        else:
+            at += 1
+    return length
+
+
+def traces(bytes text) -> int:
+    """`traces_of` for tests."""
+    return traces_of(text, len(text))
+
+
+def first_word(bytes text) -> bytes:
+    """`first_word_of` for tests."""
+    return first_word_of(text, len(text))
