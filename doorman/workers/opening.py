@@ -25,6 +25,7 @@ from doorman.auth.server_login import ServerLogin
 from doorman.config.resolve import PoolSettings
 from doorman.errors import ServerFault
 from doorman.wire.backend import parameter_status
+from doorman.wire.codes import LATEST_MINOR
 
 if TYPE_CHECKING:
     from doorman.workers.process import Process
@@ -48,9 +49,14 @@ class Opening:
         self.is_published = False
         self.socket: socket.socket | None = None
         self.watcher: Watcher | None = None
-        self.login = make_login(pool)
+        self.login = make_login(pool, minor=self.newest_minor)
         self.deadline = process.loop.call_later((pool.connect_timeout_ms or 3000) / 1000, self.time_out)
         self.ended = False
+
+    @property
+    def newest_minor(self) -> int:
+        """The protocol version to ask for: with 3.2 PostgreSQL gives longer cancel keys."""
+        return 0 if (self.pool.server_host, self.pool.server_port) in self.process.old_servers else LATEST_MINOR
 
     def start(self) -> None:
         """Begin; the end is announced to the relay."""
@@ -165,6 +171,9 @@ class Opening:
         """The attempt is over without a server."""
         if self.ended:
             return
+        if self.login.minor and is_about_protocol(fault):
+            self.start_again_with_3_0()
+            return
         self.end()
         if self.watcher is not None:
             assert self.socket is not None
@@ -175,6 +184,16 @@ class Opening:
         self.process.relay.failed_to_open(
             self.slot, fault.sqlstate, f"could not open a server connection: {fault.message}"
         )
+
+    def start_again_with_3_0(self) -> None:
+        """An old server, or a pooler before it, does not know NegotiateProtocolVersion."""
+        assert self.socket is not None and self.watcher is not None
+        self.process.old_servers.add((self.pool.server_host, self.pool.server_port))
+        self.process.relay.unwatch(self.watcher, keep=True)
+        self.close(self.socket)
+        self.socket, self.watcher, self.is_published = None, None, False
+        self.login = make_login(self.pool, minor=0)
+        self.start()
 
     def close(self, sock: socket.socket) -> None:
         """Others may have duplicates: the connection must end in spite of them."""
@@ -200,7 +219,12 @@ class Opening:
         return f"server {self.pool.server_host}:{self.pool.server_port}"
 
 
-def make_login(pool: PoolSettings) -> ServerLogin:
+def is_about_protocol(fault: ServerFault) -> bool:
+    """Did the server refuse the version of the protocol?"""
+    return fault.sqlstate in ("0A000", "08P01") and "protocol" in fault.message.lower()
+
+
+def make_login(pool: PoolSettings, *, minor: int) -> ServerLogin:
     """The exchange with the credentials that the configuration has for this pool."""
     password, md5_hash = pool.server_password, None
     if password is None and is_md5_hash(pool.password):
@@ -213,6 +237,7 @@ def make_login(pool: PoolSettings) -> ServerLogin:
         pool.server_database,
         {**pool.startup_parameters, "application_name": pool.application_name},
         md5_hash=md5_hash,
+        minor=minor,
         encrypted_or_local=pool.server_host.startswith("/") or is_loopback(pool.server_host),
     )
 

@@ -87,6 +87,7 @@ class Process:
         self.databases = frozenset(pool.database for pool in born.pools)
         self.socket_options = SocketOptions.of(general)
         self.failure_logged_at = 0.0
+        self.old_servers: set[tuple[str, int]] = set()  # host and port of those that speak nothing newer than 3.0
         self.tasks: set[asyncio.Task[None]] = set()
         self.loop = uvloop.new_event_loop()
         asyncio.set_event_loop(self.loop)

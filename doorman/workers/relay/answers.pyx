@@ -16,6 +16,7 @@ from libc.string cimport memcmp
 from doorman.shm.statements cimport set_add, set_clear, set_of, set_remove
 from doorman.workers.relay.backend cimport may_part, take_note
 from doorman.workers.relay.engine cimport HOLD, Client, Engine, Server
+from doorman.workers.relay.heal cimport is_stale, note_stale, run_again, start_healing
 from doorman.workers.relay.local cimport note_check
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_free, outgoing_room
 from doorman.workers.relay.pending cimport pending_ready
@@ -91,6 +92,8 @@ cdef Py_ssize_t feed_answers(Engine engine, Server server, const char *data, Py_
             is_ours = take_answer(engine, server, data + at, here)
             if server.closed:
                 return -1
+            if server.kept is not None and data[at] != b"t":
+                start = give_kept(server, out, data, start, at)
         elif server.replies.length and replies_head(&server.replies).kind == REPLY_OURS:
             is_ours = True                              # a notice, or rows
         if is_ours:
@@ -101,7 +104,7 @@ cdef Py_ssize_t feed_answers(Engine engine, Server server, const char *data, Py_
         at += here
         if not server.body_left and has_known(server):
             start = cut(server, out, data, start, at)
-    if server.holding and not server.replies.synced:
+    if server.holding and not server.replies.synced and not server.healing:
         server.holding = False
         engine.queue(client)
     if server.capture is not None:
@@ -132,6 +135,15 @@ cdef Py_ssize_t cut(Server server, Outgoing *out, const char *data, Py_ssize_t s
     return at
 
 
+cdef Py_ssize_t give_kept(Server server, Outgoing *out, const char *data, Py_ssize_t start, Py_ssize_t at) except -1:
+    """What was kept back goes out in front of this message, unless the whole answer is asked for anew."""
+    outgoing_add(out, data + start, at - start)
+    if not server.healing:
+        outgoing_add(out, <const char *>server.kept, len(server.kept))
+    server.kept = None
+    return at
+
+
 cdef bint has_known(Server server) noexcept:
     """Is the next answer one of ours?"""
     cdef Reply *head = replies_head(&server.replies)
@@ -157,12 +169,18 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
         return expect(server, due == REPLY_PARSE or due == REPLY_PARSE_OURS or due == REPLY_PARSE_TRIED,
                       due == REPLY_PARSE_OURS)
     if kind == b"2":                                    # BindComplete
+        server.replaying = False
         return expect(server, due == REPLY_BIND, False)
     if kind == b"3":                                    # CloseComplete
         return expect(server, due == REPLY_CLOSE or due == REPLY_CLOSE_OURS, due == REPLY_CLOSE_OURS)
     if kind == b"T" or kind == b"n":                    # RowDescription, NoData
+        if due == REPLY_DESCRIBE:
+            server.replaying = False
         return expect(server, True, False) if due == REPLY_DESCRIBE else due == REPLY_OURS
     if kind == b"t":                                    # ParameterDescription
+        if server.replaying and read_length(message + 1) + 1 == length:     # its error, if it is stale, comes behind this
+            server.kept = message[:length]
+            return True
         return False
     if kind == b"I" or kind == b"s":                    # EmptyQueryResponse, PortalSuspended
         return expect(server, True, False) if due == REPLY_EXECUTE else due == REPLY_OURS
@@ -174,6 +192,11 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
         server.begin_fails = False
         return True
     if kind == b"E" and not server.replies.broken:
+        if (due == REPLY_BIND or due == REPLY_DESCRIBE) and is_stale(message + 5, length - 5):
+            note_stale(engine, server)
+            if start_healing(engine, server):
+                return True
+        server.replaying = False
         forget_segment(engine, server)
     take_note(server, message, length, engine.now)
     if kind == b"C":                                    # CommandComplete
@@ -203,6 +226,9 @@ cdef bint expect(Server server, bint fits, bint is_ours) except -1:
 
 
 cdef bint take_ready(Engine engine, Server server, const char *message, Py_ssize_t length, uint8_t due) except -1:
+    if server.healing:
+        run_again(engine, server)
+        return True
     if due == REPLY_OURS:
         pending_ready(&server.pending)
         server.status = message[5]

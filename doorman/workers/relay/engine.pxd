@@ -94,6 +94,8 @@ cdef class Client(Conn):
     cdef bint fresh_unnamed         # the unnamed statement was parsed since the last Sync
     cdef uint64_t planner           # digest of the settings that a plan depends on
     cdef Statement unnamed
+    cdef bint unnamed_told          # the client was sent a description of the unnamed statement
+    cdef object last_bound          # Named, or None for the unnamed statement: whose portal may be described
     cdef dict names                 # name -> Named; None while there are none
     cdef Named last_named
     cdef bytes begin                # Query that opens the transaction which the client believes to be in; None
@@ -118,6 +120,13 @@ cdef class Server(Conn):
     cdef bint holding               # its client's next message waits for answers (must_hold)
     cdef bint sets                  # a message behind the last Sync may change how texts are parsed
     cdef bint touchy                # a statement under way may change what later ones meet
+    cdef Buffer replay              # the batch under way, while it may have to be sent again (heal)
+    cdef bint replaying             # `replay` is being filled, or complete and of use
+    cdef bint replay_sealed         # complete: its Sync is in it
+    cdef size_t replay_from         # where in `to_server` the part of it begins that is being put together
+    cdef Statement replayed
+    cdef bytes kept                 # ParameterDescription of a Describe that may still turn out to be stale
+    cdef bint healing               # it will be sent again at the next ReadyForQuery
     cdef bint begin_fails           # the Query of ours under way is to fail
     cdef bytearray capture          # the answer to a check query, so far
     cdef uint32_t dirt

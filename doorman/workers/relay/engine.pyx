@@ -49,6 +49,7 @@ cdef class Server(Conn):
     def __dealloc__(self):
         pending_free(&self.pending)
         replies_free(&self.replies)
+        buffer_free(&self.replay)
 
 
 cdef class Engine:

@@ -19,6 +19,7 @@ from doorman.workers.relay.engine cimport (
     Engine,
     Server,
 )
+from doorman.workers.relay.heal cimport remember_sent
 from doorman.workers.relay.local cimport answer_here, begin_now, deallocate_here, is_check, ready
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_free
 from doorman.workers.relay.pending cimport pending_sent
@@ -132,6 +133,12 @@ cdef int follow(
 cdef int send_on(Engine engine, Server server, const char *run, Py_ssize_t length) except -1:
     """Write what was put together, and the run behind it."""
     cdef Outgoing *out = &engine.to_server
+    if server.replaying and not server.replay_sealed:
+        if out.length > server.replay_from:
+            remember_sent(server, out.data + server.replay_from, out.length - server.replay_from)
+        if server.replaying:
+            remember_sent(server, run, length)
+        server.replay_from = 0
     if not out.length:
         return engine.forward(server, run, length)
     if length < LARGE:

@@ -183,6 +183,10 @@ cdef class Lending(Sockets):
         server.client = None
         server.holding = False
         server.touchy = False
+        server.replaying = False
+        server.healing = False
+        server.kept = None
+        server.replayed = None
         server.capture = None
         server.row.running = 0
         client.server = None

@@ -21,6 +21,7 @@ from libc.string cimport memchr, memcmp, memcpy
 from doorman.shm.layout cimport PoolRow
 from doorman.shm.statements cimport Digest, StatementSet, set_add, set_clear, set_evict, set_has, set_of
 from doorman.workers.relay.engine cimport DIRT_STATEMENTS, Client, Engine, Server
+from doorman.workers.relay.heal cimport seal, watch_for_stale
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_room, write_length
 from doorman.workers.relay.pending cimport pending_sent
 from doorman.workers.relay.replies cimport (
@@ -41,6 +42,7 @@ from doorman.workers.relay.replies cimport (
     REPLY_QUERY,
     REPLY_SYNC,
     replies_push,
+    replies_push_first,
 )
 from doorman.workers.relay.statements cimport SERVER_NAME_LENGTH, Named, Statement, write_name
 from doorman.workers.relay.traces cimport traces_of
@@ -72,8 +74,24 @@ cdef int rename(
     if kind == b"Q":                                    # Query: PostgreSQL drops the unnamed statement
         client.unnamed = None
         server.dirt |= traces_of(message + 5, here - 5)
+    elif kind == b"D":                                  # of a portal
+        note_told(client, client.last_bound)
     note(engine, server, kind)
+    if kind == b"S" and server.replaying and not server.replay_sealed:
+        outgoing_add(out, run, run_length)
+        outgoing_add(out, message, here)
+        seal(engine, server)
+        return STEP_CUT
     return STEP_PASS
+
+
+cdef int note_told(Client client, object named) except -1:
+    """The client gets a description of this statement; None: of the unnamed one."""
+    if named is None:
+        client.unnamed_told = True
+    else:
+        (<Named>named).told = True
+    return 0
 
 
 cdef int pass_unknown(Engine engine, Server server, char kind, Py_ssize_t here) except -1:
@@ -137,10 +155,16 @@ cdef int hold(Server server) noexcept:
 
 # --- the server's statements -----------------------------------------------------------------------------------------
 
-cdef int ensure(Engine engine, Server server, Statement statement) except -1:
-    """Have the server hold this statement when it gets to what is sent next."""
+cdef int ensure(Engine engine, Server server, Statement statement, Client client, Py_ssize_t name_length) except -1:
+    """Have the server hold this statement when it gets to what is sent next. client: who uses it by a name of that length."""
     heed_epoch(engine, server)
-    if not set_has(engine.table, server.slot, &statement.digest):
+    if set_has(engine.table, server.slot, &statement.digest):
+        if (
+            client is not None and not server.pending.length and server.status == b"I"
+            and not (client.last_named.told if name_length else client.unnamed_told)
+        ):
+            watch_for_stale(engine, server, statement)
+    else:
         prepare(engine, server, statement, REPLY_PARSE_OURS, <PyObject *>statement, NULL)
     return 0
 
@@ -161,6 +185,17 @@ cdef int prepare(Engine engine, Server server, Statement statement, uint8_t kind
     return write_parse(&engine.to_server, statement.name, SERVER_NAME_LENGTH + 1, statement.body, len(statement.body))
 
 
+cdef int prepare_again(Engine engine, Server server, Statement statement) except -1:
+    """Put a Close and a Parse of ours in front of everything (heal)."""
+    set_add(engine.table, server.slot, &statement.digest)
+    replies_push_first(&server.replies, REPLY_PARSE_OURS, <PyObject *>statement)
+    replies_push_first(&server.replies, REPLY_CLOSE_OURS, NULL)
+    note_start(engine, server)
+    pending_sent(&server.pending, b"P")
+    write_close_message(&engine.to_server, &statement.digest)
+    return write_parse(&engine.to_server, statement.name, SERVER_NAME_LENGTH + 1, statement.body, len(statement.body))
+
+
 cdef int write_parse(Outgoing *out, const char *name, Py_ssize_t name_length, const char *body, Py_ssize_t length) except -1:
     """A Parse message; the name comes with its NUL."""
     cdef char *into = outgoing_room(out, 5 + name_length + length)
@@ -174,15 +209,20 @@ cdef int write_parse(Outgoing *out, const char *name, Py_ssize_t name_length, co
 cdef int write_close(Engine engine, Server server, const Digest *digest, const Digest *evicted) except -1:
     """A Close of ours. evicted: what the set gets back when PostgreSQL skips it."""
     cdef Digest none
-    cdef char *into = outgoing_room(&engine.to_server, 6 + SERVER_NAME_LENGTH + 1)
     none.high = none.low = 0
+    write_close_message(&engine.to_server, digest)
+    note_start(engine, server)
+    pending_sent(&server.pending, b"C")
+    return replies_push(&server.replies, REPLY_CLOSE_OURS, NULL, NULL, evicted if evicted != NULL else &none)
+
+
+cdef int write_close_message(Outgoing *out, const Digest *digest) except -1:
+    cdef char *into = outgoing_room(out, 6 + SERVER_NAME_LENGTH + 1)
     into[0] = b"C"
     write_length(into + 1, 5 + SERVER_NAME_LENGTH + 1)
     into[5] = b"S"
     write_name(into + 6, digest)
-    note_start(engine, server)
-    pending_sent(&server.pending, b"C")
-    return replies_push(&server.replies, REPLY_CLOSE_OURS, NULL, NULL, evicted if evicted != NULL else &none)
+    return 0
 
 
 cdef int send_ours(Engine engine, Server server, bytes query) except -1:
@@ -265,6 +305,7 @@ cdef int rename_parse(
         replies_push(&server.replies, REPLY_PARSE_KNOWN, <PyObject *>statement, <PyObject *>client.unnamed, NULL)
     if not name_length:
         client.unnamed = statement
+        client.unnamed_told = False
         client.fresh_unnamed = True
     return STEP_CUT
 
@@ -279,7 +320,7 @@ cdef int add_named(Client client, Named named) except -1:
 
 cdef int parse_again(Engine engine, Server server, Statement statement, const char *body, Py_ssize_t length) except -1:
     """The client has a statement of that name: PostgreSQL is to look at the new text, and then to say so."""
-    ensure(engine, server, statement)
+    ensure(engine, server, statement, None, 0)
     note(engine, server, b"P")
     write_parse(&engine.to_server, statement.name, SERVER_NAME_LENGTH + 1, body, length)
     return STEP_CUT
@@ -329,8 +370,9 @@ cdef int rename_bind(
         note(engine, server, b"B")
         return STEP_PASS
     outgoing_add(&engine.to_server, run, run_length)
+    client.last_bound = client.last_named if name_length else None
     if statement is not None:
-        ensure(engine, server, statement)
+        ensure(engine, server, statement, client, name_length)
         take_over(engine, server, statement)
     note_start(engine, server)
     pending_sent(&server.pending, b"B")
@@ -419,7 +461,8 @@ cdef int rename_describe(
         return STEP_PASS
     outgoing_add(&engine.to_server, run, run_length)
     if statement is not None:
-        ensure(engine, server, statement)
+        ensure(engine, server, statement, client, name_length)
+        note_told(client, client.last_named if name_length else None)
     note(engine, server, b"D")
     write_renamed(&engine.to_server, message, 1, statement, name_length, total)
     return outgoing_rest(engine, message, total, 6 + name_length + 1)

@@ -58,6 +58,7 @@ cdef struct Replies:
     bint broken                 # rule 5
 
 cdef int replies_push(Replies *replies, uint8_t kind, PyObject *new, PyObject *old, const Digest *digest) except -1
+cdef int replies_push_first(Replies *replies, uint8_t kind, PyObject *new) except -1
 cdef Reply *replies_head(Replies *replies) noexcept
 cdef Reply *replies_at(Replies *replies, uint32_t at) noexcept
 cdef void replies_pop(Replies *replies) noexcept

@@ -62,6 +62,26 @@ cdef int replies_push(Replies *replies, uint8_t kind, PyObject *new, PyObject *o
     return 0
 
 
+cdef int replies_push_first(Replies *replies, uint8_t kind, PyObject *new) except -1:
+    """A message of ours that goes in front of everything: nothing of that is under way."""
+    cdef Reply *reply
+    if replies.length == replies.capacity:
+        grow(replies)
+    replies.head = (replies.head + replies.capacity - 1) & (replies.capacity - 1)
+    reply = &replies.ring[replies.head]
+    Py_XINCREF(new)
+    reply.kind = kind
+    reply.new = new
+    reply.old = NULL
+    reply.digest.high = reply.digest.low = 0
+    replies.length += 1
+    replies.unproven += UNPROVEN[kind]
+    if replies.synced:
+        replies.synced += 1
+        replies.unproven_synced += UNPROVEN[kind]
+    return 0
+
+
 cdef void replies_pop(Replies *replies) noexcept:
     """The head is answered."""
     cdef Reply *reply = &replies.ring[replies.head]

@@ -1,0 +1,12 @@
+"""Statements whose plan DDL has made stale. See heal.pyx."""
+
+from doorman.workers.relay.engine cimport Engine, Server
+from doorman.workers.relay.statements cimport Statement
+
+cdef int watch_for_stale(Engine engine, Server server, Statement statement) except -1
+cdef int remember_sent(Server server, const char *data, size_t length) except -1
+cdef int seal(Engine engine, Server server) except -1
+cdef bint is_stale(const char *fields, Py_ssize_t length) noexcept
+cdef int note_stale(Engine engine, Server server) except -1
+cdef bint start_healing(Engine engine, Server server) except -1
+cdef int run_again(Engine engine, Server server) except -1

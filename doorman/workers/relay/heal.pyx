@@ -1,0 +1,124 @@
+"""After DDL a shared plan can be stale: PostgreSQL refuses to run it ("cached plan must not change result type").
+
+A client whose Parse was answered here has not asked for an old plan; with a direct connection it would have got a new one.
+
+Rules
+1. Such an error always ends the sharing: all servers of the pool drop what they have prepared (`statement_epoch`).
+2. It is healed, out of the client's sight, only if the statement is the first message of its batch that reached the server,
+   no transaction block is open, and the client has been told nothing about the statement: the statement is prepared anew
+   and the batch sent again. Nothing of it had run.
+3. A client that was told a description gets the error, as from PostgreSQL: it would read new rows with old types.
+4. What is sent again is remembered from the statement's first message on, up to a Sync, at most HOLD bytes.
+"""
+
+from libc.stdint cimport uint32_t
+from libc.string cimport memcmp
+
+from doorman.shm.atomics cimport add32
+from doorman.shm.statements cimport set_of
+from doorman.workers.relay.buffer cimport buffer_append, buffer_length
+from doorman.workers.relay.engine cimport HOLD, Engine, Server
+from doorman.workers.relay.outgoing cimport outgoing_add, outgoing_free
+from doorman.workers.relay.pending cimport pending_error, pending_ready, pending_sent
+from doorman.workers.relay.rename cimport doubt_set, prepare_again
+from doorman.workers.relay.replies cimport REPLY_SYNC, replies_at
+from doorman.workers.relay.statements cimport Statement
+
+cdef bytes SYNC = b"S\x00\x00\x00\x04"
+
+
+cdef int watch_for_stale(Engine engine, Server server, Statement statement) except -1:
+    """The next message that is put together uses a statement that the server has had before (rule 4)."""
+    server.replay.start = 0
+    server.replay.end = 0
+    server.replaying = True
+    server.replay_sealed = False
+    server.replay_from = engine.to_server.length
+    server.replayed = statement
+    return 0
+
+
+cdef int remember_sent(Server server, const char *data, size_t length) except -1:
+    """More of the batch goes out."""
+    if buffer_length(&server.replay) + length > HOLD:
+        server.replaying = False
+        return 0
+    return buffer_append(&server.replay, data, length)
+
+
+cdef int seal(Engine engine, Server server) except -1:
+    """The Sync of the batch was put together: what comes later is not part of it."""
+    remember_sent(server, engine.to_server.data + server.replay_from, engine.to_server.length - server.replay_from)
+    server.replay_sealed = True
+    return 0
+
+
+cdef bint is_stale(const char *fields, Py_ssize_t length) noexcept:
+    """Is this ErrorResponse about a plan whose objects have changed? By SQLSTATE and the routine that says so, which are
+    not translated."""
+    cdef Py_ssize_t at = 0
+    cdef bint is_feature = False, is_internal = False, is_revalidation = False, is_lookup = False
+    while at < length and fields[at]:
+        if fields[at] == b"C" and length - at > 6:
+            is_feature = memcmp(fields + at + 1, b"0A000", 5) == 0
+            is_internal = memcmp(fields + at + 1, b"XX000", 5) == 0
+        elif fields[at] == b"R" and length - at > 22:
+            is_revalidation = memcmp(fields + at + 1, b"RevalidateCachedQuery", 21) == 0
+        elif fields[at] == b"M" and length - at > 20:
+            is_lookup = memcmp(fields + at + 1, b"cache lookup failed", 19) == 0
+        while at < length and fields[at]:
+            at += 1
+        at += 1
+    return (is_feature and is_revalidation) or (is_internal and is_lookup)
+
+
+cdef int note_stale(Engine engine, Server server) except -1:
+    """Rule 1. The epoch counts on only when this server was prepared under the present one: many finds are one."""
+    cdef uint32_t *epoch = &engine.table.pools[server.row.pool].statement_epoch
+    if set_of(engine.table, server.slot).epoch == epoch[0]:
+        add32(epoch, 1)
+    doubt_set(engine, server)
+    return 0
+
+
+cdef bint start_healing(Engine engine, Server server) except -1:
+    """An error of a stale plan came. True: nobody is told, and the batch will be sent again (rule 2)."""
+    cdef uint32_t n
+    cdef bint synced = False
+    if not server.replaying or server.pending.doubtful:
+        return False
+    for n in range(server.replies.length):
+        if replies_at(&server.replies, n).kind == REPLY_SYNC:
+            if n + 1 < server.replies.length:           # a later batch is under way already
+                return False
+            synced = True
+    pending_error(&server.pending)
+    server.healing = True
+    server.holding = True
+    if not synced:
+        pending_sent(&server.pending, b"S")
+        engine.forward(server, <const char *>SYNC, len(SYNC))
+    return True
+
+
+cdef int run_again(Engine engine, Server server) except -1:
+    """PostgreSQL has skipped to the Sync: prepare the statement anew and send the batch again."""
+    cdef size_t at = server.replay.start
+    cdef char *data = server.replay.data
+    pending_ready(&server.pending)
+    server.healing = False
+    server.replaying = False
+    prepare_again(engine, server, server.replayed)
+    while server.replay.end - at >= 5:
+        pending_sent(&server.pending, data[at])
+        at += 1 + (
+            <size_t>(<unsigned char>data[at + 1]) << 24 | <size_t>(<unsigned char>data[at + 2]) << 16
+            | <size_t>(<unsigned char>data[at + 3]) << 8 | <unsigned char>data[at + 4]
+        )
+    outgoing_add(&engine.to_server, data + server.replay.start, buffer_length(&server.replay))
+    engine.forward(server, engine.to_server.data, engine.to_server.length)
+    outgoing_free(&engine.to_server)
+    if not server.replies.synced:
+        server.holding = False
+        engine.queue(server.client)
+    return 0

@@ -1,0 +1,109 @@
+"""Plans that DDL has made stale: clients that asked for a fresh one get it, those who know an old description are told.
+
+trap: sqlalchemy + asyncpg through other poolers fails after every ALTER TABLE, because the driver's new Parse lands on the
+same stale statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from tests.e2e.conftest import Connect
+from tests.e2e.raw import Raw, tell
+from tests.harness import Postgres
+from tests.torture.wire import (
+    FLUSH,
+    SYNC,
+    bind,
+    close_statement,
+    describe_portal,
+    describe_statement,
+    execute,
+    parse,
+    query,
+)
+
+
+def batch(table: str, name: str = "") -> list[bytes]:
+    """What psycopg and pgx send for a statement that is not prepared yet."""
+    return [parse(f"SELECT * FROM {table}", name), bind([], name), describe_portal(), execute(), SYNC]
+
+
+def columns(raw: Raw, *data: bytes) -> list[Sequence[bytes | None]]:
+    answers = raw.converse(*data)
+    assert not [got.fields() for got in answers if got.kind == b"E"]
+    return [got.columns() for got in answers if got.kind == b"D"]
+
+
+@pytest.fixture
+def warm(connect: Connect, table: str, postgres: Postgres) -> list[Raw]:
+    """Six clients; every server of the pool has the statement prepared and used, and then the table changes."""
+    postgres.query(f"INSERT INTO {table} VALUES (1, 'one')")
+    clients = connect.many(6)
+    for _ in range(3):
+        for client in clients:
+            client.send(*batch(table))
+        for client in clients:
+            client.until("Z")
+    postgres.query(f"ALTER TABLE {table} ADD COLUMN extra int DEFAULT 7")
+    return clients
+
+
+def test_an_unnamed_statement_is_new_at_each_parse(warm: list[Raw], table: str) -> None:
+    for client in warm * 2:
+        assert columns(client, *batch(table)) == [[b"1", b"one", b"7"]]
+
+
+def test_a_description_comes_from_the_new_plan(warm: list[Raw], table: str) -> None:
+    for client in warm:
+        answer = client.converse(parse(f"SELECT * FROM {table}", "s"), describe_statement("s"), SYNC)
+        assert tell(answer) == "1 t T ZI"
+        assert answer[2].body.startswith(b"\x00\x03")  # three columns
+        assert columns(client, bind([], "s"), execute(), SYNC) == [[b"1", b"one", b"7"]]
+
+
+def test_with_flush_instead_of_sync(warm: list[Raw], table: str) -> None:
+    client = warm[0]
+    client.send(parse(f"SELECT * FROM {table}", "f"), describe_statement("f"), FLUSH)
+    assert tell(client.until("T")) == "1 t T"
+    client.send(bind([], "f"), execute(), SYNC)
+    assert tell(client.until("Z")) == "2 D C ZI"
+
+
+def test_batches_that_are_under_way_together_are_told_once_at_most(warm: list[Raw], table: str) -> None:
+    """What was sent behind the stale statement may have run already: nothing is sent again then."""
+    assert warm[0].ask(*batch(table) * 3, ready=3) == " ".join(["1 E:0A000 ZI"] * 3)
+    for client in warm:
+        assert client.ask(*batch(table) * 3, ready=3) == " ".join(["1 2 T D C ZI"] * 3)
+
+
+def test_in_a_transaction_the_error_is_passed_on_and_the_next_attempt_works(warm: list[Raw], table: str) -> None:
+    client = warm[0]
+    client.ask(query("BEGIN; SELECT 1"))
+    assert client.ask(*batch(table)) == "1 E:0A000 ZE"
+    client.ask(query("ROLLBACK"))
+    client.ask(query("BEGIN; SELECT 1"))
+    assert client.ask(*batch(table)) == "1 2 T D C ZT"
+    client.ask(query("COMMIT"))
+
+
+def test_whoever_knows_the_old_description_is_told(connect: Connect, table: str, postgres: Postgres) -> None:
+    postgres.query(f"INSERT INTO {table} VALUES (1, 'one')")
+    client = connect()
+    client.ask(parse(f"SELECT * FROM {table}", "told"), describe_statement("told"), SYNC)
+    assert columns(client, bind([], "told"), execute(), SYNC) == [[b"1", b"one"]]
+    postgres.query(f"ALTER TABLE {table} ADD COLUMN extra int DEFAULT 7")
+    assert client.error(bind([], "told"), execute(), SYNC)["C"] == "0A000"
+    again = [close_statement("told"), parse(f"SELECT * FROM {table}", "told"), describe_statement("told"), SYNC]
+    assert client.ask(*again) == "3 1 t T ZI"
+    assert columns(client, bind([], "told"), execute(), SYNC) == [[b"1", b"one", b"7"]]
+
+
+def test_a_change_that_leaves_the_columns_alone_is_not_noticed(warm: list[Raw], table: str, postgres: Postgres) -> None:
+    for client in warm:
+        columns(client, *batch(table))
+    postgres.query(f"CREATE INDEX ON {table} (id)")
+    for client in warm:
+        assert columns(client, *batch(table)) == [[b"1", b"one", b"7"]]
