@@ -216,7 +216,8 @@ cdef struct CounterRow:             # one for each (pool, process), [worker] thr
     uint64_t cancels
     uint64_t servers_opened
     uint64_t servers_closed
-    uint64_t spare[18]
+    uint64_t listens                # LISTEN in transaction mode
+    uint64_t spare[17]
     uint64_t query_histogram[2048]
     uint64_t transaction_histogram[2048]
     uint64_t wait_histogram[2048]

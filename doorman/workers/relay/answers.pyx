@@ -13,6 +13,10 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
+import re
+
+from doorman.wire.backend import notice_response
+
 from doorman.shm.statements cimport set_add, set_clear, set_of, set_remove
 from doorman.workers.relay.backend cimport may_part, take_note
 from doorman.workers.relay.engine cimport HOLD, Client, Engine, Server
@@ -45,6 +49,9 @@ from doorman.workers.relay.replies cimport (
 from doorman.workers.relay.rename cimport doubt_set
 from doorman.workers.relay.statements cimport Named, Statement
 
+cdef extern from "<string.h>" nogil:
+    void *memmem(const void *haystack, size_t length, const void *needle, size_t needle_length)
+
 cdef enum:
     MAX_SERVER_MESSAGE = 1_073_741_824
     LARGE = 16_384              # a run of this size is written by itself rather than copied
@@ -53,6 +60,11 @@ cdef uint8_t[256] LOOKED_AT     # rule 3
 for _letter in tuple(b"ZCESGWA12 3tTnIs"):
     LOOKED_AT[_letter] = 1
 LOOKED_AT[32] = 0
+
+cdef object OUR_NAME = re.compile(rb"DOORMAN_[0-9a-f]{32}")
+cdef bytes LISTEN_WARNING = notice_response(
+    "01000", "LISTEN in transaction mode ends with the transaction: notifications will not arrive",
+    hint="Use a pool with pool_mode session for LISTEN.")
 
 cdef const char *PARSE_COMPLETE = b"1\x00\x00\x00\x04"
 cdef const char *CLOSE_COMPLETE = b"3\x00\x00\x00\x04"
@@ -197,10 +209,18 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
             if start_healing(engine, server):
                 return True
         server.replaying = False
+        if head != NULL and memmem(message, length, b"DOORMAN_", 8) != NULL:
+            server.kept = (server.kept or b"") + with_names_of(server.client, head, message[:length])
+            forget_segment(engine, server)
+            take_note(server, message, length, engine.now)
+            return True
         forget_segment(engine, server)
     take_note(server, message, length, engine.now)
     if kind == b"C":                                    # CommandComplete
         note_forgetting(engine, server, message + 5, length - 5)
+        if length == 12 and memcmp(message + 5, b"LISTEN\x00", 7) == 0:
+            engine.note_listen(server.client)
+            server.kept = LISTEN_WARNING
         return expect(server, True, False) if due == REPLY_EXECUTE else due == REPLY_OURS
     if kind == b"S":                                    # ParameterStatus
         engine.follow_parameter(server.client, message[:length])
@@ -244,6 +264,20 @@ cdef bint take_ready(Engine engine, Server server, const char *message, Py_ssize
     if not server.replies.length:
         server.touchy = False
     return False
+
+
+cdef bytes with_names_of(Client client, Reply *head, bytes error):
+    """An ErrorResponse that speaks of statements by our names, with the client's."""
+    cdef Named named
+    unnamed = client.unnamed.name if client.unnamed is not None else b""
+    if head.kind == REPLY_BIND and head.new != NULL and isinstance(<object>head.new, Statement):
+        names = {(<Statement>head.new).name: b""}
+    else:
+        names = {unnamed: b""}
+        for named in (client.names or {}).values():
+            names[named.statement.name] = named.name
+    fields = OUR_NAME.sub(lambda found: names.get(found.group(), found.group()), error[5:])
+    return b"E" + (len(fields) + 4).to_bytes(4, "big") + fields
 
 
 cdef int forget_segment(Engine engine, Server server) except -1:

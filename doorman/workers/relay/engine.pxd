@@ -125,7 +125,8 @@ cdef class Server(Conn):
     cdef bint replay_sealed         # complete: its Sync is in it
     cdef size_t replay_from         # where in `to_server` the part of it begins that is being put together
     cdef Statement replayed
-    cdef bytes kept                 # ParameterDescription of a Describe that may still turn out to be stale
+    cdef bytes kept                 # goes out in front of the next message: a notice of ours, a message written anew, or
+                                    # the ParameterDescription of a Describe that may still turn out to be stale
     cdef bint healing               # it will be sent again at the next ReadyForQuery
     cdef bint begin_fails           # the Query of ours under way is to fail
     cdef bytearray capture          # the answer to a check query, so far
@@ -173,4 +174,5 @@ cdef class Engine:
     cdef int farewell(self, Client client) except -1
     cdef int look_at_waiters(self) except -1
     cdef int give_known(self, Server server) except -1
+    cdef int note_listen(self, Client client) except -1
     cdef int follow_parameter(self, Client client, bytes report) except -1

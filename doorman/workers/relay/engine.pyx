@@ -130,6 +130,10 @@ cdef class Engine:
         """Some waiter of this process was failed or cancelled."""
         raise NotImplementedError
 
+    cdef int note_listen(self, Client client) except -1:
+        """A client listens in transaction mode, where nothing will come of it."""
+        raise NotImplementedError
+
     cdef int follow_parameter(self, Client client, bytes report) except -1:
         """The client is sent a ParameterStatus."""
         raise NotImplementedError

@@ -14,6 +14,7 @@ cdef class Lending(Sockets):
     cdef list parked                # (client, slot, generation) that wait for a server's socket
     cdef dict settings_of           # (pool, digest) -> ParameterStatus messages
     cdef int64_t probe_patience
+    cdef int64_t listen_logged_at
     cdef uint64_t to_wake           # processes that have new mail, as bits
     cdef bint in_round              # `run` is at work: it wakes them at the end of its round
 

@@ -30,6 +30,7 @@ log = logging.getLogger("doorman.relay")
 cdef uint64_t ONE = 1
 cdef bint WATCH_BY_EDGE = False     # 4 % cheaper, off until the leaked client row of the torture is understood
 cdef enum:
+    LISTEN_LOG_US = 10_000_000
     MOST_SETTINGS = 4096            # sets of startup parameters remembered; clients choose them, so they are bounded
 
 cdef bytes RESET_SETTINGS = b"Q\x00\x00\x00\x0eRESET ALL\x00"
@@ -156,6 +157,16 @@ cdef class Lending(Sockets):
             client.row.wait_max = waited
         if self.bind(client, slot):
             self.serve(client)
+        return 0
+
+    cdef int note_listen(self, Client client) except -1:
+        client.counters.listens += 1
+        if self.now - self.listen_logged_at > LISTEN_LOG_US:
+            self.listen_logged_at = self.now
+            log.warning(
+                "LISTEN in transaction mode: notifications will not arrive; use a pool with pool_mode session "
+                "(pool %s@%s, client #c%d)",
+                client.pool_row.user.decode(), client.pool_row.database.decode(), client.row.connection_id)
         return 0
 
     cdef int follow_parameter(self, Client client, bytes report) except -1:

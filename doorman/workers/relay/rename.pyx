@@ -376,7 +376,12 @@ cdef int rename_bind(
         take_over(engine, server, statement)
     note_start(engine, server)
     pending_sent(&server.pending, b"B")
-    replies_push(&server.replies, REPLY_BIND, <PyObject *>statement if statement is not None else NULL, NULL, NULL)
+    if statement is None:
+        replies_push(&server.replies, REPLY_BIND, NULL, NULL, NULL)
+    elif name_length:
+        replies_push(&server.replies, REPLY_BIND, <PyObject *>client.last_named, NULL, NULL)
+    else:
+        replies_push(&server.replies, REPLY_BIND, <PyObject *>statement, NULL, NULL)
     into = write_renamed(&engine.to_server, message, portal_length + 1, statement, name_length, total)
     memcpy(outgoing_room(&engine.to_server, rest_length), rest, rest_length)
     return STEP_CUT
