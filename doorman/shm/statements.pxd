@@ -23,7 +23,7 @@ cdef struct StatementNode:
     uint32_t chain              # next node of the same bucket; node numbers count from 1, 0 = none
     uint32_t newer              # towards the most recently used
     uint32_t older
-    uint32_t spare
+    uint32_t shape              # of the rows that it returns, 0 = not known (relay/heal.pxd)
 
 cdef struct StatementSet:
     uint32_t count
@@ -41,6 +41,7 @@ cdef struct StatementSet:
 cdef uint32_t buckets_for(uint32_t capacity) noexcept nogil
 cdef size_t set_bytes(uint32_t capacity) noexcept nogil
 cdef StatementSet *set_of(Table table, int slot) noexcept nogil
+cdef StatementNode *set_find(Table table, int slot, const Digest *digest) noexcept nogil
 cdef bint set_has(Table table, int slot, const Digest *digest) noexcept nogil
 cdef bint set_add(Table table, int slot, const Digest *digest) noexcept nogil
 cdef bint set_evict(Table table, int slot, uint32_t most, Digest *victim) noexcept nogil

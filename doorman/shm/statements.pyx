@@ -80,18 +80,23 @@ cdef inline void put_first(StatementSet *statements, StatementNode *nodes, uint3
 
 cdef bint set_has(Table table, int slot, const Digest *digest) noexcept nogil:
     """Does the server hold this statement? It then is the most recently used one."""
+    return set_find(table, slot, digest) != NULL
+
+
+cdef StatementNode *set_find(Table table, int slot, const Digest *digest) noexcept nogil:
+    """The statement's node, now the most recently used one; NULL when the server does not hold it."""
     cdef StatementSet *statements = set_of(table, slot)
     cdef uint32_t at = find(table, statements, digest)
     cdef StatementNode *nodes
     if not at:
         statements.misses += 1
-        return False
+        return NULL
     statements.hits += 1
+    nodes = nodes_of(table, statements)
     if statements.newest != at:
-        nodes = nodes_of(table, statements)
         unlink(statements, nodes, at)
         put_first(statements, nodes, at)
-    return True
+    return &nodes[at]
 
 
 cdef bint set_add(Table table, int slot, const Digest *digest) noexcept nogil:
@@ -114,6 +119,7 @@ cdef bint set_add(Table table, int slot, const Digest *digest) noexcept nogil:
         at = statements.touched
     bucket = bucket_of(table, statements, digest)
     nodes[at].digest = digest[0]
+    nodes[at].shape = 0
     nodes[at].chain = bucket[0]
     bucket[0] = at
     put_first(statements, nodes, at)

@@ -107,3 +107,38 @@ def test_a_change_that_leaves_the_columns_alone_is_not_noticed(warm: list[Raw], 
     postgres.query(f"CREATE INDEX ON {table} (id)")
     for client in warm:
         assert columns(client, *batch(table)) == [[b"1", b"one", b"7"]]
+
+
+@pytest.mark.parametrize("described_there", [True, False])
+def test_rows_always_look_as_described(
+    connect: Connect, table: str, postgres: Postgres, *, described_there: bool
+) -> None:
+    postgres.query(f"INSERT INTO {table} VALUES (1, 'one')")
+    knowing, others = connect.many(3), connect.many(3)
+    for client in knowing:
+        client.ask(parse(f"SELECT * FROM {table}", "told"), describe_statement("told"), SYNC)
+        assert columns(client, bind([], "told"), execute(), SYNC) == [[b"1", b"one"]]
+    postgres.query(f"ALTER TABLE {table} ADD COLUMN extra int DEFAULT 7")
+    fresh = batch(table) if described_there else [part for part in batch(table) if part[:1] != b"D"]
+    for other in others * 3:
+        assert columns(other, *fresh) == [[b"1", b"one", b"7"]]
+    for client in knowing * 2:
+        assert client.error(bind([], "told"), execute(), SYNC)["C"] == "0A000"
+        client.ask(query("BEGIN; SELECT 1"))
+        assert client.ask(bind([], "told"), execute(), SYNC) == "E:0A000 ZE"
+        assert client.ask(query("ROLLBACK")) == "C ZI"
+    for client in knowing:
+        client.ask(close_statement("told"), parse(f"SELECT * FROM {table}", "told"), describe_statement("told"), SYNC)
+        assert columns(client, bind([], "told"), execute(), SYNC) == [[b"1", b"one", b"7"]]
+
+
+def test_known_statements_go_from_server_to_server(connect: Connect, table: str) -> None:
+    """Each server is asked once what a statement returns there, and then no more."""
+    clients = connect.many(6)
+    for client in clients:
+        client.ask(parse("SELECT $1::int AS a, 'b' AS b", "k"), describe_statement("k"), SYNC)
+    for _ in range(5):
+        for client in clients:
+            client.send(bind([b"5"], "k"), execute(), SYNC, bind([b"6"], "k"), execute(), SYNC)
+        for client in clients:
+            assert tell(client.until("Z") + client.until("Z")) == "2 D C ZI 2 D C ZI"

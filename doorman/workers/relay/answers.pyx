@@ -15,22 +15,24 @@ from libc.string cimport memcmp
 
 import re
 
-from doorman.wire.backend import notice_response
+from doorman.wire.backend import error_response, notice_response
 
 from doorman.shm.statements cimport set_add, set_clear, set_of, set_remove
 from doorman.workers.relay.backend cimport may_part, take_note
 from doorman.workers.relay.engine cimport HOLD, Client, Engine, Server
-from doorman.workers.relay.heal cimport is_stale, note_stale, run_again, start_healing
+from doorman.workers.relay.heal cimport is_stale, note_shape, note_stale, run_again, start_healing
 from doorman.workers.relay.local cimport note_check
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_free, outgoing_room
 from doorman.workers.relay.pending cimport pending_ready
 from doorman.workers.relay.replies cimport (
     FIRST_ANSWERED,
     REPLY_BIND,
+    REPLY_BIND_STALE,
     REPLY_CLOSE,
     REPLY_CLOSE_KNOWN,
     REPLY_CLOSE_OURS,
     REPLY_DESCRIBE,
+    REPLY_DESCRIBE_OURS,
     REPLY_EXECUTE,
     REPLY_NAME_KNOWN,
     REPLY_OURS,
@@ -61,6 +63,7 @@ for _letter in tuple(b"ZCESGWA12 3tTnIs"):
     LOOKED_AT[_letter] = 1
 LOOKED_AT[32] = 0
 
+cdef bytes STALE = error_response("0A000", "cached plan must not change result type", severity="ERROR")
 cdef object OUR_NAME = re.compile(rb"DOORMAN_[0-9a-f]{32}")
 cdef bytes LISTEN_WARNING = notice_response(
     "01000", "LISTEN in transaction mode ends with the transaction: notifications will not arrive",
@@ -116,7 +119,7 @@ cdef Py_ssize_t feed_answers(Engine engine, Server server, const char *data, Py_
         at += here
         if not server.body_left and has_known(server):
             start = cut(server, out, data, start, at)
-    if server.holding and not server.replies.synced and not server.healing:
+    if server.holding and not server.replies.synced and not server.healing and not server.verifying:
         server.holding = False
         engine.queue(client)
     if server.capture is not None:
@@ -186,10 +189,13 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
     if kind == b"3":                                    # CloseComplete
         return expect(server, due == REPLY_CLOSE or due == REPLY_CLOSE_OURS, due == REPLY_CLOSE_OURS)
     if kind == b"T" or kind == b"n":                    # RowDescription, NoData
-        if due == REPLY_DESCRIBE:
-            server.replaying = False
-        return expect(server, True, False) if due == REPLY_DESCRIBE else due == REPLY_OURS
+        if due == REPLY_DESCRIBE or due == REPLY_DESCRIBE_OURS:
+            take_description(engine, server, head, message, length)
+            return expect(server, True, due == REPLY_DESCRIBE_OURS)
+        return due == REPLY_OURS
     if kind == b"t":                                    # ParameterDescription
+        if due == REPLY_DESCRIBE_OURS:
+            return True
         if server.replaying and read_length(message + 1) + 1 == length:     # its error, if it is stale, comes behind this
             server.kept = message[:length]
             return True
@@ -209,6 +215,13 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
             if start_healing(engine, server):
                 return True
         server.replaying = False
+        if server.verifying:
+            end_verifying(engine, server)
+        if due == REPLY_BIND_STALE:
+            server.kept = STALE
+            forget_segment(engine, server)
+            take_note(server, message, length, engine.now)
+            return True
         if head != NULL and memmem(message, length, b"DOORMAN_", 8) != NULL:
             server.kept = (server.kept or b"") + with_names_of(server.client, head, message[:length])
             forget_segment(engine, server)
@@ -264,6 +277,22 @@ cdef bint take_ready(Engine engine, Server server, const char *message, Py_ssize
     if not server.replies.length:
         server.touchy = False
     return False
+
+
+cdef int take_description(Engine engine, Server server, Reply *head, const char *message, Py_ssize_t length) except -1:
+    server.replaying = False
+    if head.new != NULL:
+        note_shape(engine, server, <object>head.new, message, length)
+    if head.kind == REPLY_DESCRIBE_OURS:
+        end_verifying(engine, server)
+    return 0
+
+
+cdef int end_verifying(Engine engine, Server server) except -1:
+    """The message that waited for a description can be decided now."""
+    server.verifying = False
+    server.holding = False
+    return engine.queue(server.client)
 
 
 cdef bytes with_names_of(Client client, Reply *head, bytes error):

@@ -95,6 +95,7 @@ cdef class Client(Conn):
     cdef uint64_t planner           # digest of the settings that a plan depends on
     cdef Statement unnamed
     cdef bint unnamed_told          # the client was sent a description of the unnamed statement
+    cdef uint32_t unnamed_shape     # of the rows by that description
     cdef object last_bound          # Named, or None for the unnamed statement: whose portal may be described
     cdef dict names                 # name -> Named; None while there are none
     cdef Named last_named
@@ -118,6 +119,7 @@ cdef class Server(Conn):
     cdef uint64_t body_left         # bytes of a large message that are still to come from it
     cdef bint keeps_back            # and that are not for the client
     cdef bint holding               # its client's next message waits for answers (must_hold)
+    cdef bint verifying             # one of them is a Describe of ours (heal)
     cdef bint sets                  # a message behind the last Sync may change how texts are parsed
     cdef bint touchy                # a statement under way may change what later ones meet
     cdef Buffer replay              # the batch under way, while it may have to be sent again (heal)

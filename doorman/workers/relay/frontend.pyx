@@ -23,7 +23,7 @@ from doorman.workers.relay.heal cimport remember_sent
 from doorman.workers.relay.local cimport answer_here, begin_now, deallocate_here, is_check, ready
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_free
 from doorman.workers.relay.pending cimport pending_sent
-from doorman.workers.relay.rename cimport STEP_CUT, STEP_HOLD, rename
+from doorman.workers.relay.rename cimport STEP_CUT, STEP_HOLD, STEP_HOLD_CUT, rename
 
 cdef enum Need:                 # what a message type needs when the client has no server
     NEED_UNKNOWN = 0            # no message type of the frontend
@@ -96,6 +96,9 @@ cdef Py_ssize_t feed_client(Engine engine, Client client, const char *data, Py_s
                 break
             step = follow(engine, client, data + start, at - start, data + at, here, total)
             if step == STEP_HOLD:
+                break
+            if step == STEP_HOLD_CUT:
+                start = at
                 break
             if step == STEP_CUT:
                 start = at + here

@@ -11,18 +11,18 @@ Rules
 4. What is sent again is remembered from the statement's first message on, up to a Sync, at most HOLD bytes.
 """
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcmp
 
 from doorman.shm.atomics cimport add32
-from doorman.shm.statements cimport set_of
+from doorman.shm.statements cimport StatementNode, set_find, set_of
 from doorman.workers.relay.buffer cimport buffer_append, buffer_length
-from doorman.workers.relay.engine cimport HOLD, Engine, Server
+from doorman.workers.relay.engine cimport HOLD, Client, Engine, Server
 from doorman.workers.relay.outgoing cimport outgoing_add, outgoing_free
 from doorman.workers.relay.pending cimport pending_error, pending_ready, pending_sent
 from doorman.workers.relay.rename cimport doubt_set, prepare_again
 from doorman.workers.relay.replies cimport REPLY_SYNC, replies_at
-from doorman.workers.relay.statements cimport Statement
+from doorman.workers.relay.statements cimport Named, Statement
 
 cdef bytes SYNC = b"S\x00\x00\x00\x04"
 
@@ -121,4 +121,54 @@ cdef int run_again(Engine engine, Server server) except -1:
     if not server.replies.synced:
         server.holding = False
         engine.queue(server.client)
+    return 0
+
+
+cdef uint32_t shape_of(const char *description, Py_ssize_t length) noexcept:
+    """What PostgreSQL compares of a RowDescription: names, types and modifiers of the columns. Above 3; NoData is 1."""
+    cdef uint32_t shape = 2166136261
+    cdef Py_ssize_t at = 7, end
+    while at < length:
+        end = at
+        while end < length and description[end]:
+            end += 1
+        shape = mix(shape, description + at, min(end + 1, length) - at)
+        if end + 19 <= length:
+            shape = mix(shape, description + end + 7, 10)      # type, its length, its modifier
+        at = end + 19
+    return shape if shape > 3 else 4
+
+
+cdef Py_ssize_t whole_length(const char *message) noexcept:
+    cdef const uint8_t *b = <const uint8_t *>message
+    return 1 + (<Py_ssize_t>b[1] << 24 | <Py_ssize_t>b[2] << 16 | <Py_ssize_t>b[3] << 8 | b[4])
+
+
+cdef uint32_t mix(uint32_t shape, const char *bytes, Py_ssize_t length) noexcept:
+    """FNV-1a, the same in every process."""
+    cdef Py_ssize_t at
+    for at in range(length):
+        shape = (shape ^ <uint8_t>bytes[at]) * 16777619
+    return shape
+
+
+cdef int note_shape(Engine engine, Server server, object whose, const char *message, Py_ssize_t length) except -1:
+    """A description came: of a Named, of the client's unnamed Statement, or (asked for by us) of a Statement."""
+    cdef uint32_t shape = 1 if message[0] == b"n" else shape_of(message, length)
+    cdef bint is_whole = whole_length(message) == length
+    cdef StatementNode *node
+    cdef Statement statement
+    cdef Client client = server.client
+    if not is_whole:                                    # thousands of columns: comparable with nothing
+        shape = 3 if server.verifying else 0
+    if isinstance(whose, Named):
+        (<Named>whose).shape = shape
+        statement = (<Named>whose).statement
+    else:
+        statement = whose
+        if not server.verifying and client.unnamed is statement:
+            client.unnamed_shape = shape
+    node = set_find(engine.table, server.slot, &statement.digest)
+    if node != NULL:
+        node.shape = shape
     return 0

@@ -195,6 +195,7 @@ cdef class Lending(Sockets):
         server.holding = False
         server.touchy = False
         server.replaying = False
+        server.verifying = False
         server.healing = False
         server.kept = None
         server.replayed = None

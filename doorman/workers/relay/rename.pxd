@@ -7,6 +7,7 @@ cdef enum Step:
     STEP_PASS = 0               # goes out as it is
     STEP_CUT = 1                # does not, or was written anew to `engine.to_server`
     STEP_HOLD = 2               # cannot be decided yet: offer it again when the server has answered
+    STEP_HOLD_CUT = 3           # likewise, and the bytes before it were put together
 
 cdef int rename(
     Engine engine, Client client, Server server, const char *run, Py_ssize_t run_length,

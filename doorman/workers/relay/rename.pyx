@@ -11,26 +11,40 @@ Rules
 4. Whatever is sent, its reply is queued first.
 5. Eviction closes a statement in front of the Parse that needs its place. A later message of the same batch that needs
    it again has it prepared again (rule 2), so no order of messages can meet a missing statement.
+6. Whoever was told what rows a statement returns gets such rows, or an error (0A000), on every server: DDL may have come
+   between the preparation here and there. `shape` is what is compared.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memchr, memcmp, memcpy, memset
 
 from doorman.shm.layout cimport PoolRow
-from doorman.shm.statements cimport Digest, StatementSet, set_add, set_clear, set_evict, set_has, set_of
+from doorman.shm.statements cimport (
+    Digest,
+    StatementNode,
+    StatementSet,
+    set_add,
+    set_clear,
+    set_evict,
+    set_find,
+    set_has,
+    set_of,
+)
 from doorman.workers.relay.engine cimport DIRT_STATEMENTS, Client, Engine, Server
 from doorman.workers.relay.heal cimport seal, watch_for_stale
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_room, write_length
 from doorman.workers.relay.pending cimport pending_sent
 from doorman.workers.relay.replies cimport (
     REPLY_BIND,
+    REPLY_BIND_STALE,
     REPLY_CALL,
     REPLY_CLOSE,
     REPLY_CLOSE_KNOWN,
     REPLY_CLOSE_OURS,
     REPLY_DESCRIBE,
+    REPLY_DESCRIBE_OURS,
     REPLY_EXECUTE,
     REPLY_NAME_KNOWN,
     REPLY_OURS,
@@ -46,6 +60,11 @@ from doorman.workers.relay.replies cimport (
 )
 from doorman.workers.relay.statements cimport SERVER_NAME_LENGTH, Named, Statement, write_name
 from doorman.workers.relay.traces cimport traces_of
+
+cdef enum Fit:                      # does a statement return the rows that its client expects of it?
+    FIT_GOOD = 0
+    FIT_UNKNOWN = 1
+    FIT_STALE = 2
 
 cdef bytes TRIAL = b"DOORMAN_trial\x00"          # of a Parse whose only use is its answer
 
@@ -76,12 +95,23 @@ cdef int rename(
         server.dirt |= traces_of(message + 5, here - 5)
     elif kind == b"D":                                  # of a portal
         note_told(client, client.last_bound)
+        return note_described(engine, client, server)
     note(engine, server, kind)
     if kind == b"S" and server.replaying and not server.replay_sealed:
         outgoing_add(out, run, run_length)
         outgoing_add(out, message, here)
         seal(engine, server)
         return STEP_CUT
+    return STEP_PASS
+
+
+cdef int note_described(Engine engine, Client client, Server server) except -1:
+    note_start(engine, server)
+    pending_sent(&server.pending, b"D")
+    if client.last_bound is not None:
+        replies_push(&server.replies, REPLY_DESCRIBE, <PyObject *>client.last_bound, NULL, NULL)
+    else:
+        replies_push(&server.replies, REPLY_DESCRIBE, <PyObject *>client.unnamed, NULL, NULL)
     return STEP_PASS
 
 
@@ -156,17 +186,55 @@ cdef int hold(Server server) noexcept:
 # --- the server's statements -----------------------------------------------------------------------------------------
 
 cdef int ensure(Engine engine, Server server, Statement statement, Client client, Py_ssize_t name_length) except -1:
-    """Have the server hold this statement when it gets to what is sent next. client: who uses it by a name of that length."""
+    """Have the server hold this statement when it gets to what is sent next. client: who uses it by a name of that
+    length. Returns a Fit."""
+    cdef StatementNode *node
+    cdef bint told = False
+    cdef uint32_t shape = 0
     heed_epoch(engine, server)
-    if set_has(engine.table, server.slot, &statement.digest):
-        if (
-            client is not None and not server.pending.length and server.status == b"I"
-            and not (client.last_named.told if name_length else client.unnamed_told)
-        ):
-            watch_for_stale(engine, server, statement)
-    else:
+    if client is not None:
+        told = client.last_named.told if name_length else client.unnamed_told
+        shape = client.last_named.shape if name_length else client.unnamed_shape
+    node = set_find(engine.table, server.slot, &statement.digest)
+    if node == NULL:
         prepare(engine, server, statement, REPLY_PARSE_OURS, <PyObject *>statement, NULL)
-    return 0
+        return FIT_UNKNOWN if shape else FIT_GOOD
+    if shape and node.shape != shape:
+        return FIT_STALE if node.shape else FIT_UNKNOWN
+    if client is not None and not told and not server.pending.length and server.status == b"I":
+        watch_for_stale(engine, server, statement)
+    return FIT_GOOD
+
+
+cdef int hold_for_description(Engine engine, Server server, Statement statement) except -1:
+    """The client knows what rows the statement returned elsewhere: do they look the same here? That decides about its
+    message (rule 6). Asked once for each statement of a server."""
+    cdef char *into = outgoing_room(&engine.to_server, 6 + SERVER_NAME_LENGTH + 1 + 5)
+    into[0] = b"D"
+    write_length(into + 1, 5 + SERVER_NAME_LENGTH + 1)
+    into[5] = b"S"
+    memcpy(into + 6, statement.name, SERVER_NAME_LENGTH + 1)
+    memcpy(into + 6 + SERVER_NAME_LENGTH + 1, b"H\x00\x00\x00\x04", 5)
+    note_start(engine, server)
+    pending_sent(&server.pending, b"D")
+    replies_push(&server.replies, REPLY_DESCRIBE_OURS, <PyObject *>statement, NULL, NULL)
+    server.verifying = True
+    server.holding = True
+    return STEP_HOLD_CUT
+
+
+cdef int bind_stale(Engine engine, Server server) except -1:
+    """Let PostgreSQL refuse a Bind, so that the transaction fails as it must; `answers` says why."""
+    cdef char *into = outgoing_room(&engine.to_server, 6 + len(TRIAL) + 6)
+    into[0] = b"B"
+    write_length(into + 1, 5 + <uint32_t>len(TRIAL) + 6)
+    into[5] = 0
+    memcpy(into + 6, <const char *>TRIAL, len(TRIAL))
+    memset(into + 6 + len(TRIAL), 0, 6)
+    note_start(engine, server)
+    pending_sent(&server.pending, b"B")
+    replies_push(&server.replies, REPLY_BIND_STALE, NULL, NULL, NULL)
+    return STEP_CUT
 
 
 cdef int prepare(Engine engine, Server server, Statement statement, uint8_t kind, PyObject *new, PyObject *old) except -1:
@@ -306,6 +374,7 @@ cdef int rename_parse(
     if not name_length:
         client.unnamed = statement
         client.unnamed_told = False
+        client.unnamed_shape = 0
         client.fresh_unnamed = True
     return STEP_CUT
 
@@ -360,6 +429,7 @@ cdef int rename_bind(
     cdef Py_ssize_t rest_length = message + here - rest
     cdef Statement statement
     cdef char *into
+    cdef int fit
     if name_length < 0:
         note(engine, server, b"B")
         return STEP_PASS
@@ -372,7 +442,11 @@ cdef int rename_bind(
     outgoing_add(&engine.to_server, run, run_length)
     client.last_bound = client.last_named if name_length else None
     if statement is not None:
-        ensure(engine, server, statement, client, name_length)
+        fit = ensure(engine, server, statement, client, name_length)
+        if fit == FIT_UNKNOWN:
+            return hold_for_description(engine, server, statement)
+        if fit == FIT_STALE:
+            return bind_stale(engine, server)
         take_over(engine, server, statement)
     note_start(engine, server)
     pending_sent(&server.pending, b"B")
@@ -465,10 +539,17 @@ cdef int rename_describe(
         note(engine, server, b"D")
         return STEP_PASS
     outgoing_add(&engine.to_server, run, run_length)
-    if statement is not None:
-        ensure(engine, server, statement, client, name_length)
+    note_start(engine, server)
+    if statement is None:
+        replies_push(&server.replies, REPLY_DESCRIBE, NULL, NULL, NULL)
+    else:
+        if ensure(engine, server, statement, client, name_length) == FIT_STALE:
+            return bind_stale(engine, server)
         note_told(client, client.last_named if name_length else None)
-    note(engine, server, b"D")
+        replies_push(
+            &server.replies, REPLY_DESCRIBE,
+            <PyObject *>client.last_named if name_length else <PyObject *>statement, NULL, NULL)
+    pending_sent(&server.pending, b"D")
     write_renamed(&engine.to_server, message, 1, statement, name_length, total)
     return outgoing_rest(engine, message, total, 6 + name_length + 1)
 

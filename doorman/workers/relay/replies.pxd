@@ -25,7 +25,7 @@ cdef enum ReplyKind:
     REPLY_CALL = 3              # likewise
     REPLY_OURS = 4              # a Query of ours: all of its answer is kept back
     REPLY_BIND = 5              # 2
-    REPLY_DESCRIBE = 6          # T or n, a t before it
+    REPLY_DESCRIBE = 6          # T or n, a t before it; `new` is the Named, or the unnamed Statement
     REPLY_EXECUTE = 7           # rows, then C, I or s
     REPLY_CLOSE = 8             # 3
     REPLY_CLOSE_OURS = 9        # 3, kept back; `digest` was evicted, zero: nothing to undo
@@ -36,6 +36,8 @@ cdef enum ReplyKind:
     REPLY_PARSE_OURS = 14       # 1, kept back; `new` was prepared
     REPLY_PARSE_KNOWN = 15      # 1, given by us; `new` is now the unnamed statement
     REPLY_NAME_KNOWN = 16       # 1, given by us; `new` is a Named
+    REPLY_DESCRIBE_OURS = 17    # t, then T or n, kept back; `new` is the Statement
+    REPLY_BIND_STALE = 18       # the error that comes is written anew: the statement returns other rows now
 
 cdef enum:
     FIRST_ANSWERED = 5          # below: ended by ReadyForQuery

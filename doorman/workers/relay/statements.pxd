@@ -31,7 +31,8 @@ cdef class Statement:
 cdef class Named:
     cdef bytes name                 # the client's
     cdef Statement statement
-    cdef bint told                  # the client was sent a description of it
+    cdef bint told                  # the client was sent a description of it (or will be, when what was sent succeeds)
+    cdef uint32_t shape             # of the rows by that description; 0 = none came yet
 
 cdef class Statements:
     cdef PyObject **cells
