@@ -48,7 +48,7 @@ from doorman.workers.relay.replies cimport (
     replies_pop,
     replies_skip_copied_syncs,
 )
-from doorman.workers.relay.rename cimport doubt_set
+from doorman.workers.relay.prepare cimport doubt_set
 from doorman.workers.relay.statements cimport Named, Statement
 
 cdef extern from "<string.h>" nogil:

@@ -20,7 +20,7 @@ from doorman.workers.relay.buffer cimport buffer_append, buffer_length
 from doorman.workers.relay.engine cimport HOLD, Client, Engine, Server
 from doorman.workers.relay.outgoing cimport outgoing_add, outgoing_free
 from doorman.workers.relay.pending cimport pending_error, pending_ready, pending_sent
-from doorman.workers.relay.rename cimport doubt_set, prepare_again
+from doorman.workers.relay.prepare cimport doubt_set, prepare_again
 from doorman.workers.relay.replies cimport REPLY_SYNC, replies_at
 from doorman.workers.relay.statements cimport Named, Statement
 

@@ -15,7 +15,7 @@ import re
 from libc.string cimport memcmp
 
 from doorman.workers.relay.engine cimport Client, Engine, Server
-from doorman.workers.relay.rename cimport send_ours
+from doorman.workers.relay.prepare cimport send_ours
 
 from doorman.wire.backend import command_complete
 from doorman.wire.frontend import query

@@ -1,7 +1,6 @@
 """Messages of clients whose statements are renamed. See rename.pyx."""
 
 from doorman.workers.relay.engine cimport Client, Engine, Server
-from doorman.workers.relay.statements cimport Statement
 
 cdef enum Step:
     STEP_PASS = 0               # goes out as it is
@@ -13,6 +12,3 @@ cdef int rename(
     Engine engine, Client client, Server server, const char *run, Py_ssize_t run_length,
     const char *message, Py_ssize_t here, Py_ssize_t total,
 ) except -1
-cdef int prepare_again(Engine engine, Server server, Statement statement) except -1
-cdef int doubt_set(Engine engine, Server server) noexcept
-cdef int send_ours(Engine engine, Server server, bytes query) except -1

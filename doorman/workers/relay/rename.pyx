@@ -4,69 +4,61 @@ Rules
 1. The server knows a statement by the name of its digest; the client's name for it never leaves this process. A name
    that the client does not have goes out as it is, so that PostgreSQL itself says what is wrong with it (and SQL-level
    PREPARE works within a transaction); but never one that begins like ours.
-2. A statement is prepared right before the message that needs it, in the same write, where the server lacks it. What
-   would be prepared twice is answered here instead (`REPLY_PARSE_KNOWN`).
+2. What would be prepared twice is answered here instead (`REPLY_PARSE_KNOWN`); see `prepare` for the rest.
 3. Names change as soon as the message is read; if PostgreSQL then fails or skips it, `answers` undoes the change. What
    depends on a change that an earlier segment may still undo waits for it (`must_hold`).
 4. Whatever is sent, its reply is queued first.
-5. Eviction closes a statement in front of the Parse that needs its place. A later message of the same batch that needs
-   it again has it prepared again (rule 2), so no order of messages can meet a missing statement.
-6. Whoever was told what rows a statement returns gets such rows, or an error (0A000), on every server: DDL may have come
-   between the preparation here and there. `shape` is what is compared.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memchr, memcmp, memcpy, memset
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memchr, memcmp, memcpy
 
-from doorman.shm.layout cimport PoolRow
-from doorman.shm.statements cimport (
-    Digest,
-    StatementNode,
-    StatementSet,
-    set_add,
-    set_clear,
-    set_evict,
-    set_find,
-    set_has,
-    set_of,
+from doorman.shm.statements cimport set_has
+from doorman.workers.relay.engine cimport (
+    DIRT_LOCKS,
+    DIRT_SETTINGS,
+    DIRT_STATEMENTS,
+    DIRT_TEMPORARY,
+    Client,
+    Engine,
+    Server,
 )
-from doorman.workers.relay.engine cimport DIRT_STATEMENTS, Client, Engine, Server
-from doorman.workers.relay.heal cimport seal, watch_for_stale
+from doorman.workers.relay.heal cimport seal
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_room, write_length
 from doorman.workers.relay.pending cimport pending_sent
+from doorman.workers.relay.prepare cimport (
+    FIT_STALE,
+    FIT_UNKNOWN,
+    bind_stale,
+    ensure,
+    heed_epoch,
+    hold_for_description,
+    note_start,
+    prepare,
+    take_over,
+    try_parse,
+    write_parse,
+)
 from doorman.workers.relay.replies cimport (
     REPLY_BIND,
-    REPLY_BIND_STALE,
     REPLY_CALL,
     REPLY_CLOSE,
     REPLY_CLOSE_KNOWN,
-    REPLY_CLOSE_OURS,
     REPLY_DESCRIBE,
-    REPLY_DESCRIBE_OURS,
     REPLY_EXECUTE,
     REPLY_NAME_KNOWN,
-    REPLY_OURS,
     REPLY_PARSE,
     REPLY_PARSE_CLASH,
     REPLY_PARSE_KNOWN,
-    REPLY_PARSE_OURS,
     REPLY_PARSE_TRIED,
     REPLY_QUERY,
     REPLY_SYNC,
     replies_push,
-    replies_push_first,
 )
-from doorman.workers.relay.statements cimport SERVER_NAME_LENGTH, Named, Statement, write_name
+from doorman.workers.relay.statements cimport SERVER_NAME_LENGTH, Named, Statement
 from doorman.workers.relay.traces cimport traces_of
-
-cdef enum Fit:                      # does a statement return the rows that its client expects of it?
-    FIT_GOOD = 0
-    FIT_UNKNOWN = 1
-    FIT_STALE = 2
-
-cdef bytes TRIAL = b"DOORMAN_trial\x00"          # of a Parse whose only use is its answer
 
 
 cdef int rename(
@@ -82,6 +74,8 @@ cdef int rename(
         outgoing_add(out, run, run_length)
         client.dropping = True
         return STEP_CUT
+    if not client.renames:
+        return pass_on(engine, server, message, here)
     if kind == b"B":                                    # Bind
         return rename_bind(engine, client, server, run, run_length, message, here, total)
     if kind == b"P":                                    # Parse
@@ -92,7 +86,7 @@ cdef int rename(
         return rename_close(engine, client, server, run, run_length, message, total)
     if kind == b"Q":                                    # Query: PostgreSQL drops the unnamed statement
         client.unnamed = None
-        server.dirt |= traces_of(message + 5, here - 5)
+        server.dirt |= traces_in(message, here, total)
     elif kind == b"D":                                  # of a portal
         note_told(client, client.last_bound)
         return note_described(engine, client, server)
@@ -103,6 +97,29 @@ cdef int rename(
         seal(engine, server)
         return STEP_CUT
     return STEP_PASS
+
+
+cdef int pass_on(Engine engine, Server server, const char *message, Py_ssize_t here) except -1:
+    """`prepared_statements` is off: names are the client's own, within a transaction."""
+    if message[0] == b"Q":
+        server.dirt |= traces_in(message, here, here)
+    if message[0] != b"P":
+        note(engine, server, message[0])
+        return STEP_PASS
+    if here > 5 and message[5]:
+        server.dirt |= DIRT_STATEMENTS
+    server.dirt |= traces_in(message, here, here)
+    note_start(engine, server)
+    pending_sent(&server.pending, b"P")
+    replies_push(&server.replies, REPLY_PARSE_TRIED, NULL, NULL, NULL)
+    return STEP_PASS
+
+
+cdef uint32_t traces_in(const char *message, Py_ssize_t here, Py_ssize_t total) noexcept:
+    """What a Query may leave in the session. Of a large one only the beginning is there to be looked at."""
+    if here < total:
+        return DIRT_SETTINGS | DIRT_LOCKS | DIRT_TEMPORARY
+    return traces_of(message + 5, here - 5)
 
 
 cdef int note_described(Engine engine, Client client, Server server) except -1:
@@ -162,15 +179,6 @@ cdef int note(Engine engine, Server server, char kind) except -1:
     return 0
 
 
-cdef inline void note_start(Engine engine, Server server) noexcept:
-    """The clock of the statement."""
-    if not server.pending.length:
-        server.started = engine.now
-        if server.status == b"I":
-            server.transaction_started = engine.now
-        server.row.running = 1
-
-
 cdef bint must_hold(Server server) noexcept:
     """Rule 3: is there anything under way that may change what names and statements mean?"""
     return server.replies.synced > 0 and (
@@ -181,123 +189,6 @@ cdef bint must_hold(Server server) noexcept:
 cdef int hold(Server server) noexcept:
     server.holding = True
     return STEP_HOLD
-
-
-# --- the server's statements -----------------------------------------------------------------------------------------
-
-cdef int ensure(Engine engine, Server server, Statement statement, Client client, Py_ssize_t name_length) except -1:
-    """Have the server hold this statement when it gets to what is sent next. client: who uses it by a name of that
-    length. Returns a Fit."""
-    cdef StatementNode *node
-    cdef bint told = False
-    cdef uint32_t shape = 0
-    heed_epoch(engine, server)
-    if client is not None:
-        told = client.last_named.told if name_length else client.unnamed_told
-        shape = client.last_named.shape if name_length else client.unnamed_shape
-    node = set_find(engine.table, server.slot, &statement.digest)
-    if node == NULL:
-        prepare(engine, server, statement, REPLY_PARSE_OURS, <PyObject *>statement, NULL)
-        return FIT_UNKNOWN if shape else FIT_GOOD
-    if shape and node.shape != shape:
-        return FIT_STALE if node.shape else FIT_UNKNOWN
-    if client is not None and not told and not server.pending.length and server.status == b"I":
-        watch_for_stale(engine, server, statement)
-    return FIT_GOOD
-
-
-cdef int hold_for_description(Engine engine, Server server, Statement statement) except -1:
-    """The client knows what rows the statement returned elsewhere: do they look the same here? That decides about its
-    message (rule 6). Asked once for each statement of a server."""
-    cdef char *into = outgoing_room(&engine.to_server, 6 + SERVER_NAME_LENGTH + 1 + 5)
-    into[0] = b"D"
-    write_length(into + 1, 5 + SERVER_NAME_LENGTH + 1)
-    into[5] = b"S"
-    memcpy(into + 6, statement.name, SERVER_NAME_LENGTH + 1)
-    memcpy(into + 6 + SERVER_NAME_LENGTH + 1, b"H\x00\x00\x00\x04", 5)
-    note_start(engine, server)
-    pending_sent(&server.pending, b"D")
-    replies_push(&server.replies, REPLY_DESCRIBE_OURS, <PyObject *>statement, NULL, NULL)
-    server.verifying = True
-    server.holding = True
-    return STEP_HOLD_CUT
-
-
-cdef int bind_stale(Engine engine, Server server) except -1:
-    """Let PostgreSQL refuse a Bind, so that the transaction fails as it must; `answers` says why."""
-    cdef char *into = outgoing_room(&engine.to_server, 6 + len(TRIAL) + 6)
-    into[0] = b"B"
-    write_length(into + 1, 5 + <uint32_t>len(TRIAL) + 6)
-    into[5] = 0
-    memcpy(into + 6, <const char *>TRIAL, len(TRIAL))
-    memset(into + 6 + len(TRIAL), 0, 6)
-    note_start(engine, server)
-    pending_sent(&server.pending, b"B")
-    replies_push(&server.replies, REPLY_BIND_STALE, NULL, NULL, NULL)
-    return STEP_CUT
-
-
-cdef int prepare(Engine engine, Server server, Statement statement, uint8_t kind, PyObject *new, PyObject *old) except -1:
-    """Send Parse, and before it a Close of what must go for it (rule 5)."""
-    cdef PoolRow *pool = &engine.table.pools[server.row.pool]
-    cdef Digest victim
-    if set_evict(engine.table, server.slot, pool.statement_limit, &victim):
-        write_close(engine, server, &victim, &victim)
-    if set_of(engine.table, server.slot).doubtful:
-        write_close(engine, server, &statement.digest, NULL)
-    if not set_add(engine.table, server.slot, &statement.digest) or not pool.statement_limit:
-        server.dirt |= DIRT_STATEMENTS
-    note_start(engine, server)
-    pending_sent(&server.pending, b"P")
-    replies_push(&server.replies, kind, new, old, NULL)
-    return write_parse(&engine.to_server, statement.name, SERVER_NAME_LENGTH + 1, statement.body, len(statement.body))
-
-
-cdef int prepare_again(Engine engine, Server server, Statement statement) except -1:
-    """Put a Close and a Parse of ours in front of everything (heal)."""
-    set_add(engine.table, server.slot, &statement.digest)
-    replies_push_first(&server.replies, REPLY_PARSE_OURS, <PyObject *>statement)
-    replies_push_first(&server.replies, REPLY_CLOSE_OURS, NULL)
-    note_start(engine, server)
-    pending_sent(&server.pending, b"P")
-    write_close_message(&engine.to_server, &statement.digest)
-    return write_parse(&engine.to_server, statement.name, SERVER_NAME_LENGTH + 1, statement.body, len(statement.body))
-
-
-cdef int write_parse(Outgoing *out, const char *name, Py_ssize_t name_length, const char *body, Py_ssize_t length) except -1:
-    """A Parse message; the name comes with its NUL."""
-    cdef char *into = outgoing_room(out, 5 + name_length + length)
-    into[0] = b"P"
-    write_length(into + 1, <uint32_t>(4 + name_length + length))
-    memcpy(into + 5, name, name_length)
-    memcpy(into + 5 + name_length, body, length)
-    return 0
-
-
-cdef int write_close(Engine engine, Server server, const Digest *digest, const Digest *evicted) except -1:
-    """A Close of ours. evicted: what the set gets back when PostgreSQL skips it."""
-    cdef Digest none
-    none.high = none.low = 0
-    write_close_message(&engine.to_server, digest)
-    note_start(engine, server)
-    pending_sent(&server.pending, b"C")
-    return replies_push(&server.replies, REPLY_CLOSE_OURS, NULL, NULL, evicted if evicted != NULL else &none)
-
-
-cdef int write_close_message(Outgoing *out, const Digest *digest) except -1:
-    cdef char *into = outgoing_room(out, 6 + SERVER_NAME_LENGTH + 1)
-    into[0] = b"C"
-    write_length(into + 1, 5 + SERVER_NAME_LENGTH + 1)
-    into[5] = b"S"
-    write_name(into + 6, digest)
-    return 0
-
-
-cdef int send_ours(Engine engine, Server server, bytes query) except -1:
-    """A Query message of ours in front of the client's, in the same write; nobody sees its answer."""
-    pending_sent(&server.pending, b"Q")
-    replies_push(&server.replies, REPLY_OURS, NULL, NULL, NULL)
-    return outgoing_add(&engine.to_server, query, len(query))
 
 
 # --- the client's names ----------------------------------------------------------------------------------------------
@@ -395,28 +286,6 @@ cdef int parse_again(Engine engine, Server server, Statement statement, const ch
     return STEP_CUT
 
 
-cdef int try_parse(
-    Engine engine, Client client, Server server, Statement statement, Named named, const char *body, Py_ssize_t length
-) except -1:
-    """In a failed transaction PostgreSQL takes only statements that end it: let it judge the text under another name."""
-    cdef Digest none
-    cdef char *into
-    none.high = none.low = 0
-    note_start(engine, server)
-    pending_sent(&server.pending, b"P")
-    if named is not None:
-        replies_push(&server.replies, REPLY_PARSE_TRIED, <PyObject *>named, NULL, NULL)
-    else:
-        replies_push(&server.replies, REPLY_PARSE_TRIED, <PyObject *>statement, <PyObject *>client.unnamed, NULL)
-    write_parse(&engine.to_server, TRIAL, len(TRIAL), body, length)
-    into = outgoing_room(&engine.to_server, 6 + len(TRIAL))
-    into[0] = b"C"
-    write_length(into + 1, 5 + <uint32_t>len(TRIAL))
-    into[5] = b"S"
-    memcpy(into + 6, <const char *>TRIAL, len(TRIAL))
-    return replies_push(&server.replies, REPLY_CLOSE_OURS, NULL, NULL, &none)
-
-
 cdef int rename_bind(
     Engine engine, Client client, Server server, const char *run, Py_ssize_t run_length,
     const char *message, Py_ssize_t here, Py_ssize_t total,
@@ -459,36 +328,6 @@ cdef int rename_bind(
     into = write_renamed(&engine.to_server, message, portal_length + 1, statement, name_length, total)
     memcpy(outgoing_room(&engine.to_server, rest_length), rest, rest_length)
     return STEP_CUT
-
-
-cdef int take_over(Engine engine, Server server, Statement statement) except -1:
-    """What running a statement means for the server's session."""
-    server.dirt |= statement.dirt
-    if statement.control:
-        server.touchy = True
-        server.sets |= statement.sets
-        if statement.forgets:
-            doubt_set(engine, server)
-    return 0
-
-
-cdef int doubt_set(Engine engine, Server server) noexcept:
-    """What the server holds is not known (any more). It is told to drop everything before it goes to another client."""
-    set_clear(engine.table, server.slot)
-    set_of(engine.table, server.slot).doubtful = 1
-    server.dirt |= DIRT_STATEMENTS
-    return 0
-
-
-cdef inline int heed_epoch(Engine engine, Server server) except -1:
-    """Some plan of this pool was found stale since the server's statements were prepared: they all go."""
-    cdef StatementSet *statements = set_of(engine.table, server.slot)
-    cdef uint32_t epoch = engine.table.pools[server.row.pool].statement_epoch
-    if statements.epoch != epoch:
-        if statements.count:
-            doubt_set(engine, server)
-        statements.epoch = epoch
-    return 0
 
 
 cdef bint must_wait_for_name(Client client, Server server, Py_ssize_t name_length) noexcept:

@@ -1,0 +1,220 @@
+"""Has servers hold the statements that clients use: prepares, evicts, asks what rows a statement returns.
+
+Rules
+1. A statement is prepared right before the message that needs it, in the same write, where the server lacks it.
+2. Eviction closes a statement in front of the Parse that needs its place. A later message of the same batch that needs
+   it again has it prepared again (rule 1), so no order of messages can meet a missing statement.
+3. Whoever was told what rows a statement returns gets such rows, or an error (0A000), on every server: DDL may have come
+   between the preparation here and there. `shape` is what is compared; unknown, it is asked for once.
+4. Whatever is sent, its reply is queued first.
+"""
+
+from cpython.object cimport PyObject
+from libc.stdint cimport uint8_t, uint32_t
+from libc.string cimport memcpy, memset
+
+from doorman.shm.layout cimport PoolRow
+from doorman.shm.statements cimport (
+    Digest,
+    StatementNode,
+    StatementSet,
+    set_add,
+    set_clear,
+    set_evict,
+    set_find,
+    set_of,
+)
+from doorman.workers.relay.engine cimport DIRT_STATEMENTS, Client, Engine, Server
+from doorman.workers.relay.heal cimport watch_for_stale
+from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_room, write_length
+from doorman.workers.relay.pending cimport pending_sent
+from doorman.workers.relay.rename cimport STEP_CUT, STEP_HOLD_CUT
+from doorman.workers.relay.replies cimport (
+    REPLY_BIND_STALE,
+    REPLY_CLOSE_OURS,
+    REPLY_DESCRIBE_OURS,
+    REPLY_OURS,
+    REPLY_PARSE_OURS,
+    REPLY_PARSE_TRIED,
+    replies_push,
+    replies_push_first,
+)
+from doorman.workers.relay.statements cimport SERVER_NAME_LENGTH, Named, Statement, write_name
+
+cdef bytes TRIAL = b"DOORMAN_trial\x00"          # a name that no statement keeps
+
+
+cdef void note_start(Engine engine, Server server) noexcept:
+    """The clock of the statement."""
+    if not server.pending.length:
+        server.started = engine.now
+        if server.status == b"I":
+            server.transaction_started = engine.now
+        server.row.running = 1
+
+
+cdef int take_over(Engine engine, Server server, Statement statement) except -1:
+    """What running a statement means for the server's session."""
+    server.dirt |= statement.dirt
+    if statement.control:
+        server.touchy = True
+        server.sets |= statement.sets
+        if statement.forgets:
+            doubt_set(engine, server)
+    return 0
+
+
+cdef int doubt_set(Engine engine, Server server) noexcept:
+    """What the server holds is not known (any more). It is told to drop everything before it goes to another client."""
+    set_clear(engine.table, server.slot)
+    set_of(engine.table, server.slot).doubtful = 1
+    server.dirt |= DIRT_STATEMENTS
+    return 0
+
+
+cdef int heed_epoch(Engine engine, Server server) except -1:
+    """Some plan of this pool was found stale since the server's statements were prepared: they all go."""
+    cdef StatementSet *statements = set_of(engine.table, server.slot)
+    cdef uint32_t epoch = engine.table.pools[server.row.pool].statement_epoch
+    if statements.epoch != epoch:
+        if statements.count:
+            doubt_set(engine, server)
+        statements.epoch = epoch
+    return 0
+
+
+cdef int ensure(Engine engine, Server server, Statement statement, Client client, Py_ssize_t name_length) except -1:
+    """Have the server hold this statement when it gets to what is sent next. client: who uses it by a name of that
+    length. Returns a Fit."""
+    cdef StatementNode *node
+    cdef bint told = False
+    cdef uint32_t shape = 0
+    heed_epoch(engine, server)
+    if client is not None:
+        told = client.last_named.told if name_length else client.unnamed_told
+        shape = client.last_named.shape if name_length else client.unnamed_shape
+    node = set_find(engine.table, server.slot, &statement.digest)
+    if node == NULL:
+        prepare(engine, server, statement, REPLY_PARSE_OURS, <PyObject *>statement, NULL)
+        return FIT_UNKNOWN if shape else FIT_GOOD
+    if shape and node.shape != shape:
+        return FIT_STALE if node.shape else FIT_UNKNOWN
+    if client is not None and not told and not server.pending.length and server.status == b"I":
+        watch_for_stale(engine, server, statement)
+    return FIT_GOOD
+
+
+cdef int hold_for_description(Engine engine, Server server, Statement statement) except -1:
+    """The client knows what rows the statement returned elsewhere: do they look the same here? That decides about its
+    message (rule 6). Asked once for each statement of a server."""
+    cdef char *into = outgoing_room(&engine.to_server, 6 + SERVER_NAME_LENGTH + 1 + 5)
+    into[0] = b"D"
+    write_length(into + 1, 5 + SERVER_NAME_LENGTH + 1)
+    into[5] = b"S"
+    memcpy(into + 6, statement.name, SERVER_NAME_LENGTH + 1)
+    memcpy(into + 6 + SERVER_NAME_LENGTH + 1, b"H\x00\x00\x00\x04", 5)
+    note_start(engine, server)
+    pending_sent(&server.pending, b"D")
+    replies_push(&server.replies, REPLY_DESCRIBE_OURS, <PyObject *>statement, NULL, NULL)
+    server.verifying = True
+    server.holding = True
+    return STEP_HOLD_CUT
+
+
+cdef int bind_stale(Engine engine, Server server) except -1:
+    """Let PostgreSQL refuse a Bind, so that the transaction fails as it must; `answers` says why."""
+    cdef char *into = outgoing_room(&engine.to_server, 6 + len(TRIAL) + 6)
+    into[0] = b"B"
+    write_length(into + 1, 5 + <uint32_t>len(TRIAL) + 6)
+    into[5] = 0
+    memcpy(into + 6, <const char *>TRIAL, len(TRIAL))
+    memset(into + 6 + len(TRIAL), 0, 6)
+    note_start(engine, server)
+    pending_sent(&server.pending, b"B")
+    replies_push(&server.replies, REPLY_BIND_STALE, NULL, NULL, NULL)
+    return STEP_CUT
+
+
+cdef int prepare(Engine engine, Server server, Statement statement, uint8_t kind, PyObject *new, PyObject *old) except -1:
+    """Send Parse, and before it a Close of what must go for it (rule 5)."""
+    cdef PoolRow *pool = &engine.table.pools[server.row.pool]
+    cdef Digest victim
+    if set_evict(engine.table, server.slot, pool.statement_limit, &victim):
+        write_close(engine, server, &victim, &victim)
+    if set_of(engine.table, server.slot).doubtful:
+        write_close(engine, server, &statement.digest, NULL)
+    if not set_add(engine.table, server.slot, &statement.digest) or not pool.statement_limit:
+        server.dirt |= DIRT_STATEMENTS
+    note_start(engine, server)
+    pending_sent(&server.pending, b"P")
+    replies_push(&server.replies, kind, new, old, NULL)
+    return write_parse(&engine.to_server, statement.name, SERVER_NAME_LENGTH + 1, statement.body, len(statement.body))
+
+
+cdef int prepare_again(Engine engine, Server server, Statement statement) except -1:
+    """Put a Close and a Parse of ours in front of everything (heal)."""
+    set_add(engine.table, server.slot, &statement.digest)
+    replies_push_first(&server.replies, REPLY_PARSE_OURS, <PyObject *>statement)
+    replies_push_first(&server.replies, REPLY_CLOSE_OURS, NULL)
+    note_start(engine, server)
+    pending_sent(&server.pending, b"P")
+    write_close_message(&engine.to_server, &statement.digest)
+    return write_parse(&engine.to_server, statement.name, SERVER_NAME_LENGTH + 1, statement.body, len(statement.body))
+
+
+cdef int write_parse(Outgoing *out, const char *name, Py_ssize_t name_length, const char *body, Py_ssize_t length) except -1:
+    """A Parse message; the name comes with its NUL."""
+    cdef char *into = outgoing_room(out, 5 + name_length + length)
+    into[0] = b"P"
+    write_length(into + 1, <uint32_t>(4 + name_length + length))
+    memcpy(into + 5, name, name_length)
+    memcpy(into + 5 + name_length, body, length)
+    return 0
+
+
+cdef int write_close(Engine engine, Server server, const Digest *digest, const Digest *evicted) except -1:
+    """A Close of ours. evicted: what the set gets back when PostgreSQL skips it."""
+    cdef Digest none
+    none.high = none.low = 0
+    write_close_message(&engine.to_server, digest)
+    note_start(engine, server)
+    pending_sent(&server.pending, b"C")
+    return replies_push(&server.replies, REPLY_CLOSE_OURS, NULL, NULL, evicted if evicted != NULL else &none)
+
+
+cdef int write_close_message(Outgoing *out, const Digest *digest) except -1:
+    cdef char *into = outgoing_room(out, 6 + SERVER_NAME_LENGTH + 1)
+    into[0] = b"C"
+    write_length(into + 1, 5 + SERVER_NAME_LENGTH + 1)
+    into[5] = b"S"
+    write_name(into + 6, digest)
+    return 0
+
+
+cdef int send_ours(Engine engine, Server server, bytes query) except -1:
+    """A Query message of ours in front of the client's, in the same write; nobody sees its answer."""
+    pending_sent(&server.pending, b"Q")
+    replies_push(&server.replies, REPLY_OURS, NULL, NULL, NULL)
+    return outgoing_add(&engine.to_server, query, len(query))
+
+
+cdef int try_parse(
+    Engine engine, Client client, Server server, Statement statement, Named named, const char *body, Py_ssize_t length
+) except -1:
+    """In a failed transaction PostgreSQL takes only statements that end it: let it judge the text under another name."""
+    cdef Digest none
+    cdef char *into
+    none.high = none.low = 0
+    note_start(engine, server)
+    pending_sent(&server.pending, b"P")
+    if named is not None:
+        replies_push(&server.replies, REPLY_PARSE_TRIED, <PyObject *>named, NULL, NULL)
+    else:
+        replies_push(&server.replies, REPLY_PARSE_TRIED, <PyObject *>statement, <PyObject *>client.unnamed, NULL)
+    write_parse(&engine.to_server, TRIAL, len(TRIAL), body, length)
+    into = outgoing_room(&engine.to_server, 6 + len(TRIAL))
+    into[0] = b"C"
+    write_length(into + 1, 5 + <uint32_t>len(TRIAL))
+    into[5] = b"S"
+    memcpy(into + 6, <const char *>TRIAL, len(TRIAL))
+    return replies_push(&server.replies, REPLY_CLOSE_OURS, NULL, NULL, &none)
