@@ -42,7 +42,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--pool-size", type=int, default=20, help="servers in each pool (20)")
     add("--threads", type=int, default=2, help="threads of pgbench (2)")
     add("--idle-clients", type=int, default=10_000, help="clients of the memory test (10000)")
-    add("--only", default=",".join(DEFAULT_KINDS), help=f"which of {', '.join(KINDS)} (all but prepared)")
+    add("--only", default=",".join(DEFAULT_KINDS), help=f"which of {', '.join(KINDS)} (all but prepared and planner)")
     add("--poolers", default="pg_doorman,pgbouncer,odyssey", help="whom to compare, those that are there")
     add("--json", action="store_true", help="print the numbers as JSON")
     options = parser.parse_args(arguments)
