@@ -289,6 +289,9 @@ class Client:
         try:
             while still_due:
                 still_due -= (await self.receive()).kind == b"Z"
+            await self.send(wire.SYNC)  # the batch may have had none yet
+            while (await self.receive()).kind != b"Z":
+                pass
             if self.connected.status != b"I":
                 await self.ask("ROLLBACK", done("ROLLBACK"))
             if self.keeps_prepared:
