@@ -22,18 +22,22 @@ class Followed:
     lower case everywhere.
     """
 
-    __slots__ = ("changed", "defaults", "greeting", "ignored", "told")
+    __slots__ = ("changed", "defaults", "greeting", "ignored", "returned", "spelled", "told")
 
     def __init__(self, defaults: Mapping[str, str], greeting: Mapping[str, str], *, follow_name: bool) -> None:
         self.defaults = defaults
         self.greeting = greeting
         self.ignored = NOT_FOLLOWED - {"application_name"} if follow_name else NOT_FOLLOWED
         self.told: dict[str, str] = {}
+        self.returned: dict[str, str] = {}  # values that its next server has, and that it was not told
+        self.spelled: dict[str, str] = {}
         self.changed = False
 
     def tell(self, name: str, value: str) -> bool:
         """The client is told a value. True when that changes anything."""
-        name = name.lower()
+        name, spelled = name.lower(), name
+        self.spelled.setdefault(name, spelled)
+        self.returned.pop(name, None)
         if name in self.ignored or self.told.get(name, self.greeting.get(name)) == value:
             return False
         if self.greeting.get(name) == value:
@@ -55,6 +59,8 @@ class Followed:
         for name, value in self.told.items():
             if name not in asked or value != self.defaults.get(name):
                 wanted[name] = value
+            else:
+                self.returned[name] = self.greeting[name]
         if wanted == asked:
             return startup
         return make_settings(wanted)

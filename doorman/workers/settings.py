@@ -75,11 +75,11 @@ def fold_encoding(name: str) -> str:
 
 def make_settings(wanted: Mapping[str, str]) -> Settings:
     """The query and digest of these names and values."""
-    pairs = sorted(wanted.items())
+    pairs = sorted(wanted.items(), key=lambda pair: (pair[0] == "role", pair))  # the role may not set the rest
     calls = ", ".join(
         f"pg_catalog.set_config({literal(name)}, {literal(clean(name, value))}, false)" for name, value in pairs
     )
-    text = f"RESET ALL; SELECT {calls}"
+    text = f"RESET ROLE; RESET ALL; SELECT {calls}"
     return Settings(query(text), digest_of(wanted), digest_for_planner(wanted), dict(pairs))
 
 

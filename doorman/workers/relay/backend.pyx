@@ -18,6 +18,7 @@ from doorman.workers.relay.answers cimport feed_answers
 from doorman.workers.relay.buffer cimport buffer_length
 from doorman.workers.relay.engine cimport (
     DIRT_CURSORS,
+    DIRT_EVERYTHING,
     DIRT_LISTEN,
     DIRT_SETTINGS,
     DIRT_STATEMENTS,
@@ -164,13 +165,14 @@ cdef struct Tag:
     Py_ssize_t length
     uint32_t dirt
 
-cdef Tag[6] TAGS
+cdef Tag[7] TAGS
 TAGS[0] = Tag(b"SET\x00", 4, DIRT_SETTINGS)
 TAGS[1] = Tag(b"RESET\x00", 6, DIRT_SETTINGS)
 TAGS[2] = Tag(b"PREPARE\x00", 8, DIRT_STATEMENTS)
 TAGS[3] = Tag(b"DECLARE CURSOR\x00", 15, DIRT_CURSORS)
 TAGS[4] = Tag(b"LISTEN\x00", 7, DIRT_LISTEN)
 TAGS[5] = Tag(b"CREATE ", 7, DIRT_TEMPORARY)
+TAGS[6] = Tag(b"DO\x00", 3, DIRT_EVERYTHING)
 
 
 cdef void note_tag(Server server, const char *tag, Py_ssize_t length) noexcept:
@@ -179,10 +181,11 @@ cdef void note_tag(Server server, const char *tag, Py_ssize_t length) noexcept:
     if tag[0] == b"S" and (length < 4 or tag[2] != b"T"):       # SELECT, SAVEPOINT, START: the most frequent by far
         return
     if length >= 12 and memcmp(tag, b"DISCARD ALL\x00", 12) == 0:
-        server.dirt = 0
+        if server.pending.length == 1 and server.replies.length <= 1:   # else more was sent behind it already
+            server.dirt = 0
         server.row.parameter_digest = 0
         return
-    for i in range(6):
+    for i in range(7):
         if length >= TAGS[i].length and tag[0] == TAGS[i].text[0] and memcmp(tag, TAGS[i].text, TAGS[i].length) == 0:
             server.dirt |= TAGS[i].dirt
             return

@@ -80,6 +80,7 @@ cdef class ClientSide(ServerSide):
         cdef int number
         self.enroll(client, fd)
         client.is_unix = address.ss_family != AF_INET and address.ss_family != AF_INET6
+        client.edge = not client.is_unix
         number = admit_client(self.table, now_us())
         if number != NONE:
             client.number = number
@@ -291,6 +292,8 @@ cdef class ClientSide(ServerSide):
         if server.replies.unproven:
             server.dirt |= DIRT_STATEMENTS          # whether it has them will not be known
             set_of(self.table, server.slot).doubtful = 1
+        if server.pending.length:
+            server.dirt |= DIRT_EVERYTHING          # what the answers that come now would show is not looked at
         replies_clear(&server.replies)
         if half_said or server.pending.doubtful or server.said_fatal or stage != STAGE_NONE:
             if server.pending.length and stage == STAGE_NONE:

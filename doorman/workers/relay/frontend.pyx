@@ -123,11 +123,11 @@ cdef int follow(
     if message[0] == b"Q" and here == total:
         if not server.replies.length and is_check(client, message, total):
             server.capture = bytearray()
-        elif client.names is not None and (message[5] == b"d" or message[5] == b"D") and server.status == b"T":
+        elif client.names is not None and (message[5] == b"d" or message[5] == b"D"):
             if server.replies.length:
                 server.holding = True
                 return STEP_HOLD
-            if deallocate_here(engine, client, server, message, total):
+            if server.status == b"T" and deallocate_here(engine, client, server, message, total):
                 outgoing_add(&engine.to_server, run, run_length)
                 return STEP_CUT
     return rename(engine, client, server, run, run_length, message, here, total)

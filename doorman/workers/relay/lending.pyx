@@ -23,17 +23,17 @@ from doorman.workers.relay.sockets cimport Sockets
 
 from doorman.shm.rows import get_parameters
 from doorman.wire import backend as messages
+from doorman.wire.frontend import query
 from doorman.workers.followed import Followed, parse_reports
 
 log = logging.getLogger("doorman.relay")
 
 cdef uint64_t ONE = 1
-cdef bint WATCH_BY_EDGE = False     # 4 % cheaper, off until the leaked client row of the torture is understood
 cdef enum:
     LISTEN_LOG_US = 10_000_000
     MOST_SETTINGS = 4096            # sets of startup parameters remembered; clients choose them, so they are bounded
 
-cdef bytes RESET_SETTINGS = b"Q\x00\x00\x00\x0eRESET ALL\x00"
+cdef bytes RESET_SETTINGS = query("RESET ROLE; RESET ALL")
 
 
 cdef class Lending(Sockets):
@@ -85,6 +85,8 @@ cdef class Lending(Sockets):
             query = client.settings.query if client.settings is not None else RESET_SETTINGS
             start_sync(self, server, query, self.must_learn_settings(client), self.probe_patience)
             return False
+        if client.followed is not None and client.followed.returned:
+            self.tell_returned(client)
         if client.phase == PHASE_LOGIN:
             self.finish_login(client)
             return False
@@ -120,6 +122,16 @@ cdef class Lending(Sockets):
             name, value = message[5 : len(message) - 1].split(b"\0")
             if client.followed.tell(name.decode("utf-8", "replace"), value.decode("utf-8", "surrogateescape")):
                 self.answer(client, message, len(message))
+        client.planner = client.followed.planner(client.startup)
+        client.followed.changed = False
+        return 0
+
+    cdef int tell_returned(self, Client client) except -1:
+        """What a server that had the client's settings already did not report."""
+        for name, value in tuple(client.followed.returned.items()):
+            message = messages.parameter_status(client.followed.spelled[name], value)
+            client.followed.tell(name, value)
+            self.answer(client, message, len(message))
         client.planner = client.followed.planner(client.startup)
         client.followed.changed = False
         return 0
@@ -281,7 +293,7 @@ cdef class Lending(Sockets):
         server.slot = slot
         server.generation = generation
         server.row = &self.table.slots[slot]
-        server.edge = WATCH_BY_EDGE and is_tcp(fd)
+        server.edge = is_tcp(fd)
         self.enroll(server, fd)
         self.servers[slot] = server
         return server

@@ -12,7 +12,7 @@ Rules
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
 from doorman.shm.statements cimport set_has
@@ -75,7 +75,7 @@ cdef int rename(
         client.dropping = True
         return STEP_CUT
     if not client.renames:
-        return pass_on(engine, server, message, here)
+        return pass_on(engine, server, message, here, total)
     if kind == b"B":                                    # Bind
         return rename_bind(engine, client, server, run, run_length, message, here, total)
     if kind == b"P":                                    # Parse
@@ -87,6 +87,8 @@ cdef int rename(
     if kind == b"Q":                                    # Query: PostgreSQL drops the unnamed statement
         client.unnamed = None
         server.dirt |= traces_in(message, here, total)
+    elif kind == b"F":                                  # FunctionCall
+        server.dirt |= traces_of_call(message, here)
     elif kind == b"D":                                  # of a portal
         note_told(client, client.last_bound)
         return note_described(engine, client, server)
@@ -99,20 +101,32 @@ cdef int rename(
     return STEP_PASS
 
 
-cdef int pass_on(Engine engine, Server server, const char *message, Py_ssize_t here) except -1:
+cdef int pass_on(Engine engine, Server server, const char *message, Py_ssize_t here, Py_ssize_t total) except -1:
     """`prepared_statements` is off: names are the client's own, within a transaction."""
     if message[0] == b"Q":
-        server.dirt |= traces_in(message, here, here)
+        server.dirt |= traces_in(message, here, total)
     if message[0] != b"P":
         note(engine, server, message[0])
         return STEP_PASS
     if here > 5 and message[5]:
         server.dirt |= DIRT_STATEMENTS
-    server.dirt |= traces_in(message, here, here)
+    server.dirt |= traces_in(message, here, total)
     note_start(engine, server)
     pending_sent(&server.pending, b"P")
     replies_push(&server.replies, REPLY_PARSE_TRIED, NULL, NULL, NULL)
     return STEP_PASS
+
+
+cdef uint32_t traces_of_call(const char *message, Py_ssize_t here) noexcept:
+    """What a FunctionCall may leave, by the oids in pg_proc.dat: set_config, pg_advisory_lock and kin."""
+    cdef const uint8_t *b = <const uint8_t *>message + 5
+    cdef uint32_t oid
+    if here < 9:
+        return 0
+    oid = <uint32_t>b[0] << 24 | <uint32_t>b[1] << 16 | <uint32_t>b[2] << 8 | b[3]
+    if oid == 2078:
+        return DIRT_SETTINGS
+    return DIRT_LOCKS if 2880 <= oid <= 2892 else 0
 
 
 cdef uint32_t traces_in(const char *message, Py_ssize_t here, Py_ssize_t total) noexcept:
@@ -228,18 +242,13 @@ cdef int rename_parse(
     cdef Py_ssize_t length = message + total - body
     cdef Statement statement
     cdef Named named = None
-    cdef uint64_t planner
     cdef bint has
     if name_length < 0 or length_of_name(body, length) < 0:
         note(engine, server, b"P")                      # malformed: PostgreSQL says so
         return STEP_PASS
     if must_hold(server):
         return hold(server)
-    planner = client.planner
-    if server.sets:                                     # under settings that are not known yet
-        engine.nonce += 1
-        planner ^= engine.nonce << 32 | <uint32_t>server.row.served
-    statement = engine.statements.intern(planner, body, length)
+    statement = engine.statements.intern(planner_of(engine, client, server), body, length)
     heed_epoch(engine, server)
     has = set_has(engine.table, server.slot, &statement.digest)
     if has and server.replies.synced and server.status != b"I":
@@ -268,6 +277,23 @@ cdef int rename_parse(
         client.unnamed_shape = 0
         client.fresh_unnamed = True
     return STEP_CUT
+
+
+cdef uint64_t planner_of(Engine engine, Client client, Server server) noexcept:
+    """Digest of the settings under which the server reads a text that is sent now."""
+    if not server.sets:
+        return client.planner
+    engine.nonce += 1                                   # they are not known yet
+    return client.planner ^ (engine.nonce << 32 | <uint32_t>server.row.served)
+
+
+cdef Statement as_of_now(Engine engine, Client client, Server server, Statement statement):
+    """What is prepared under other settings than those that its digest stands for is another statement."""
+    if statement.planner == client.planner and not server.sets:
+        return statement
+    if set_has(engine.table, server.slot, &statement.digest):
+        return statement
+    return engine.statements.intern(planner_of(engine, client, server), statement.body, len(statement.body))
 
 
 cdef int add_named(Client client, Named named) except -1:
@@ -311,6 +337,7 @@ cdef int rename_bind(
     outgoing_add(&engine.to_server, run, run_length)
     client.last_bound = client.last_named if name_length else None
     if statement is not None:
+        statement = as_of_now(engine, client, server, statement)
         fit = ensure(engine, server, statement, client, name_length)
         if fit == FIT_UNKNOWN:
             return hold_for_description(engine, server, statement)
@@ -382,6 +409,7 @@ cdef int rename_describe(
     if statement is None:
         replies_push(&server.replies, REPLY_DESCRIBE, NULL, NULL, NULL)
     else:
+        statement = as_of_now(engine, client, server, statement)
         if ensure(engine, server, statement, client, name_length) == FIT_STALE:
             return bind_stale(engine, server)
         note_told(client, client.last_named if name_length else None)

@@ -3,8 +3,8 @@
 Rules
 1. A socket is taken out of epoll before it is closed: its duplicates in other processes keep a registration alive.
 2. An event names fd and serial; one for an earlier owner of the fd is dropped.
-3. A TCP socket can be watched by edge (`edge`, EPOLLET; off at present, see lending.pyx), which spares the kernel a second
-   look at it: an event then comes once for what arrived. A read that took less than it had room for took everything (epoll(7)); whoever leaves something
+3. A TCP socket is watched by edge (`edge`, EPOLLET), which spares the kernel a second look at it: an event then comes
+   once for what arrived. A read that took less than it had room for took everything (epoll(7)); whoever leaves something
    unread, or saw the end of the stream announced, calls `look_again`. Changing what is watched looks again by itself.
    Unix sockets are watched by level, for there a short read proves nothing.
 4. What a peer does not take goes to its `outb`, and whoever fills it stops reading its counterpart until it is empty.

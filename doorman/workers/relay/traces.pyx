@@ -37,6 +37,8 @@ cdef uint32_t look_closer(const char *text, Py_ssize_t length, Py_ssize_t at) no
             return DIRT_SETTINGS
         if left >= 5 and at >= 2 and strncasecmp(text + at - 2, b"pg_temp", 7) == 0:
             return DIRT_TEMPORARY
+        if left >= 9 and at >= 2 and strncasecmp(text + at - 2, b"pg_settings", 11) == 0:      # UPDATE of it sets
+            return DIRT_SETTINGS
         return 0
     if text[at] == b"v" or text[at] == b"V":
         if left >= 11 and at >= 2 and strncasecmp(text + at - 2, b"advisory_lock", 13) == 0:    # not ..._xact_lock
@@ -58,10 +60,21 @@ cdef bint makes_table(const char *text, Py_ssize_t length, Py_ssize_t at) noexce
         return False
     while at and is_space(text[at - 1]):
         at -= 1
+        if text[at] == b"\n" and ends_comment(text, at):
+            return True
     return (
         ends_with(text, at, b"create", 6) or ends_with(text, at, b"replace", 7) or ends_with(text, at, b"into", 4)
         or ends_with(text, at, b"local", 5) or ends_with(text, at, b"global", 6) or ends_with(text, at, b"*/", 2)
     )
+
+
+cdef bint ends_comment(const char *text, Py_ssize_t at) noexcept nogil:
+    """Is there a -- in the line that ends here?"""
+    while at >= 2 and text[at - 1] != b"\n":
+        if text[at - 1] == b"-" and text[at - 2] == b"-":
+            return True
+        at -= 1
+    return False
 
 
 cdef inline bint ends_with(const char *text, Py_ssize_t end, const char *word, Py_ssize_t length) noexcept nogil:

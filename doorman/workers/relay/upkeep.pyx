@@ -57,7 +57,7 @@ def query(text: str) -> bytes:
 cdef bytes ROLLBACK = query("ROLLBACK")
 cdef bytes PROBE = query(";")
 cdef bytes DISCARD_ALL = query("DISCARD ALL")
-cdef bytes RESET_SETTINGS = query("RESET ALL")
+cdef bytes RESET_SETTINGS = query("RESET ROLE; RESET ALL")
 
 CLEANERS = (
     (<int>DIRT_SETTINGS, "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL"),

@@ -48,7 +48,7 @@ def test_the_query_sets(parameters: dict[str, str], call: str) -> None:
     found = gather(**parameters)
     assert found is not None
     assert f"pg_catalog.{call}" in found.query.decode()
-    assert found.query.decode("utf-8")[5:].startswith("RESET ALL; SELECT ")
+    assert found.query.decode("utf-8")[5:].startswith("RESET ROLE; RESET ALL; SELECT ")
 
 
 def test_what_the_operator_manages_is_left_alone() -> None:

@@ -1,0 +1,165 @@
+"""DISCARD ALL and DEALLOCATE as drivers use them: names are gone, or usable, exactly as they would be in PostgreSQL.
+
+Every flow is also played directly to PostgreSQL, whose answers are the ones to give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.lone import Lone, again, extended, first_value, lone_pooler, tag_of
+from tests.e2e.raw import Raw, tell
+from tests.harness import Doorman, Postgres
+from tests.torture.wire import SYNC, TERMINATE, bind, close_statement, describe_statement, execute, parse, query
+
+Flow = list[bytes]
+
+PREPARE = [parse("SELECT 'p'", "p") + SYNC, parse("SELECT 'q'", "q") + SYNC, parse("SELECT 'S'", "S_1") + SYNC]
+BOTH = [again("p"), again("q"), again("S_1")]
+BEGIN, COMMIT, ROLLBACK, FAIL, WORK = map(query, ["BEGIN", "COMMIT", "ROLLBACK", "SELECT 1/0", "SELECT 1"])
+
+# Each part is sent when the one before it has been answered.
+FLOWS: dict[str, Flow] = {
+    "DEALLOCATE name behind a query in one packet": [WORK + query("DEALLOCATE p"), *BOTH],
+    "DEALLOCATE name behind BEGIN and a query in one packet": [BEGIN + WORK + query("DEALLOCATE p"), COMMIT, *BOTH],
+    "DISCARD ALL": [query("DISCARD ALL"), *BOTH, *PREPARE, *BOTH],
+    "DISCARD ALL of one that has done something": [query("SET TimeZone = 'Asia/Tokyo'"), query("DISCARD ALL"), *BOTH],
+    "DISCARD ALL by extended protocol": [extended("DISCARD ALL"), *BOTH, *PREPARE, *BOTH],
+    "DISCARD ALL in a transaction": [BEGIN, WORK, query("DISCARD ALL"), again("p"), ROLLBACK, *BOTH],
+    "DISCARD ALL right behind BEGIN": [BEGIN, query("discard all;"), again("p"), ROLLBACK, *BOTH],
+    "DISCARD ALL by extended protocol in a transaction": [BEGIN, extended("DISCARD ALL"), ROLLBACK, *BOTH],
+    "DISCARD ALL among others": [query("SELECT 1; DISCARD ALL"), *BOTH],
+    "DISCARD PLANS": [query("DISCARD PLANS"), *BOTH, BEGIN, query("DISCARD PLANS"), *BOTH, COMMIT, *BOTH],
+    "DISCARD TEMP, SEQUENCES": [query("DISCARD TEMP"), *BOTH, query("DISCARD SEQUENCES"), *BOTH],
+    "DEALLOCATE ALL": [query("DEALLOCATE ALL"), *BOTH, *PREPARE, *BOTH],
+    "DEALLOCATE PREPARE ALL": [query(" deallocate\tprepare all ; "), *BOTH],
+    "DEALLOCATE ALL by extended protocol": [extended("DEALLOCATE ALL"), *BOTH, *PREPARE, *BOTH],
+    "DEALLOCATE ALL in a transaction": [BEGIN, WORK, query("DEALLOCATE ALL"), parse("SELECT 2", "p") + SYNC, again("p"),
+                                        again("q"), ROLLBACK, *BOTH],
+    "DEALLOCATE ALL in one that commits": [BEGIN, again("q"), query("DEALLOCATE ALL"), COMMIT, *BOTH, *PREPARE, *BOTH],
+    "DEALLOCATE ALL in one that failed": [BEGIN, FAIL, query("DEALLOCATE ALL"), ROLLBACK, *BOTH],
+    "DEALLOCATE ALL behind BEGIN": [BEGIN, query("DEALLOCATE ALL"), again("p"), COMMIT, *BOTH],
+    "DEALLOCATE name": [query("DEALLOCATE p"), *BOTH, query("DEALLOCATE p"), parse("SELECT 2", "p") + SYNC, *BOTH],
+    "DEALLOCATE in other words": [query("deallocate prepare P;"), query('DEALLOCATE "S_1"'), *BOTH],
+    "DEALLOCATE of another case": [query("DEALLOCATE S_1"), query('DEALLOCATE "P"'), *BOTH],
+    "DEALLOCATE of nothing": [query("DEALLOCATE nothing"), query("DEALLOCATE"), query("DEALLOCATE DOORMAN_x"), *BOTH],
+    "DEALLOCATE name in a transaction": [BEGIN, WORK, query("DEALLOCATE p"), WORK, again("q"), COMMIT, *BOTH],
+    "DEALLOCATE name, rolled back": [BEGIN, again("p"), query("DEALLOCATE p"), FAIL, ROLLBACK, *BOTH],
+    "DEALLOCATE name in a failed one": [BEGIN, FAIL, query("DEALLOCATE p"), again("p"), ROLLBACK, *BOTH],
+    "DEALLOCATE name behind BEGIN": [BEGIN, query("DEALLOCATE p"), WORK, ROLLBACK, *BOTH],
+    "DEALLOCATE of nothing in a transaction": [BEGIN, WORK, query("DEALLOCATE nothing"), WORK, ROLLBACK, *BOTH],
+    "DEALLOCATE of SQL's own": [BEGIN, query("PREPARE own AS SELECT 3"), query("EXECUTE own"), query("DEALLOCATE own"),
+                                query("EXECUTE own"), ROLLBACK, *BOTH],
+    "a name again after DEALLOCATE in a batch": [query("DEALLOCATE p") + extended("SELECT 2", "p") + again("p")],
+    "Close and DEALLOCATE": [close_statement("p") + SYNC, query("DEALLOCATE p"), query("DEALLOCATE q"),
+                             close_statement("q") + SYNC, *BOTH],
+    "the unnamed one": [parse("SELECT 4") + SYNC, query("DEALLOCATE q"), bind() + execute() + SYNC, *BOTH],
+    "Npgsql": [query("DISCARD ALL") + extended("SELECT 5", "_auto0"), again("_auto0"),
+               query("DISCARD ALL") + BEGIN + extended("SELECT 6", "_auto0") + COMMIT, again("_auto0")],
+    "describe what is gone": [query("DEALLOCATE ALL"), describe_statement("p") + SYNC,
+                              describe_statement("p") + bind(name="p") + SYNC, WORK],
+}  # fmt: skip
+
+# Flows that PostgreSQL answers otherwise than the pooler does today.
+KNOWN: dict[str, tuple[Flow, str]] = {
+    "DEALLOCATE name by extended protocol": (
+        [extended("DEALLOCATE p"), *BOTH],
+        "Parse p; Parse/Bind/Execute DEALLOCATE p (psycopg 3 in pipeline mode) -> 1 2 E:26000",
+    ),
+    "DEALLOCATE name by extended protocol in a transaction": (
+        [BEGIN, WORK, extended("DEALLOCATE p"), COMMIT, *BOTH],
+        "as above, and the transaction fails: E:26000 ZE",
+    ),
+    "DEALLOCATE among others": ([query("DEALLOCATE p; SELECT 1"), *BOTH], "Q DEALLOCATE p; SELECT 1 -> E:26000"),
+    "DEALLOCATE with a comment": ([query("/* app */ DEALLOCATE p"), *BOTH], "Q /* app */ DEALLOCATE p -> E:26000"),
+    "EXECUTE of a name of the protocol": ([query("EXECUTE p"), *BOTH], "Parse p; Q EXECUTE p -> E:26000"),
+}
+
+
+@pytest.fixture(scope="module")
+def services() -> Iterator[tuple[Postgres, Doorman]]:
+    with lone_pooler() as services:
+        yield services
+
+
+@pytest.fixture
+def lone(services: tuple[Postgres, Doorman]) -> Iterator[Lone]:
+    with Lone(*services) as lone:
+        yield lone
+
+
+def play(raw: Raw, flow: Flow) -> list[tuple[str, list[str | None]]]:
+    """The letters, and the values and tags, by which each part is answered."""
+    told = []
+    for part in [*PREPARE, *flow]:
+        got = raw.converse(part, ready=ready_of(part))
+        words = [first_value([one]) if one.kind in b"DE" else one.body.decode() for one in got if one.kind in b"DEC"]
+        told.append((tell([one for one in got if one.kind not in b"SN"]), words))
+    return told
+
+
+def ready_of(part: bytes) -> int:
+    """How many of its messages are answered by ReadyForQuery."""
+    count = at = 0
+    while at < len(part):
+        count += part[at : at + 1] in (b"Q", b"S")
+        at += 1 + int.from_bytes(part[at + 1 : at + 5], "big")
+    return count
+
+
+def compare(lone: Lone, pool: str, flow: Flow) -> None:
+    """The same answers as PostgreSQL's, for this client; another one with the same texts and names is not touched."""
+    bystander = lone.client(pool)
+    play(bystander, BOTH)
+    with Raw((lone.postgres.host, lone.postgres.port)).log_in() as direct:
+        assert play(lone.client(pool), flow) == play(direct, flow)
+    assert [first_value(bystander.converse(part)) for part in BOTH * 2] == ["p", "q", "S"] * 2
+
+
+@pytest.mark.parametrize("pool", ["one", "two"])
+@pytest.mark.parametrize("flow", FLOWS.values(), ids=FLOWS)
+def test_a_flow_is_answered_as_postgresql_would(lone: Lone, pool: str, flow: Flow) -> None:
+    compare(lone, pool, flow)
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [
+        pytest.param(flow, id=name, marks=pytest.mark.xfail(strict=True, reason=reason))
+        for name, (flow, reason) in KNOWN.items()
+    ],
+)
+def test_a_flow_that_should_be_answered_as_postgresql_would(lone: Lone, flow: Flow) -> None:
+    compare(lone, "one", flow)
+
+
+def test_the_tags(lone: Lone) -> None:
+    raw = lone.client()
+    play(raw, [])
+    for sql, tag in (
+        ("DEALLOCATE p", "DEALLOCATE"),
+        ("DEALLOCATE ALL", "DEALLOCATE ALL"),
+        ("DISCARD ALL", "DISCARD ALL"),
+    ):
+        assert tag_of(raw.converse(query(sql))) == tag
+
+
+def test_names_that_only_the_pooler_knows_cost_no_server(lone: Lone) -> None:
+    raw, holder = lone.client(), lone.client()
+    play(raw, [])
+    holder.ask(query("BEGIN; SELECT 1"))
+    for sql in ("DEALLOCATE p", "DEALLOCATE ALL", "DISCARD ALL"):
+        assert raw.ask(query(sql)) == "C ZI"
+    holder.ask(query("COMMIT"))
+    assert [first_value(raw.converse(part)) for part in BOTH] == ["26000"] * 3
+
+
+def test_a_client_that_quits_while_it_deallocates(lone: Lone) -> None:
+    other, raw = lone.client(), lone.client()
+    play(other, BOTH)
+    raw.ask(query("BEGIN"), query("SELECT 1"), ready=2)
+    raw.send(query("DEALLOCATE ALL"), TERMINATE)
+    raw.read_to_end()
+    assert [first_value(other.converse(part)) for part in BOTH] == ["p", "q", "S"]
