@@ -40,6 +40,16 @@ from doorman.shm.pools cimport (
     take,
 )
 from doorman.shm.slots cimport move_slot, read_cancel_key
+from doorman.shm.statements cimport (
+    Digest,
+    StatementSet,
+    set_add,
+    set_clear,
+    set_evict,
+    set_has,
+    set_of,
+    set_remove,
+)
 from doorman.shm.table cimport Table, now_us
 
 cdef extern from "<signal.h>" nogil:
@@ -227,6 +237,31 @@ cdef class Trial:
                 return mail
             for i in range(n):
                 mail.append(slots[i])
+
+    # --- prepared statements of a slot -------------------------------------------------------------------------------
+
+    def has_statement(self, int slot, uint64_t high, uint64_t low) -> bool:
+        cdef Digest digest = Digest(high, low)
+        return set_has(self.table, slot, &digest)
+
+    def add_statement(self, int slot, uint64_t high, uint64_t low) -> bool:
+        cdef Digest digest = Digest(high, low)
+        return set_add(self.table, slot, &digest)
+
+    def evict_statement(self, int slot, unsigned int most) -> tuple[int, int] | None:
+        cdef Digest victim
+        return (victim.high, victim.low) if set_evict(self.table, slot, most, &victim) else None
+
+    def remove_statement(self, int slot, uint64_t high, uint64_t low) -> bool:
+        cdef Digest digest = Digest(high, low)
+        return set_remove(self.table, slot, &digest)
+
+    def clear_statements(self, int slot) -> None:
+        set_clear(self.table, slot)
+
+    def statement_set(self, int slot) -> dict[str, int]:
+        cdef StatementSet *head = set_of(self.table, slot)
+        return {"count": head.count, "touched": head.touched, "doubtful": head.doubtful, "evicted": head.evicted}
 
     # --- below the doors: what only tests do -------------------------------------------------------------------------
 

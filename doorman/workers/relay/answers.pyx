@@ -94,7 +94,7 @@ cdef Py_ssize_t feed_answers(Engine engine, Server server, const char *data, Py_
             start = cut(server, out, data, start, at)
     while length - at >= 5:
         size = read_length(data + at + 1)
-        if size < 4 or size > MAX_SERVER_MESSAGE:
+        if size < 4 or size > MAX_SERVER_MESSAGE or (data[at] == b"Z" and size != 5):
             give(engine, client, data + start, at - start)
             engine.lose_server(server)
             return -1
@@ -105,7 +105,8 @@ cdef Py_ssize_t feed_answers(Engine engine, Server server, const char *data, Py_
             if here < total and total <= HOLD:
                 break
             is_ours = take_answer(engine, server, data + at, here)
-            if server.closed:
+            if server.client is not client:             # given up: the client was told so
+                outgoing_free(out)
                 return -1
             if server.kept is not None and data[at] != b"t":
                 start = give_kept(server, out, data, start, at)
@@ -338,10 +339,12 @@ cdef int undo(Engine engine, Server server, Reply *reply, bint failed) except -1
         if (reply.digest.high or reply.digest.low) and not set_of(engine.table, server.slot).doubtful:
             set_add(engine.table, server.slot, &reply.digest)
         return 0
-    if client is None or new is None or reply.kind == REPLY_PARSE_OURS or reply.kind == REPLY_BIND:
+    if client is None or new is None or reply.kind == REPLY_PARSE_OURS:
+        return 0
+    if reply.kind == REPLY_BIND or reply.kind == REPLY_DESCRIBE:    # they name a statement and change nothing
         return 0
     if reply.kind == REPLY_CLOSE_KNOWN:
-        undo_close(client, new)
+        undo_close(client, new, server.replies.queries > 0)
     elif isinstance(new, Named):
         undo_name(client, <Named>new)
     elif client.unnamed is new:
@@ -357,10 +360,13 @@ cdef int undo_name(Client client, Named named) except -1:
     return 0
 
 
-cdef int undo_close(Client client, object closed) except -1:
+cdef int undo_close(Client client, object closed, bint query_follows) except -1:
+    """query_follows: PostgreSQL drops the unnamed statement all the same."""
     if not isinstance(closed, Named):
-        if client.unnamed is None:
+        if client.unnamed is None and not query_follows:
             client.unnamed = <Statement>closed
+    elif client.names is None:
+        client.names = {(<Named>closed).name: closed}
     elif (<Named>closed).name not in client.names:
         client.names[(<Named>closed).name] = closed
     return 0

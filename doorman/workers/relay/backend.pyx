@@ -54,7 +54,7 @@ cdef Py_ssize_t feed_server(Engine engine, Server server, const char *data, Py_s
     server.body_left -= at
     while length - at >= 5:
         size = read_length(data + at + 1)
-        if size < 4 or size > MAX_SERVER_MESSAGE:
+        if size < 4 or size > MAX_SERVER_MESSAGE or (data[at] == b"Z" and size != 5):
             engine.answer(client, data, at)
             engine.lose_server(server)
             return -1
@@ -160,6 +160,14 @@ cdef bint is_fatal(const char *fields, Py_ssize_t length) noexcept:
     return False
 
 
+cdef bint forgets(const char *tag, Py_ssize_t length) noexcept:
+    """DEALLOCATE ALL and DISCARD ALL: the server has no prepared statement left."""
+    return (
+        (length >= 12 and memcmp(tag, b"DISCARD ALL\x00", 12) == 0)
+        or (length >= 15 and memcmp(tag, b"DEALLOCATE ALL\x00", 15) == 0)
+    )
+
+
 cdef struct Tag:
     const char *text
     Py_ssize_t length
@@ -178,11 +186,13 @@ TAGS[6] = Tag(b"DO\x00", 3, DIRT_EVERYTHING)
 cdef void note_tag(Server server, const char *tag, Py_ssize_t length) noexcept:
     """What a command may have left in the session, by its tag. SELECT, INSERT and kin leave nothing that a tag shows."""
     cdef int i
+    if length < 1:
+        return
     if tag[0] == b"S" and (length < 4 or tag[2] != b"T"):       # SELECT, SAVEPOINT, START: the most frequent by far
         return
     if length >= 12 and memcmp(tag, b"DISCARD ALL\x00", 12) == 0:
-        if server.pending.length == 1 and server.replies.length <= 1:   # else more was sent behind it already
-            server.dirt = 0
+        if server.pending.length <= 1 and server.replies.length <= 1:   # else more was sent behind it already
+            server.dirt &= DIRT_EVERYTHING
         server.row.parameter_digest = 0
         return
     for i in range(7):

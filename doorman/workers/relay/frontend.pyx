@@ -25,6 +25,9 @@ from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_fre
 from doorman.workers.relay.pending cimport pending_sent
 from doorman.workers.relay.rename cimport STEP_CUT, STEP_HOLD, STEP_HOLD_CUT, rename
 
+cdef extern from "<strings.h>" nogil:
+    int strncasecmp(const char *a, const char *b, size_t length)
+
 cdef enum Need:                 # what a message type needs when the client has no server
     NEED_UNKNOWN = 0            # no message type of the frontend
     NEED_SERVER = 1
@@ -64,18 +67,21 @@ cdef Py_ssize_t feed_client(Engine engine, Client client, const char *data, Py_s
         kind = data[at]
         size = read_length(data + at + 1)
         if size < 4 or size > MAX_MESSAGE or NEEDS[<uint8_t>kind] == NEED_UNKNOWN:
-            if at > start:                      # noted as sent: the server must get it, or it would owe it for ever
-                send_on(engine, client.server, data + start, at - start)
+            send_noted(engine, client, data + start, at - start)
             return violate(engine, client, kind, size)
         total = <Py_ssize_t>size + 1
         here = min(total, length - at)
-        if here < total and (total <= HOLD or must_be_whole(engine, client, kind, total)):
-            if client.closed:
-                return -1
+        if here < total and total <= HOLD:
             break
+        if here < total and must_be_whole(client, kind):
+            if start_gathering(engine, client, total):
+                break
+            send_noted(engine, client, data + start, at - start)
+            engine.refuse(client, "FATAL", "53200", "pg_doorman has no memory for a statement of this size "
+                          "(max_memory_usage)")
+            return -1
         if kind == b"X":                        # Terminate
-            if at > start or engine.to_server.length:
-                send_on(engine, client.server, data + start, at - start)
+            send_noted(engine, client, data + start, at - start)
             client.took_leave = True
             engine.end_client(client)
             return -1
@@ -107,9 +113,14 @@ cdef Py_ssize_t feed_client(Engine engine, Client client, const char *data, Py_s
         client.body_left = total - here
         client.dropping = client.dropping and client.body_left > 0
         at += here
-    if at > start or engine.to_server.length:
-        send_on(engine, client.server, data + start, at - start)
+    send_noted(engine, client, data + start, at - start)
     return at
+
+
+cdef int send_noted(Engine engine, Client client, const char *run, Py_ssize_t length) except -1:
+    """Whatever way `feed_client` is left: what was noted as sent must reach its server, which would owe it for ever; and
+    what was put together must not be there when the next client is dealt with."""
+    return send_on(engine, client.server, run, length) if length or engine.to_server.length else 0
 
 
 cdef int follow(
@@ -123,11 +134,13 @@ cdef int follow(
     if message[0] == b"Q" and here == total:
         if not server.replies.length and is_check(client, message, total):
             server.capture = bytearray()
-        elif client.names is not None and (message[5] == b"d" or message[5] == b"D"):
-            if server.replies.length:
+        elif client.names is not None and total > 15 and strncasecmp(message + 5, b"deallocate", 10) == 0:
+            if server.replies.synced:                   # which state will it meet?
                 server.holding = True
                 return STEP_HOLD
-            if server.status == b"T" and deallocate_here(engine, client, server, message, total):
+            if server.status == b"T" and not server.replies.length and deallocate_here(
+                engine, client, server, message, total
+            ):
                 outgoing_add(&engine.to_server, run, run_length)
                 return STEP_CUT
     return rename(engine, client, server, run, run_length, message, here, total)
@@ -152,15 +165,16 @@ cdef int send_on(Engine engine, Server server, const char *run, Py_ssize_t lengt
     return engine.forward(server, run, length) if length else 0
 
 
-cdef bint must_be_whole(Engine engine, Client client, char kind, Py_ssize_t total) except -1:
-    """A large Parse is not streamed: its text names it. Gather it, within limits."""
-    if kind != b"P" or not client.renames or client.skip_to_sync:
-        return False
+cdef bint must_be_whole(Client client, char kind) noexcept:
+    """A large Parse is not streamed: its text names it."""
+    return kind == b"P" and client.renames and not client.skip_to_sync
+
+
+cdef bint start_gathering(Engine engine, Client client, Py_ssize_t total) noexcept:
+    """Gather it, within limits: False when there is no memory for it."""
     if not client.gathering:
         if engine.gathered + total > engine.gather_limit:
-            engine.refuse(client, "FATAL", "53200", "pg_doorman has no memory for a statement of this size "
-                          "(max_memory_usage)")
-            return True
+            return False
         client.gathering = total
         engine.gathered += total
     return True

@@ -119,7 +119,10 @@ cdef class Lending(Sockets):
     cdef int correct_parameters(self, Client client, list reported) except -1:
         """A value that the client was told is no longer its own (it went back to what it asked for at startup)."""
         for message in reported:
-            name, value = message[5 : len(message) - 1].split(b"\0")
+            words = message[5:].split(b"\0")
+            if len(words) != 3:
+                continue
+            name, value = words[:2]
             if client.followed.tell(name.decode("utf-8", "replace"), value.decode("utf-8", "surrogateescape")):
                 self.answer(client, message, len(message))
         client.planner = client.followed.planner(client.startup)
@@ -142,7 +145,7 @@ cdef class Lending(Sockets):
             return 0
         if len(self.settings_of) >= MOST_SETTINGS:
             del self.settings_of[next(iter(self.settings_of))]
-        latest = {message[5 : message.index(b"\0", 5)]: message for message in reported}
+        latest = {message[5:].partition(b"\0")[0]: message for message in reported if message.count(b"\0", 5) == 2}
         self.settings_of[(client.pool, client.settings_digest)] = b"".join(latest.values())
         return 0
 
@@ -183,7 +186,10 @@ cdef class Lending(Sockets):
 
     cdef int follow_parameter(self, Client client, bytes report) except -1:
         """Remember what the client is told; its statements are parsed under that from now on."""
-        name, value = report[5 : len(report) - 1].split(b"\0")
+        words = report[5:].split(b"\0")
+        if len(words) != 3:                         # malformed: it is the client's to complain of
+            return 0
+        name, value = words[:2]
         if client.followed is None:
             defaults = parse_reports(get_parameters(self.table, client.pool))
             learned = self.settings_of.get((client.pool, client.settings_digest), b"")

@@ -96,7 +96,9 @@ cdef int ensure(Engine engine, Server server, Statement statement, Client client
     node = set_find(engine.table, server.slot, &statement.digest)
     if node == NULL:
         prepare(engine, server, statement, REPLY_PARSE_OURS, <PyObject *>statement, NULL)
-        return FIT_UNKNOWN if shape else FIT_GOOD
+        if shape and set_find(engine.table, server.slot, &statement.digest) != NULL:
+            return FIT_UNKNOWN
+        return FIT_GOOD                             # or there is no place to remember what rows it returns: do not ask
     if shape and node.shape != shape:
         return FIT_STALE if node.shape else FIT_UNKNOWN
     if client is not None and not told and not server.pending.length and server.status == b"I":

@@ -51,6 +51,7 @@ from doorman.workers.relay.engine cimport (
     Server,
     Watcher,
 )
+from doorman.workers.relay.outgoing cimport outgoing_free
 from doorman.workers.relay.statements cimport Statements
 from doorman.workers.relay.sockets cimport EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, Sockets, epoll_event, epoll_wait
 from doorman.workers.relay.client_side cimport ClientSide, sockaddr_storage
@@ -212,6 +213,8 @@ cdef class Relay(ClientSide):
     cdef int fail(self, Conn conn) except -1:
         """Rule 3."""
         log.exception("a connection was ended by an internal error")
+        outgoing_free(&self.to_server)              # half put together, perhaps, and nobody else's
+        outgoing_free(&self.to_client)
         if conn is None or conn.closed:
             return 0
         try:

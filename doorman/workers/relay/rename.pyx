@@ -265,7 +265,7 @@ cdef int rename_parse(
     if not has:
         prepare(engine, server, statement, REPLY_PARSE, <PyObject *>named if name_length else <PyObject *>statement,
                 NULL if name_length else <PyObject *>client.unnamed)
-    elif server.status == b"E" and not server.pending.length:
+    elif server.status == b"E":
         try_parse(engine, client, server, statement, named, body, length)
     elif name_length:
         replies_push(&server.replies, REPLY_NAME_KNOWN, <PyObject *>named, NULL, NULL)

@@ -160,6 +160,17 @@ cdef class Statements:
         self.count = 0
         return n
 
+    def texts(self) -> list[tuple[int, bytes]]:
+        """Planner digest and body of all that is remembered; for tests."""
+        cdef uint32_t at
+        cdef Statement statement
+        found = []
+        for at in range(self.mask + 1):
+            if self.cells[at] != NULL:
+                statement = <Statement>self.cells[at]
+                found.append((statement.planner, statement.body))
+        return found
+
     def look_up(self, planner: int, bytes body) -> str:
         """The server-side name of a statement; for tests."""
         return self.intern(planner, body, len(body)).name.decode()

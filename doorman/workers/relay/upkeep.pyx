@@ -11,7 +11,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from doorman.shm.statements cimport set_clear
 from doorman.shm.table cimport now_us
-from doorman.workers.relay.backend cimport is_quiet
+from doorman.workers.relay.backend cimport forgets, note_tag
 from doorman.workers.relay.engine cimport (
     DIRT_CURSORS,
     DIRT_EVERYTHING,
@@ -183,12 +183,12 @@ cdef Py_ssize_t feed_quiet(Engine engine, Server server, const char *data, Py_ss
     server.body_left -= at
     while length - at >= 5:
         size = read_length(data + at + 1)
-        if size < 4 or size > MAX_SERVER_MESSAGE:
+        if size < 4 or size > MAX_SERVER_MESSAGE or (data[at] == b"Z" and size != 5):
             engine.lose_server(server)
             return -1
         total = <Py_ssize_t>size + 1
         here = min(total, length - at)
-        held = data[at] == b"Z" or data[at] == b"S" or data[at] == b"E"
+        held = data[at] == b"Z" or data[at] == b"S" or data[at] == b"E" or data[at] == b"C"
         if held and here < total and size < 8192:
             break
         server.body_left = total - here
@@ -221,6 +221,8 @@ cdef bint heed(Engine engine, Server server, const char *message, Py_ssize_t len
             server.reported.append(message[:length])
     elif kind == b"S" and server.stage == STAGE_SYNC:     # ParameterStatus
         server.reported.append(message[:length])
+    elif (kind == b"S" or kind == b"C") and server.stage == STAGE_DRAIN:
+        note_late(engine, server, message, length)
     elif kind == b"G" and server.stage == STAGE_DRAIN:    # CopyInResponse
         pending_copy_in(&server.pending)
         end_copy(engine, server)
@@ -228,6 +230,20 @@ cdef bint heed(Engine engine, Server server, const char *message, Py_ssize_t len
             pending_sent(&server.pending, b"S")
             engine.forward(server, <const char *>SYNC, len(SYNC))
     return False
+
+
+cdef int note_late(Engine engine, Server server, const char *message, Py_ssize_t length) except -1:
+    """What a client that is gone leaves behind even now: its last statements run to their end."""
+    cdef uint32_t dirt = server.dirt
+    if message[0] == b"S":                          # ParameterStatus
+        server.dirt |= DIRT_SETTINGS
+    else:                                           # CommandComplete
+        note_tag(server, message + 5, length - 5)
+        if forgets(message + 5, length - 5):
+            set_clear(engine.table, server.slot)
+    if not engine.table.pools[server.row.pool].cleanup:
+        server.dirt = dirt
+    return 0
 
 
 cdef bint stage_done(Engine engine, Server server, Py_ssize_t more) except -1:
