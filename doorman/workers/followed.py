@@ -1,8 +1,8 @@
 """Parameters that a client set itself and that follow it from server to server (transaction mode).
 
 PostgreSQL reports the parameters that matter to a driver (ParameterStatus); a client that was told a value keeps it,
-whatever server comes next. What leads back to the beginning (RESET, DISCARD ALL) leads back to what the client asked for
-at startup.
+whatever server comes next. What leads back to the beginning (RESET, DISCARD ALL) leads back to what the client asked
+for at startup.
 """
 
 from __future__ import annotations

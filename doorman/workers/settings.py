@@ -90,7 +90,7 @@ def digest_of(wanted: Mapping[str, str]) -> int:
 
 
 def digest_for_planner(wanted: Mapping[str, str]) -> int:
-    """Literals are read when a text is parsed: by time zone, date style, encoding ... Only the name matters to nothing."""
+    """Literals are read when a text is parsed: by time zone, date style, encoding … Only the name does not matter."""
     relevant = {name: value for name, value in wanted.items() if name != "application_name"}
     return digest_of(relevant) if relevant else 0
 

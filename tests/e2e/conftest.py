@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.differential.bench import Bench
 from tests.e2e.raw import Raw, wait_until
 from tests.harness import Doorman, Postgres
 from tests.harness.doorman import pool_of, user_of
@@ -138,3 +139,13 @@ def resident_bytes(pid: int) -> int:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+@pytest.fixture(scope="module")
+def bench(postgres: Postgres) -> Iterator[Bench]:
+    """PostgreSQL and a pooler of its own, for the differential tests; the pooler is found idle afterwards."""
+    with Bench(postgres) as bench:
+        yield bench
+        wait_until(lambda: is_idle(bench.doorman), f"all pools idle: {bench.doorman.console('SHOW POOLS')}", 8)
+        for words in ("Traceback", "internal error", "by an error"):
+            assert not bench.doorman.log_contains(words), bench.doorman.log_text()

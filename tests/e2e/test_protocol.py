@@ -153,7 +153,9 @@ def test_an_extended_batch_without_sync_keeps_its_server(connect: Connect) -> No
 
 def test_notifications_arrive_inside_a_transaction(connect: Connect) -> None:
     raw = connect()
-    assert raw.ask(query("BEGIN; LISTEN own; NOTIFY own, 'me'; COMMIT")).replace(" A", "") == "C N C C C ZI"  # the notice says that LISTEN ends here
+    assert (
+        raw.ask(query("BEGIN; LISTEN own; NOTIFY own, 'me'; COMMIT")).replace(" A", "") == "C N C C C ZI"
+    )  # the notice says that LISTEN ends here
 
 
 def test_notices_come_before_the_answer_they_belong_to(raw: Raw) -> None:

@@ -1,7 +1,7 @@
 """Plans that DDL has made stale: clients that asked for a fresh one get it, those who know an old description are told.
 
-trap: sqlalchemy + asyncpg through other poolers fails after every ALTER TABLE, because the driver's new Parse lands on the
-same stale statement.
+trap: sqlalchemy + asyncpg through other poolers fails after every ALTER TABLE, because the driver's new Parse lands on
+the same stale statement.
 """
 
 from __future__ import annotations

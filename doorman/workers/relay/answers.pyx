@@ -15,7 +15,7 @@ from libc.string cimport memcmp
 
 import re
 
-from doorman.wire.backend import error_response, notice_response
+from doorman.wire.backend import message as make_message, notice_response
 
 from doorman.shm.statements cimport set_add, set_clear, set_of, set_remove
 from doorman.workers.relay.backend cimport may_part, take_note
@@ -23,7 +23,7 @@ from doorman.workers.relay.engine cimport HOLD, Client, Engine, Server
 from doorman.workers.relay.heal cimport is_stale, note_shape, note_stale, run_again, start_healing
 from doorman.workers.relay.local cimport note_check
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_free, outgoing_room
-from doorman.workers.relay.pending cimport pending_ready
+from doorman.workers.relay.pending cimport pending_ready, pending_settle
 from doorman.workers.relay.replies cimport (
     FIRST_ANSWERED,
     REPLY_BIND,
@@ -63,7 +63,9 @@ for _letter in tuple(b"ZCESGWA12 3tTnIs"):
     LOOKED_AT[_letter] = 1
 LOOKED_AT[32] = 0
 
-cdef bytes STALE = error_response("0A000", "cached plan must not change result type", severity="ERROR")
+# As PostgreSQL says it: drivers know by the routine that they are to prepare again.
+cdef bytes STALE = make_message(
+    b"E", b"SERROR\0VERROR\0C0A000\0Mcached plan must not change result type\0Fplancache.c\0L0\0RRevalidateCachedQuery\0\0")
 cdef object OUR_NAME = re.compile(rb"DOORMAN_[0-9a-f]{32}")
 cdef bytes LISTEN_WARNING = notice_response(
     "01000", "LISTEN in transaction mode ends with the transaction: notifications will not arrive",
@@ -211,6 +213,8 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
         server.begin_fails = False
         return True
     if kind == b"E" and not server.replies.broken:
+        if head != NULL and head.kind < FIRST_ANSWERED:
+            pending_settle(&server.pending)             # what stood before it is answered
         if (due == REPLY_BIND or due == REPLY_DESCRIBE) and is_stale(message + 5, length - 5):
             note_stale(engine, server)
             if start_healing(engine, server):
@@ -231,7 +235,7 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
         forget_segment(engine, server)
     take_note(server, message, length, engine.now)
     if kind == b"C":                                    # CommandComplete
-        note_forgetting(engine, server, message + 5, length - 5)
+        note_forgetting(engine, server, head, message + 5, length - 5)
         if length == 12 and memcmp(message + 5, b"LISTEN\x00", 7) == 0:
             engine.note_listen(server.client)
             server.kept = LISTEN_WARNING
@@ -339,6 +343,8 @@ cdef int undo(Engine engine, Server server, Reply *reply, bint failed) except -1
         if (reply.digest.high or reply.digest.low) and not set_of(engine.table, server.slot).doubtful:
             set_add(engine.table, server.slot, &reply.digest)
         return 0
+    if reply.kind == REPLY_EXECUTE:
+        return undo_forgetting(client, reply)
     if client is None or new is None or reply.kind == REPLY_PARSE_OURS:
         return 0
     if reply.kind == REPLY_BIND or reply.kind == REPLY_DESCRIBE:    # they name a statement and change nothing
@@ -349,6 +355,15 @@ cdef int undo(Engine engine, Server server, Reply *reply, bint failed) except -1
         undo_name(client, <Named>new)
     elif client.unnamed is new:
         client.unnamed = <Statement>reply.old if reply.old != NULL and not failed else None
+    return 0
+
+
+cdef int undo_forgetting(Client client, Reply *reply) except -1:
+    """DEALLOCATE ALL or DISCARD ALL did not come to pass: the client has its names, and those that it gave since."""
+    if client is not None and reply.old != NULL:
+        names = <dict>reply.old
+        names.update(client.names or {})
+        client.names = names
     return 0
 
 
@@ -372,15 +387,22 @@ cdef int undo_close(Client client, object closed, bint query_follows) except -1:
     return 0
 
 
-cdef int note_forgetting(Engine engine, Server server, const char *tag, Py_ssize_t length) except -1:
-    """DEALLOCATE ALL and DISCARD ALL: neither the server nor the client has any statement left."""
+cdef int note_forgetting(Engine engine, Server server, Reply *head, const char *tag, Py_ssize_t length) except -1:
+    """DEALLOCATE ALL and DISCARD ALL: neither the server nor the client has any statement left. After an Execute the
+    client's names are gone already (`note_execute`), and a DEALLOCATE has taken one of them with it."""
     cdef Client client = server.client
-    if tag[0] != b"D" or length < 12:
+    if tag[0] != b"D" or length < 11:
+        return 0
+    if head != NULL and head.kind == REPLY_EXECUTE and head.new != NULL and memcmp(tag, b"DEALLOCATE\x00", 11) == 0:
+        set_remove(engine.table, server.slot, &(<Named>head.new).statement.digest)
+        return undo_name(client, <Named>head.new)
+    if length < 12:
         return 0
     if memcmp(tag, b"DISCARD ALL\x00", 12) == 0 or (length >= 15 and memcmp(tag, b"DEALLOCATE ALL\x00", 15) == 0):
         set_clear(engine.table, server.slot)
         if server.replies.unproven > 0:
             doubt_set(engine, server)
-        client.names = None
-        client.last_named = None
+        if head == NULL or head.kind != REPLY_EXECUTE:
+            client.names = None
+            client.last_named = None
     return 0

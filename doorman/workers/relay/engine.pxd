@@ -96,6 +96,8 @@ cdef class Client(Conn):
     cdef Statement unnamed
     cdef bint unnamed_told          # the client was sent a description of the unnamed statement
     cdef uint32_t unnamed_shape     # of the rows by that description
+    cdef Named target               # what the portal bound last deallocates, None
+    cdef bint forgets_all           # it is a DEALLOCATE ALL or DISCARD ALL
     cdef object last_bound          # Named, or None for the unnamed statement: whose portal may be described
     cdef dict names                 # name -> Named; None while there are none
     cdef Named last_named
@@ -121,6 +123,7 @@ cdef class Server(Conn):
     cdef bint holding               # its client's next message waits for answers (must_hold)
     cdef bint verifying             # one of them is a Describe of ours (heal)
     cdef bint sets                  # a message behind the last Sync may change how texts are parsed
+    cdef bint executed              # an Execute was sent since the last Sync
     cdef bint touchy                # a statement under way may change what later ones meet
     cdef Buffer replay              # the batch under way, while it may have to be sent again (heal)
     cdef bint replaying             # `replay` is being filled, or complete and of use

@@ -9,6 +9,7 @@ Rules
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memchr
 
 from doorman.workers.relay.engine cimport (
     DIRT_STATEMENTS,
@@ -73,6 +74,8 @@ cdef Py_ssize_t feed_client(Engine engine, Client client, const char *data, Py_s
         here = min(total, length - at)
         if here < total and total <= HOLD:
             break
+        if here < total and kind == b"B" and client.renames and not has_names(data + at, here):
+            break
         if here < total and must_be_whole(client, kind):
             if start_gathering(engine, client, total):
                 break
@@ -117,6 +120,15 @@ cdef Py_ssize_t feed_client(Engine engine, Client client, const char *data, Py_s
     return at
 
 
+cdef bint has_names(const char *bind, Py_ssize_t here) noexcept:
+    """Have both names of a large Bind come? If they do not fit HOLD bytes, no statement is called so."""
+    cdef const char *end
+    if here >= HOLD:
+        return True
+    end = <const char *>memchr(bind + 5, 0, here - 5)
+    return end != NULL and memchr(end + 1, 0, bind + here - end - 1) != NULL
+
+
 cdef int send_noted(Engine engine, Client client, const char *run, Py_ssize_t length) except -1:
     """Whatever way `feed_client` is left: what was noted as sent must reach its server, which would owe it for ever; and
     what was put together must not be there when the next client is dealt with."""
@@ -131,6 +143,7 @@ cdef int follow(
     cdef Server server = client.server
     if client.begin is not None:
         begin_now(engine, client, server)
+    server.capture = None                               # only a check query by itself is remembered
     if message[0] == b"Q" and here == total:
         if not server.replies.length and is_check(client, message, total):
             server.capture = bytearray()

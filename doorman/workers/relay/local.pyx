@@ -113,15 +113,17 @@ cdef bint answer_check(Engine engine, Client client) except -1:
 
 
 cdef int note_check(Engine engine, Server server, const char *answer, Py_ssize_t length) except -1:
-    """More of the server's answer to a check query; remembered when it is whole (rule 3)."""
+    """More of the server's answer to a check query; remembered when it is whole (rule 3). What is sent behind the query
+    ends that: its answer is somebody's."""
     cdef Client client = server.client
     cdef bytearray whole = server.capture
     whole += answer[:length]
-    if len(whole) > MOST_CHECKS or whole[:1] == b"E" or server.pending.doubtful:
+    if len(whole) > MOST_CHECKS or whole[:1] == b"E" or server.pending.doubtful or server.replies.length > 1:
         server.capture = None
     elif not server.pending.length:
         server.capture = None
-        if server.status == b"I" and b"E" not in kinds_of(bytes(whole)):
+        kinds = kinds_of(bytes(whole))
+        if server.status == b"I" and b"E" not in kinds and kinds.count(b"Z") == 1:
             engine.checks[client.pool] = (client.check, bytes(whole[: len(whole) - 6]))
     return 0
 
@@ -147,14 +149,13 @@ cdef bint deallocate_here(Engine engine, Client client, Server server, const cha
     found = DEALLOCATE.match(message[5 : length - 1])
     if found is None or client.begin_failed:
         return False
-    every, plain, quoted = found.groups()
+    name, every = name_to_forget(message[5 : length - 1])
     if every:
         if server is not None:
             return False
         client.names = None
         tag = command_complete("DEALLOCATE ALL")
     else:
-        name = plain.lower() if plain is not None else quoted.replace(b'""', b'"')
         if client.names is None or name not in client.names:
             return False
         del client.names[name]
@@ -167,6 +168,17 @@ cdef bint deallocate_here(Engine engine, Client client, Server server, const cha
     else:
         engine.answer(client, b"Z\x00\x00\x00\x05T", 6)
     return True
+
+
+cdef tuple name_to_forget(bytes text):
+    """(the name that a DEALLOCATE names, None; whether it or a DISCARD forgets all)."""
+    found = DEALLOCATE.match(text)
+    if found is None:
+        return None, DISCARD.match(text) is not None
+    every, plain, quoted = found.groups()
+    if every:
+        return None, True
+    return (plain.lower() if plain is not None else quoted.replace(b'""', b'"')), False
 
 
 cdef bint discard_here(Engine engine, Client client, const char *message, Py_ssize_t length) except -1:

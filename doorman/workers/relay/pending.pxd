@@ -37,6 +37,7 @@ cdef int pending_sent(Pending *pending, char kind) except -1
 cdef bint pending_ready(Pending *pending) noexcept
 cdef void pending_error(Pending *pending) noexcept
 cdef void pending_copy_in(Pending *pending) noexcept
+cdef void pending_settle(Pending *pending) noexcept
 cdef bint pending_unsynced(Pending *pending) noexcept
 cdef void pending_clear(Pending *pending) noexcept
 cdef void pending_free(Pending *pending) noexcept

@@ -59,6 +59,12 @@ cdef bint pending_unsynced(Pending *pending) noexcept:
     return pending.length > 0 and entry_at(pending, pending.length - 1) == UNSYNCED
 
 
+cdef void pending_settle(Pending *pending) noexcept:
+    """The unsynced messages at the head are known to be answered."""
+    if pending.length and entry_at(pending, 0) == UNSYNCED:
+        pop(pending)
+
+
 cdef bint pending_ready(Pending *pending) noexcept:
     """ReadyForQuery came; False when nothing was owed."""
     pending.copy_in = False

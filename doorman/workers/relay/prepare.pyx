@@ -195,6 +195,7 @@ cdef int write_close_message(Outgoing *out, const Digest *digest) except -1:
 
 cdef int send_ours(Engine engine, Server server, bytes query) except -1:
     """A Query message of ours in front of the client's, in the same write; nobody sees its answer."""
+    note_start(engine, server)
     pending_sent(&server.pending, b"Q")
     replies_push(&server.replies, REPLY_OURS, NULL, NULL, NULL)
     return outgoing_add(&engine.to_server, query, len(query))

@@ -26,6 +26,7 @@ from doorman.workers.relay.engine cimport (
     Server,
 )
 from doorman.workers.relay.heal cimport seal
+from doorman.workers.relay.local cimport name_to_forget
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_room, write_length
 from doorman.workers.relay.pending cimport pending_sent
 from doorman.workers.relay.prepare cimport (
@@ -168,14 +169,20 @@ cdef int pass_unknown(Engine engine, Server server, char kind, Py_ssize_t here) 
 
 cdef int note(Engine engine, Server server, char kind) except -1:
     """A message that goes out as it is (rule 4)."""
+    cdef bint doubtful = server.pending.doubtful
     note_start(engine, server)
+    if (kind == b"c" or kind == b"f") and not server.pending.copy_in:
+        server.replies.copy_end = server.replies.length
     pending_sent(&server.pending, kind)
+    if (kind == b"Q" or kind == b"F") and not server.executed:
+        server.pending.doubtful = doubtful              # rule 5 of pending: here it is known whose an error is
     if kind == b"E":
-        replies_push(&server.replies, REPLY_EXECUTE, NULL, NULL, NULL)
+        note_execute(server)
     elif kind == b"S":
         replies_push(&server.replies, REPLY_SYNC, NULL, NULL, NULL)
         server.client.fresh_unnamed = False
         server.sets = False
+        server.executed = False
     elif kind == b"Q":
         replies_push(&server.replies, REPLY_QUERY, NULL, NULL, NULL)
     elif kind == b"D":
@@ -191,6 +198,18 @@ cdef int note(Engine engine, Server server, char kind) except -1:
     elif kind == b"H":
         engine.give_known(server)
     return 0
+
+
+cdef int note_execute(Server server) except -1:
+    """An Execute, and what it does to the client's names: DEALLOCATE by extended protocol."""
+    cdef Client client = server.client
+    cdef PyObject *target = <PyObject *>client.target if client.target is not None else NULL
+    server.executed = True
+    if not client.forgets_all:
+        return replies_push(&server.replies, REPLY_EXECUTE, target, NULL, NULL)
+    names, client.names = client.names or {}, None
+    client.last_named = None
+    return replies_push(&server.replies, REPLY_EXECUTE, NULL, <PyObject *>names, NULL)
 
 
 cdef bint must_hold(Server server) noexcept:
@@ -336,7 +355,11 @@ cdef int rename_bind(
         return STEP_PASS
     outgoing_add(&engine.to_server, run, run_length)
     client.last_bound = client.last_named if name_length else None
+    client.target = None
+    client.forgets_all = False
     if statement is not None:
+        if statement.forgets:
+            statement = note_target(engine, client, server, statement)
         statement = as_of_now(engine, client, server, statement)
         fit = ensure(engine, server, statement, client, name_length)
         if fit == FIT_UNKNOWN:
@@ -355,6 +378,21 @@ cdef int rename_bind(
     into = write_renamed(&engine.to_server, message, portal_length + 1, statement, name_length, total)
     memcpy(outgoing_room(&engine.to_server, rest_length), rest, rest_length)
     return STEP_CUT
+
+
+cdef Statement note_target(Engine engine, Client client, Server server, Statement statement):
+    """Bind of a DEALLOCATE or DISCARD. What names one of the client's statements is run with the server's name."""
+    cdef Named named
+    cdef bytes text = statement.body[: statement.body.index(b"\0")]
+    name, every = name_to_forget(text)
+    client.forgets_all = every
+    if name is None or client.names is None or name not in client.names:
+        return statement
+    named = client.names[name]
+    ensure(engine, server, named.statement, None, 0)
+    client.target = named
+    body = b'DEALLOCATE "' + named.statement.name + b'"' + statement.body[len(text) :]
+    return engine.statements.intern(client.planner, body, len(body))
 
 
 cdef bint must_wait_for_name(Client client, Server server, Py_ssize_t name_length) noexcept:

@@ -57,6 +57,7 @@ cdef struct Replies:
     uint32_t unproven           # rule 4
     uint32_t unproven_synced    # those of them among the first `synced`
     uint32_t queries            # Query messages of the client's
+    uint32_t copy_end           # entries that stood before a CopyDone sent before its COPY was announced; 0 = none was
     bint broken                 # rule 5
 
 cdef int replies_push(Replies *replies, uint8_t kind, PyObject *new, PyObject *old, const Digest *digest) except -1

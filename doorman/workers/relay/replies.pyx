@@ -87,6 +87,7 @@ cdef void replies_pop(Replies *replies) noexcept:
     cdef Reply *reply = &replies.ring[replies.head]
     replies.head = (replies.head + 1) & (replies.capacity - 1)
     replies.length -= 1
+    replies.copy_end -= replies.copy_end > 0
     replies.unproven -= UNPROVEN[reply.kind]
     replies.queries -= reply.kind == REPLY_QUERY
     if replies.synced:
@@ -97,17 +98,23 @@ cdef void replies_pop(Replies *replies) noexcept:
 
 
 cdef void replies_skip_copied_syncs(Replies *replies) noexcept:
-    """CopyInResponse came: PostgreSQL drops the Syncs that stand right behind the message that started the COPY."""
+    """CopyInResponse came: PostgreSQL drops the Syncs that stand right behind the message that started the COPY, but not
+    those behind its end, if that was sent already."""
     cdef Reply first
     cdef uint32_t at, last = 0
-    if replies.length < 2 or replies_at(replies, 1).kind != REPLY_SYNC:
+    cdef uint32_t behind = 0
+    while behind + 1 < replies.length and replies_at(replies, behind + 1).kind == REPLY_SYNC:
+        if replies.copy_end and behind + 1 >= replies.copy_end:
+            break                                       # that one stands behind the end of the COPY
+        behind += 1
+    replies.copy_end = 0
+    if not behind:
         return
     first = replies_head(replies)[0]
     replies_head(replies).new = NULL
     replies_head(replies).old = NULL
-    while replies.length >= 2 and replies_at(replies, 1).kind == REPLY_SYNC:
-        replies.head = (replies.head + 1) & (replies.capacity - 1)
-        replies.length -= 1
+    replies.head = (replies.head + behind) & (replies.capacity - 1)
+    replies.length -= behind
     replies.ring[replies.head] = first
     replies.unproven_synced = 0
     replies.synced = 0

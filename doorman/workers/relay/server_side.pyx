@@ -368,9 +368,15 @@ cdef class ServerSide(Lending):
 
     def cancel_done(self, slot: int, generation: int, *, doubtful: bool) -> None:
         """PostgreSQL has dealt with a cancel request. doubtful: it may still come to act on it."""
+        cdef Server server
         self.now = now_us()
-        if end_cancel(self.table, slot, generation, doubtful):
-            self.hand_on(slot)
+        if not end_cancel(self.table, slot, generation, doubtful):
+            return
+        server = self.known(slot)
+        if server is not None:                          # its home may have stopped listening while it was held
+            server.row.home = self.table.process
+            self.arm(server, EPOLLIN)
+        self.hand_on(slot)
 
     cdef int note_deadline(self, Server server, int64_t deadline) except -1:
         if not server.deadline:

@@ -27,6 +27,9 @@ cdef extern from *:
     """
     Py_hash_t hash_bytes "dm_hash_bytes"(const void *data, Py_ssize_t length) noexcept
 
+cdef enum:
+    LONGEST_KEPT = 1 << 16          # bytes; the cache counts texts, so they must be small
+
 cdef const char *HEX = b"0123456789abcdef"
 
 # First words (see traces.pxd) of statements behind which nothing is as it was before.
@@ -108,6 +111,8 @@ cdef class Statements:
                 return statement
             at = (at + 1) & self.mask
         statement = make_statement(planner, body, length, hash)
+        if length > LONGEST_KEPT:
+            return statement                # whoever uses it keeps it
         if self.count >= self.limit:
             self.make_room()
         self.put(statement)

@@ -1,4 +1,4 @@
-"""Both sides ready for scripts: PostgreSQL with the scratch tables, a pooler with a pool for each way of pooling.
+"""Both sides ready for scripts: PostgreSQL with the scratch table, a pooler with a pool for each way of pooling.
 
 Rules
 1. Each script starts on new connections and with an empty table. Texts are salted (see `script`): the pooler knows of
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -35,9 +35,11 @@ from tests.harness.doorman import Config, pool_of, user_of
 if TYPE_CHECKING:
     import psycopg
 
-DIRECT = "direct"  # the other side is PostgreSQL itself: proves that a script's answers depend on nothing but the script
+DIRECT = (
+    "direct"  # the other side is PostgreSQL itself: proves that a script's answers depend on nothing but the script
+)
 SCRATCH = "CREATE TABLE IF NOT EXISTS scratch (id int, name text)"
-EMPTY = "TRUNCATE scratch; DROP TABLE IF EXISTS late, late2"
+EMPTY = "TRUNCATE scratch"
 SALTS = itertools.count(10_000)
 
 
@@ -64,6 +66,7 @@ def pools(postgres: Postgres) -> dict[str, Config]:
     return {
         "session": pool(3, "session"),
         "transaction": pool(3, "transaction"),
+        "checks": pool(3, "transaction"),  # for the test that wants to be the first to ask the check query
         "tight1": pool(1, "transaction", server_prepared_statements_cache_size=1),
         "tight2": pool(2, "transaction", server_prepared_statements_cache_size=2),
     }
@@ -78,6 +81,7 @@ class Bench:
         self.admin: psycopg.Connection[Any] = postgres.connect(user="app")
         self.admin.execute(SCRATCH)
         self.compared = self.ended = 0
+        self.told: dict[str, str] = {}  # failures of cases, see `smallest`
 
     def __enter__(self) -> Bench:
         self.doorman.start()
@@ -209,7 +213,7 @@ def _closes(turn: int, texts: Sequence[str]) -> Script:
     ]
 
 
-RIVALS = [
+RIVALS: list[Callable[[int, Sequence[str]], Script]] = [
     _evict,
     _same_texts,
     _unnamed,

@@ -2,8 +2,8 @@
 
 Rules
 1. A script is a list of messages as bytes. `WAIT` is a pause: the client goes on when it has everything that PostgreSQL
-   has answered so far (and certainly answers without hearing more). `rival(n)` is a pause in which, if no transaction is
-   open, another client of the same pool does something (`bench.RIVALS`).
+   has answered so far (and certainly answers without hearing more). `rival(n)` is a pause in which, if no transaction
+   is open, another client of the same pool does something (`bench.RIVALS`).
 2. `salted` makes the texts of Parse unique, so that whether the pooler knows a text never depends on earlier scripts.
 3. `listing` writes a script as the Python code that builds it: what a failure prints can be pasted into a test.
 """
@@ -60,7 +60,11 @@ def close_portal(name: str = "") -> bytes:
 
 
 def bind_as(
-    values: Sequence[bytes | None], name: str = "", portal: str = "", formats: Sequence[int] = (), results: Sequence[int] = ()
+    values: Sequence[bytes | None],
+    name: str = "",
+    portal: str = "",
+    formats: Sequence[int] = (),
+    results: Sequence[int] = (),
 ) -> bytes:
     """Bind with any number of format codes for the parameters and for the results."""
     parts = [portal.encode(), b"\0", name.encode(), b"\0", struct.pack(f"!h{len(formats)}h", len(formats), *formats)]
@@ -176,7 +180,9 @@ def _literal(value: bytes | str) -> str:
         run = len(value) - at - len(value[at:].lstrip(value[at : at + 1]))  # type: ignore[arg-type]
         if run > 60:
             parts = [value[:at], None, value[at + run :]]
-            shown = [f"{value[at : at + 1]!r} * {run}" if part is None else repr(part) for part in parts if part != value[:0]]
+            shown = [
+                f"{value[at : at + 1]!r} * {run}" if part is None else repr(part) for part in parts if part != value[:0]
+            ]
             return " + ".join(shown)
     return repr(value)
 

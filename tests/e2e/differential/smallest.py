@@ -1,7 +1,7 @@
 """Shrinks a case that differs to the smallest one that differs in the same way.
 
-Ours instead of hypothesis's: it knows what may be left out of a script, keeps to a time limit however long a hang takes,
-and is content with differences that show only now and then.
+Ours instead of hypothesis's: it knows what may be left out of a script, keeps to a time limit however long a hang
+takes, and is content with differences that show only now and then.
 """
 
 from __future__ import annotations
@@ -10,17 +10,36 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from tests.e2e.differential.bench import Case
+import pytest
+
+from tests.e2e.differential.bench import Bench, Case
 from tests.e2e.differential.script import WAIT
 from tests.e2e.differential.verdict import Difference
 
-LIMIT_SECONDS = 30.0
+LIMIT_SECONDS = 6.0
+SHRINKING_PATIENCE = 1.5  # seconds of silence that count as a hang while shrinking
 TRIES = 3  # of a candidate, when the difference does not show each time
 
 Compare = Callable[[Case], Difference | None]
 
 
-def smallest(case: Case, found: Difference, compare: Compare, seconds: float = LIMIT_SECONDS) -> tuple[Case, Difference]:
+def assert_same(bench: Bench, case: Case) -> None:
+    """What a test says of a case: no difference, or the smallest that is like it."""
+    told = bench.told.get(str(case))  # hypothesis runs what failed once more
+    if told is None and (found := bench.compare(case)) is not None:
+        small, still = shrunk(bench, case, found)
+        told = bench.told[str(case)] = f"\n{small}\n{still.text}"
+    if told is not None:
+        pytest.fail(told, pytrace=False)
+
+
+def shrunk(bench: Bench, case: Case, found: Difference, seconds: float = LIMIT_SECONDS) -> tuple[Case, Difference]:
+    return smallest(case, found, lambda candidate: bench.compare(candidate, SHRINKING_PATIENCE), seconds)
+
+
+def smallest(
+    case: Case, found: Difference, compare: Compare, seconds: float = LIMIT_SECONDS
+) -> tuple[Case, Difference]:
     """The smallest case found in this time, and its difference."""
     deadline = time.monotonic() + seconds
     tries = 1 if _again(case, found, compare, 1) else TRIES

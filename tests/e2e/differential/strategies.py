@@ -3,7 +3,8 @@
 Rules
 1. No pid, no time, nothing random shows; rows are ordered.
 2. COPY FROM STDIN is started only by parts that also end it: PostgreSQL ends the session at any other message.
-3. What a session keeps and a server of a pool does not (settings, SQL-level PREPARE, temporary tables, cursors) is made and
+3. What a session keeps and a server of a pool does not (settings, SQL-level PREPARE, temporary tables,
+cursors) is made and
    used only inside one transaction (`blocks`), whose Sync before it sees to it that its BEGIN is not skipped.
 """
 
@@ -78,17 +79,20 @@ FORGETTING = [
     "deallocate A;", "DISCARD ALL", "DISCARD PLANS", "DEALLOCATE PREPARE ALL",
 ]  # fmt: skip
 QUERIES = [
-    "SELECT 1", "SELECT 1/0", "SELEC", "", ";", "SELECT 1; SELECT 'two'", "SELECT 1; SELEC; SELECT 2", "SELECT 1; SELECT 1/0",
+    "SELECT 1", "SELECT 1/0", "SELEC", "", ";", "SELECT 1; SELECT 'two'", "SELECT 1; SELEC; SELECT 2",
+    "SELECT 1; SELECT 1/0",
     "SELECT repeat('x', 70000)", "INSERT INTO scratch VALUES (1, 'a')", "SELECT id, name FROM scratch ORDER BY 1, 2",
     "DO $$BEGIN RAISE NOTICE 'heard'; END$$", "TABLE nowhere", "COPY scratch TO STDOUT", "DELETE FROM scratch",
-    "SELECT g, repeat('q', 90) FROM generate_series(1, 900) g", "SELECT 1; COPY scratch TO STDOUT; SELECT 2", "-- nothing",
+    "SELECT g, repeat('q', 90) FROM generate_series(1, 900) g", "SELECT 1; COPY scratch TO STDOUT; SELECT 2",
+    "-- nothing",
     "COPY (SELECT 1/0) TO STDOUT", "COPY nowhere FROM STDIN",
 ]  # fmt: skip
 BEGINS = ["BEGIN", "begin;", "BEGIN;", "bEgIn;", "begin ;", "START TRANSACTION", "BEGIN READ ONLY", "begin; "]
-ENDS = ["COMMIT", "ROLLBACK", "END", "commit;", "rollback;", "ABORT", "ROLLBACK AND CHAIN", "PREPARE TRANSACTION ''"]
+ENDS = ["COMMIT", "ROLLBACK", "END", "commit;", "rollback;", "ABORT", "ROLLBACK AND CHAIN"]
 TRANSACTION_WORDS = [
     *BEGINS, *ENDS, "SAVEPOINT s", "ROLLBACK TO s", "RELEASE s", "BEGIN; SELECT 1; COMMIT", "BEGIN; SELECT 1/0; COMMIT",
-    "BEGIN; SELECT 1", "COMMIT; BEGIN", "SELECT 1; COMMIT; SELECT 1/0", "SELECT 1; BEGIN; INSERT INTO scratch VALUES (3)",
+    "BEGIN; SELECT 1", "COMMIT; BEGIN", "SELECT 1; COMMIT; SELECT 1/0",
+    "SELECT 1; BEGIN; INSERT INTO scratch VALUES (3)",
 ]  # fmt: skip
 SESSION_QUERIES = [
     "SET x.y = 'set'", "SELECT coalesce(current_setting('x.y', true), '')", "SET TimeZone = 'Asia/Tokyo'", "RESET ALL",
@@ -96,10 +100,12 @@ SESSION_QUERIES = [
     "FETCH 2 FROM h", "CREATE TEMP TABLE t AS SELECT 1 AS one", "SELECT one + 0 FROM t", "SHOW TimeZone",
 ]  # fmt: skip
 BLOCK_QUERIES = [
-    "SET LOCAL x.y = 'set'", "SELECT coalesce(current_setting('x.y', true), '')", "SET LOCAL TimeZone = 'Asia/Tokyo'", "SHOW TimeZone",
+    "SET LOCAL x.y = 'set'", "SELECT coalesce(current_setting('x.y', true), '')", "SET LOCAL TimeZone = 'Asia/Tokyo'",
+    "SHOW TimeZone",
     "PREPARE q# AS SELECT 1", "EXECUTE q#", "DEALLOCATE q#", "DECLARE c CURSOR FOR SELECT generate_series(1, 9)",
     "FETCH 2 FROM c", "MOVE 3 FROM c", "CLOSE c", "CREATE TEMP TABLE t# ON COMMIT DROP AS SELECT 1 AS one",
-    "SELECT one + 0 FROM t#", "SELECT 1/0", "SELECT 1", "SAVEPOINT b", "ROLLBACK TO b", "PREPARE q# AS SELECT $1::int + 1",
+    "SELECT one + 0 FROM t#", "SELECT 1/0", "SELECT 1", "SAVEPOINT b", "ROLLBACK TO b",
+    "PREPARE q# AS SELECT $1::int + 1",
     "EXECUTE q#(1)", "DISCARD ALL", "LOCK TABLE scratch", "INSERT INTO scratch VALUES (8, 'block')",
 ]  # fmt: skip
 
@@ -112,7 +118,9 @@ some_texts = st.one_of(good_texts, good_texts, texts)
 any_text = st.one_of(some_texts, good_texts, good_texts, st.sampled_from(FORGETTING))
 types = st.sampled_from([(), (), (), (), (INT4,), (TEXT,), (0, TEXT), (NO_SUCH_TYPE,)])
 limits = st.sampled_from([0, 0, 0, 1, 2, 1000])
-any_values: st.SearchStrategy[Values] = st.sampled_from([[], [b"x"], [b"5"], [None], [b"1", b"2"], [b"\0\0\0\7"], [b"\xff"]])
+any_values: st.SearchStrategy[Values] = st.sampled_from(
+    [[], [b"x"], [b"5"], [None], [b"1", b"2"], [b"\0\0\0\7"], [b"\xff"]]
+)
 any_formats: st.SearchStrategy[list[int]] = st.sampled_from([[], [0], [1], [1, 0], [0, 0, 1], [7]])
 results: st.SearchStrategy[list[int]] = st.sampled_from([[], [0], [1], [1, 1]])
 
@@ -129,7 +137,7 @@ closes = st.one_of(st.builds(close_statement, statement_names), st.builds(close_
 single = st.one_of(parses, binds, describes, executes, closes).map(lambda one: [one])
 flushes = st.sampled_from([[FLUSH], [FLUSH, WAIT]])
 syncs = st.sampled_from([[SYNC], [SYNC], [SYNC, WAIT], [SYNC, WAIT], [SYNC, SYNC]])
-ending = st.one_of(syncs, syncs, syncs, flushes, st.just([]))
+ending: Scripts = st.one_of(syncs, syncs, syncs, flushes, st.just([]))
 recoveries = st.just([SYNC, query("ROLLBACK")])
 
 # -- batches that mostly make sense
@@ -201,7 +209,7 @@ def bound(draw: st.DrawFn, sql: str, name: str, portal: str) -> bytes:
 
 
 def executed(draw: st.DrawFn, script: Script, portal: str) -> Script:
-    """Execute, perhaps in several goes; Flush or Sync or nothing at the end, and somewhere in between perhaps a Flush."""
+    """Execute, perhaps in several goes; Sync, Flush or nothing at the end, perhaps a Flush in between."""
     goes = draw(st.sampled_from([[0], [0], [0], [0], [2, 2], [2, 0], [1, 1, 0], [3, 3]]))
     script = [*script, *(execute(portal, limit) for limit in goes)]
     if draw(st.integers(0, 4)) == 0:
@@ -218,10 +226,16 @@ def queries(texts: Sequence[str]) -> Scripts:
 
 
 pauses: Scripts = st.sampled_from([[], [WAIT]])
-functions = st.tuples(st.sampled_from([1, 1370, 2026 + 1_000_000]), pauses).map(lambda got: [function_call(got[0], []), *got[1]])
+functions = st.tuples(st.sampled_from([1, 1370, 2026 + 1_000_000]), pauses).map(
+    lambda got: [function_call(got[0], []), *got[1]]
+)
 stray = st.sampled_from([copy_data(b"left"), COPY_DONE, copy_fail("left")]).map(lambda one: [one])
 rows = st.lists(st.sampled_from([b"1\tone\n", b"2\t\\N\n", b"bad\tx\n", b"", b"3\t" + b"z" * 9000 + b"\n"]), max_size=4)
-COPY_IN = ["COPY scratch FROM STDIN", "SELECT 1; COPY scratch FROM STDIN; SELECT 2", "COPY scratch FROM STDIN; SELECT 1/0"]
+COPY_IN = [
+    "COPY scratch FROM STDIN",
+    "SELECT 1; COPY scratch FROM STDIN; SELECT 2",
+    "COPY scratch FROM STDIN; SELECT 1/0",
+]
 
 
 @st.composite
@@ -269,7 +283,8 @@ def deferred(draw: st.DrawFn) -> Script:
     begin = [query(draw(st.sampled_from(BEGINS))), *draw(pauses)]
     then = draw(
         st.one_of(
-            queries(["SELEC", "COMMIT", "ROLLBACK", "begin;", "SELECT 1/0", "", ";", "BEGIN", "DEALLOCATE a", "DISCARD ALL"]),
+            queries(["SELEC", "COMMIT", "ROLLBACK", "begin;", "SELECT 1/0", "", ";", "BEGIN", "DEALLOCATE a",
+            "DISCARD ALL"]),
             batches(), uses(), syncs, flushes, single, functions, copies(), extended_copies(), stray,
         )
     )  # fmt: skip
@@ -279,46 +294,54 @@ def deferred(draw: st.DrawFn) -> Script:
 extended: Scripts = st.one_of(
     single, batches(), batches(good_texts), uses(), uses(), namings(), prepares(), pipelines(), syncs, flushes
 )
-simple: Scripts = st.one_of(queries(QUERIES), queries(TRANSACTION_WORDS), queries(FORGETTING), functions, stray, copies())
+simple: Scripts = st.one_of(
+    queries(QUERIES), queries(TRANSACTION_WORDS), queries(FORGETTING), functions, stray, copies()
+)
 any_part: Scripts = st.one_of(extended, extended, extended, simple, deferred(), blocks(), extended_copies(), recoveries)
 session_part: Scripts = st.one_of(any_part, any_part, any_part, queries(SESSION_QUERIES))
 rivals = st.integers(0, len(RIVALS) - 1).map(lambda number: [rival(number)])
 
 
-def assemble(parts: Sequence[Script], *, syncs: bool) -> Script:
-    """One script of all parts. `syncs`: a Sync before each Query and FunctionCall that would follow unsynced messages."""
+def assemble(parts: Sequence[Script], *, bare: bool, patient: bool) -> Script:
+    """One script of all parts. `bare`: without a Sync before a Query or FunctionCall that follows unsynced messages;
+    `patient`: a pause after each Sync and each part that ends with a Query, so that the server is given back."""
     script: Script = []
     is_open = False
     for number, part in enumerate(parts):
         for step in part:
             kind = step[:1]
-            if syncs and is_open and kind in (b"Q", b"F"):
+            if not bare and is_open and kind in (b"Q", b"F"):
                 script.append(SYNC)
             script.append(step[:5] + step[5:].replace(b"#", b"%d" % (number % 10)) if kind in (b"Q", b"P") else step)
             is_open = kind in (b"P", b"B", b"D", b"E", b"C") or (is_open and kind not in (b"S", b"Q", b"F"))
+            if patient and kind == b"S":
+                script.append(WAIT)
+        if patient and script[-1][:1] == b"Q":
+            script.append(WAIT)
     return script
 
 
-def scripts(part: Scripts, most: int = 9) -> Scripts:
-    return st.builds(
-        lambda parts, syncs: assemble(parts, syncs=syncs),
-        st.lists(part, min_size=1, max_size=most),
-        st.sampled_from([True, True, True, False]),
-    )
+def scripts(part: Scripts, *, bare: bool, most: int = 9) -> Scripts:
+    parts = st.lists(part, min_size=1, max_size=most)
+    return st.builds(lambda parts, patient: assemble(parts, bare=bare, patient=patient), parts, st.booleans())
 
 
-pieces = st.one_of(
-    st.just([]), st.just([]), st.lists(st.integers(1, 60), min_size=1, max_size=6), st.just([1]), st.lists(st.integers(1, 5000), max_size=4)
+pieces: st.SearchStrategy[list[int]] = st.one_of(
+    st.just([]),
+    st.just([]),
+    st.lists(st.integers(1, 60), min_size=1, max_size=6),
+    st.just([1]),
+    st.lists(st.integers(1, 5000), max_size=4),
 )
 
 
 @st.composite
-def cases(draw: st.DrawFn, pool: str) -> Case:
+def cases(draw: st.DrawFn, pool: str, *, bare: bool = False) -> Case:
     """A case for this pool: with other clients in the tight pools, with what only a session keeps in session mode."""
     part = session_part if pool in ("session", "direct") else any_part
     if pool.startswith("tight"):
         part = st.one_of(any_part, any_part, any_part, st.one_of(rivals, syncs))
-    script = draw(scripts(part))
+    script = draw(scripts(part, bare=bare))
     parsed = [text for text in texts_of(script) if text in TEXTS]
     warm = draw(st.lists(st.sampled_from(parsed), unique=True, max_size=4)) if parsed and pool != "session" else []
     return Case(pool, script, draw(pieces), warm)

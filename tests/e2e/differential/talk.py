@@ -22,12 +22,12 @@ from tests.torture.wire import TERMINATE, Message
 
 LAST_WORD = b"end of script"
 CLOSING = [SYNC, query("ROLLBACK"), query(f"SELECT '{LAST_WORD.decode()}'")]
-PATIENCE_SECONDS = 20.0     # of the reference side: it never hangs, but the machine may be busy
+PATIENCE_SECONDS = 20.0  # of the reference side: it never hangs, but the machine may be busy
 HANG_SECONDS = 5.0
-QUIET_AFTER_FLUSH = 0.008   # seconds of silence that end a pause of the reference side
+QUIET_AFTER_FLUSH = 0.008  # seconds of silence that end a pause of the reference side
 QUIET_IN_DOUBT = 0.015
-MOST_PIECES = 300           # in one run between two pauses; what is left then goes out whole
-FLUSHED = b"ZGE"            # PostgreSQL sends what it has with these: ReadyForQuery, CopyInResponse, ErrorResponse
+MOST_PIECES = 300  # in one run between two pauses; what is left then goes out whole
+FLUSHED = b"ZGE"  # PostgreSQL sends what it has with these: ReadyForQuery, CopyInResponse, ErrorResponse
 
 
 class Mark(NamedTuple):
@@ -106,8 +106,8 @@ class Talk:
         self.pieces = list(pieces)
         self.got = Transcript()
         self.buffer = bytearray()
-        self.asked = 0          # Sync, Query and FunctionCall sent: no more ReadyForQuery than these can come
-        self.ready = 0          # ReadyForQuery that came
+        self.asked = 0  # Sync, Query and FunctionCall sent: no more ReadyForQuery than these can come
+        self.ready = 0  # ReadyForQuery that came
         self.last_said = b""
 
     def say(self, messages: Sequence[bytes]) -> None:

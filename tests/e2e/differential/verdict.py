@@ -17,7 +17,7 @@ from tests.torture.wire import Message
 
 OUR_NAME = re.compile(rb"DOORMAN_[0-9a-f]{32}")
 SOURCE_FIELDS = b"FLR"  # file, line, routine
-BEFORE, AFTER = 12, 6   # messages shown around the first difference
+BEFORE, AFTER = 12, 6  # messages shown around the first difference
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,9 @@ def any_name(text: bytes) -> bytes:
     """A pattern in which each name of ours, with its quotes or without, stands for any name, none included."""
     parts = (re.escape(part) for part in OUR_NAME.split(text))
     pattern = rb'[^"\0]*'.join(parts)
-    return pattern.replace(rb'prepared\ statement\ "[^"\0]*"\ does', rb'(?:unnamed prepared statement|prepared statement "[^"\0]*") does')
+    return pattern.replace(
+        rb'prepared\ statement\ "[^"\0]*"\ does', rb'(?:unnamed prepared statement|prepared statement "[^"\0]*") does'
+    )
 
 
 # -- showing
@@ -80,7 +82,7 @@ def brief(messages: Sequence[Message]) -> str:
     shown = []
     for text, same in itertools.groupby(words):
         count = sum(1 for _ in same)
-        shown.append(text if count == 1 else f"{text}×{count}")
+        shown.append(text if count == 1 else f"{text}*{count}")
     return " ".join(shown)
 
 

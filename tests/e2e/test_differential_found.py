@@ -1,0 +1,183 @@
+"""What the differential test has found: the smallest script of each, by what was wrong with it.
+
+What stands in `OPEN` still differs: when its test is reported as XPASS (some need luck to show it), move it to `FOUND`.
+"""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.e2e.differential.bench import Bench, Case
+from tests.e2e.differential.script import (
+    COPY_DONE,
+    FLUSH,
+    SYNC,
+    WAIT,
+    bind,
+    close_portal,
+    close_statement,
+    copy_data,
+    copy_fail,
+    describe_portal,
+    describe_statement,
+    execute,
+    function_call,
+    parse,
+    query,
+    rival,
+)
+from tests.e2e.raw import Raw, tell
+
+BEGIN, SELECT_1, EXECUTED = query("BEGIN"), "SELECT 1", [bind(), execute(), SYNC]
+BAD, COPY = query("SELEC"), [parse("COPY scratch FROM STDIN"), bind(), execute()]
+EVICT = rival(0)
+
+OPEN: dict[str, Case] = {
+    # -- DEALLOCATE
+    "DEALLOCATE by Query while the server is held by an unsynced Parse": Case(
+        "transaction", [parse(SELECT_1, "a"), FLUSH, WAIT, query("DEALLOCATE a"), WAIT]
+    ),
+    "the unnamed statement of a COPY that ends before it is announced": Case(
+        "transaction", [*COPY, COPY_DONE, SYNC, describe_statement(), SYNC]
+    ),
+    "the unnamed statement of a COPY that fails by its data": Case(
+        "transaction", [*COPY, FLUSH, WAIT, copy_data(b"bad\tx\n"), SYNC, describe_statement(), SYNC]
+    ),
+    "names of an earlier batch, after a COPY by Query that fails by its data": Case(
+        "transaction", [parse(SELECT_1, "a"), SYNC, query("COPY scratch FROM STDIN"), copy_data(b"1\n"), COPY_DONE,
+                        bind([], "a"), execute(), SYNC],
+    ),
+    "a known Parse and Flush after a COPY with Syncs in it": Case(
+        "transaction", [*COPY, SYNC, WAIT, copy_data(b"bad\tx\n"), SYNC, copy_fail("no"), SYNC, close_portal(),
+                        parse(SELECT_1, "a"), FLUSH, WAIT, SYNC],
+        warm=[SELECT_1],
+    ),
+    "the only server stays with a client whose COPY ended before it was announced": Case(
+        "tight1", [*COPY, COPY_DONE, SYNC, WAIT, EVICT]
+    ),
+    "the only server stays with a client that sent Sync in a COPY which failed": Case(
+        "tight1", [query("COPY scratch FROM STDIN"), copy_data(b"bad\tx\n"), SYNC, WAIT, EVICT]
+    ),
+    # -- failed transactions
+    "Bind with wrong parameters of an evicted statement in a failed transaction": Case(
+        "tight1", [parse(SELECT_1, "a"), SYNC, WAIT, EVICT, BEGIN, query("SELECT 1/0"), WAIT, bind([b"x"], "a"), SYNC]
+    ),
+    "Describe of an evicted statement without result in a failed transaction": Case(
+        "tight1", [parse("DELETE FROM scratch", "a"), SYNC, WAIT, EVICT, BEGIN, query("SELECT 1/0"), WAIT,
+                   describe_statement("a"), SYNC],
+    ),
+    "a known Parse in the same packet as what fails a transaction that has begun here only": Case(
+        "tight1", [query("begin ;"), execute("nosuch"), SYNC, parse(SELECT_1), SYNC], warm=[SELECT_1]
+    ),
+    # -- what an error undoes, and what it says
+    "the error of a Bind, of a statement with two names": Case(
+        "transaction", [parse(SELECT_1, "a"), parse(SELECT_1, "b"), bind([b"x"], "a"), SYNC]
+    ),
+    "the error of a second Parse, of a statement with two names": Case(
+        "transaction", [parse(SELECT_1, "a"), parse(SELECT_1, "b"), parse("SELECT 2", "a"), SYNC]
+    ),
+    "the error of a second Parse, with another in the same batch": Case(
+        "transaction", [parse("SELECT $1::text", "b"), parse(SELECT_1, "b"), parse("SELECT $1::text", "a"), SYNC]
+    ),
+    "the unnamed statement, prepared again in the batch behind one that failed": Case(
+        "transaction", [describe_statement("nosuch"), parse(SELECT_1), SYNC, parse(SELECT_1), WAIT,
+                        describe_statement()],
+        warm=[SELECT_1],
+    ),
+    # -- a Query right behind unsynced messages, as asyncpg sends one after prepare()
+    "names after a COPY in a Query behind an unsynced Parse": Case(
+        "transaction", [parse(SELECT_1, "a"), query("COPY scratch FROM STDIN; SELECT 1/0"), COPY_DONE,
+                        parse(SELECT_1, "a"), SYNC],
+    ),
+}  # fmt: skip
+
+FOUND: dict[str, Case] = {
+    "DEALLOCATE by Execute": Case(
+        "transaction", [parse(SELECT_1, "a"), SYNC, WAIT, parse("DEALLOCATE a"), *EXECUTED, WAIT,
+                        parse(SELECT_1, "a"), SYNC]
+    ),
+    # -- COPY
+    "names of a batch whose COPY ends before it is announced": Case(
+        "transaction", [parse(SELECT_1, "a"), *COPY, COPY_DONE, SYNC, WAIT, bind([], "a"), execute(), SYNC]
+    ),
+    "names of a batch whose COPY fails before it is announced": Case(
+        "transaction", [parse(SELECT_1, "a"), *COPY, copy_fail("no"), SYNC, WAIT, bind([], "a"), execute(), SYNC]
+    ),
+    "the order of ReadyForQuery and a known Close behind a COPY that ends before it is announced": Case(
+        "transaction", [parse("COPY scratch FROM STDIN", "c"), SYNC, bind([], "c"), execute(), COPY_DONE, SYNC,
+                        close_statement("c"), SYNC],
+    ),
+    "a name prepared again right behind DEALLOCATE ALL by Execute": Case(
+        "transaction", [parse("DEALLOCATE ALL", "a"), bind([], "a"), execute(), parse("DEALLOCATE ALL", "a"), SYNC]
+    ),
+    "names given behind DEALLOCATE ALL by Execute, in the same batch": Case(
+        "transaction", [parse("DEALLOCATE ALL"), bind(), execute(), parse(SELECT_1, "a"), SYNC, bind([], "a"), SYNC]
+    ),
+    "an error of a Query behind an unsynced Parse": Case(
+        "transaction", [parse(SELECT_1), FLUSH, WAIT, BAD, WAIT, parse(SELECT_1, "a"), SYNC]
+    ),
+    "an error of a FunctionCall behind an unsynced Parse": Case(
+        "transaction", [parse(SELECT_1), FLUSH, WAIT, function_call(1, []), WAIT, describe_statement(), SYNC]
+    ),
+    "an error of a FunctionCall in the same packet as an unsynced Close": Case(
+        "transaction", [close_statement("nosuch"), function_call(1, []), WAIT, query(SELECT_1), WAIT]
+    ),
+    "the only server stays with a client that sent a Query behind an unsynced Parse": Case(
+        "tight1", [parse(SELECT_1, "a"), describe_statement("a"), FLUSH, WAIT, query(SELECT_1), WAIT, EVICT]
+    ),
+    "DEALLOCATE by Query in the same packet as the Parse": Case(
+        "transaction", [parse(SELECT_1, "a"), SYNC, query("DEALLOCATE a"), parse(SELECT_1, "a"), SYNC]
+    ),
+    "DEALLOCATE while PostgreSQL skips to the next Sync": Case(
+        "transaction",
+        [BEGIN, WAIT, parse(SELECT_1, "a"), FLUSH, WAIT, bind([], "nosuch"), query("DEALLOCATE a"), SYNC, WAIT],
+    ),
+    "a known Parse behind an unsynced message in a failed transaction": Case(
+        "transaction", [BEGIN, query("SELECT 1/0"), WAIT, close_portal(), parse(SELECT_1, "a"), SYNC], warm=[SELECT_1]
+    ),
+    "names of an earlier batch, after an error in Describe": Case(
+        "transaction", [parse(SELECT_1, "a"), bind([], "a"), SYNC, describe_portal(), SYNC, bind([], "a"), SYNC]
+    ),
+    "the unnamed statement, after an error in Describe of a portal": Case(
+        "transaction", [parse(SELECT_1), describe_portal("nosuch"), SYNC, bind(), execute(), SYNC]
+    ),
+    "names of an earlier batch, after an error in Describe in a failed transaction": Case(
+        "transaction", [parse(SELECT_1, "a"), SYNC, BEGIN, BAD, bind([], "a"), describe_portal(), SYNC,
+                        query("ROLLBACK"), bind([], "a"), SYNC],
+    ),
+    "a name whose second Parse in the batch failed": Case(
+        "transaction",
+        [parse(SELECT_1, "a"), parse("SELECT 2", "a"), describe_statement("a"), SYNC, bind([], "a"), SYNC],
+    ),
+    "the unnamed statement, closed in a batch that failed and dropped by the Query behind it": Case(
+        "tight1", [parse(SELECT_1), execute("nosuch"), close_statement(""), SYNC, query("ROLLBACK"), bind(), SYNC]
+    ),
+}  # fmt: skip
+STILL_OPEN = pytest.mark.xfail(reason="still differs")
+
+
+@pytest.mark.parametrize("name", [*FOUND, *(pytest.param(name, marks=STILL_OPEN) for name in OPEN)])
+def test_found(bench: Bench, name: str) -> None:
+    case = OPEN.get(name) or FOUND[name]
+    for _ in range(2):
+        found = bench.compare(case)
+        assert found is None, f"\n{case}\n{found.text}"
+
+
+@pytest.mark.parametrize("first", [5, 6, 8])
+def test_a_large_bind_may_come_in_pieces_that_end_within_its_names(bench: Bench, first: int) -> None:
+    said = bind([b"y" * 70_000], "name", "portal")
+    with Raw(bench.address).log_in(database="transaction") as raw:
+        raw.send(parse("SELECT $1 = $1", "name"), said[:first])
+        time.sleep(0.05)
+        raw.send(said[first:], execute("portal"), SYNC)
+        assert tell(raw.until("Z")) == "1 2 D C ZI"
+
+
+def test_the_answer_to_the_check_query_is_remembered_without_what_follows(bench: Bench) -> None:
+    """What one client had sent behind its `;` was answered to every other client's `;`."""
+    for script in ([query(";"), query("SELECT 'mine'"), query("SELECT 'mine too'")], [query(";")], [query(";"), SYNC]):
+        found = bench.compare(Case("checks", script))
+        assert found is None, found.text

@@ -1,0 +1,209 @@
+"""What a client calls its statements: names are its own, texts are everybody's, plans only those of the like-minded.
+
+trap: PgBouncer #1118, #1472; pg_doorman 1.8.1, 3.10.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.conftest import Connect
+from tests.e2e.raw import Raw, tell
+from tests.e2e.traps.clients import KEEPS, WORK, ask, backend, held, on_each_server, run, whole, words
+from tests.harness import Doorman, Postgres
+from tests.harness.doorman import pool_of, user_of
+from tests.torture.wire import FLUSH, SYNC, bind, close_statement, describe_statement, execute, parse, query
+
+every_size = pytest.mark.parametrize("database", KEEPS)
+TEXT, INT4, INT8 = 25, 23, 20
+
+
+@every_size
+def test_two_names_for_one_text(connect: Connect, database: str) -> None:
+    for raw in connect.many(4, database):
+        one = [
+            parse("SELECT 'both'", "a"),
+            parse("SELECT 'both'", "b"),
+            describe_statement("a"),
+            describe_statement("b"),
+        ]
+        assert raw.ask(*one, run("a"), run("b"), SYNC) == "1 1 t T t T 2 D C 2 D C ZI"
+        assert raw.ask(close_statement("a"), run("b"), SYNC) == "3 2 D C ZI"
+        assert raw.ask(run("a"), SYNC) == "E:26000 ZI"
+        assert ask(raw, whole("SELECT 'both'", "a"), close_statement("b"), run("a")) == ["both", "both"]
+        assert raw.ask(run("b"), SYNC) == "E:26000 ZI"
+
+
+@every_size
+@pytest.mark.parametrize("sync", [b"", SYNC], ids=["one batch", "several"])
+def test_one_name_and_a_new_text_after_close(connect: Connect, database: str, sync: bytes) -> None:
+    for raw in connect.many(4, database):
+        batch = [whole("SELECT 'old'", "n"), sync, close_statement("n"), sync, whole("SELECT 'new'", "n"), SYNC]
+        assert words(raw.converse(*batch, ready=3 if sync else 1)) == ["old", "new"]
+        assert ask(raw, run("n")) == ["new"]
+
+
+@every_size
+def test_one_name_and_a_new_text_without_close_is_refused_and_the_old_one_stays(
+    connect: Connect, database: str
+) -> None:
+    for raw in connect.many(3, database):
+        ask(raw, parse("SELECT 'old'", "n"))
+        for text in ("SELECT 'new'", "SELECT 'old'"):
+            error = raw.error(parse(text, "n"), SYNC)
+            assert (error["C"], '"n"' in error["M"]) == ("42P05", True)
+        assert ask(raw, parse("SELECT 'x'", "m"), parse("SELECT 'y'", "m"), run("m")) == ["42P05"]
+        assert [ask(raw, run(name)) for name in "nm"] == [["old"], ["x"]]
+
+
+@every_size
+def test_the_unnamed_statement_over_a_release_of_the_server(connect: Connect, database: str) -> None:
+    """trap: Parse, Sync; others use the server and their own unnamed statements; then Bind, Execute, Sync."""
+    clients, others = connect.many(3, database), connect.many(3, database)
+    for number, raw in enumerate(clients):
+        assert raw.ask(parse(f"SELECT 'unnamed {number}', $1::text"), SYNC) == "1 ZI"
+    for turn in range(3):
+        for _ in on_each_server(connect, database):
+            for number, raw in enumerate(clients):
+                assert ask(others[number], whole(f"SELECT 'other {turn} {number}'")) == [f"other {turn} {number}"]
+                assert others[number].value("SELECT 1") == "1"
+                assert ask(raw, run("", [b"v"])) == [f"unnamed {number}"]
+                assert raw.ask(describe_statement(), SYNC) == "t T ZI"
+    for raw in clients:
+        assert raw.value("SELECT 'a Query drops it'") == "a Query drops it"
+        assert raw.ask(run("", [b"v"]), SYNC) == "E:26000 ZI"
+
+
+def test_parameter_types_are_part_of_a_statement(connect: Connect) -> None:
+    text = "SELECT pg_typeof($1), $1"
+    clients = {(TEXT,): "text", (INT4,): "integer", (INT8,): "bigint"}
+    raws = {types: connect() for types in clients}
+    for _ in on_each_server(connect):
+        for types, name in clients.items():
+            raw = raws[types]
+            assert ask(raw, parse(text, "", types), run("", [b"5"])) == [name]
+            assert ask(raw, parse(text, name, types), run(name, [b"5"]), close_statement(name)) == [name]
+    assert ask(raws[TEXT,], parse("SELECT $1 + 1", "", ())) == []
+    assert ask(raws[INT4,], parse("SELECT $1 || ''", "", [TEXT]), run("", [b"x"])) == ["x"]
+
+
+def test_roles_do_not_share_plans(connect: Connect, postgres: Postgres) -> None:
+    """A name is looked up for the role that asks: two schemas named as their roles."""
+    for role in ("red", "blue"):
+        postgres.admin(f"CREATE ROLE {role}; GRANT {role} TO app; CREATE SCHEMA {role} AUTHORIZATION {role}")
+        postgres.admin(
+            f"CREATE TABLE {role}.paint AS SELECT '{role}' AS colour; ALTER TABLE {role}.paint OWNER TO {role}"
+        )
+    clients = {role: connect(options=f"-c role={role}") for role in ("red", "blue")}
+    for _ in range(2):
+        for _ in on_each_server(connect):
+            for role, raw in clients.items():
+                assert ask(raw, whole("SELECT colour FROM paint")) == [role]
+                assert ask(raw, whole("SELECT current_user")) == [role]
+                assert ask(raw, whole("SELECT colour FROM paint", "n"), close_statement("n")) == [role]
+    plain = connect()
+    for _ in on_each_server(connect):
+        plain.ask(query("SET ROLE NONE"))  # test_cleanup_shapes.py owns that a role stays behind
+        for role in ("red", "blue"):
+            plain.ask(WORK)
+            plain.ask(query(f"SET LOCAL ROLE {role}"))
+            assert ask(plain, whole("SELECT colour FROM paint")) == [role]
+            plain.ask(query("COMMIT"))
+        assert ask(plain, whole("SELECT colour FROM paint")) == ["42P01"]
+    postgres.admin("DROP SCHEMA red CASCADE; DROP SCHEMA blue CASCADE; DROP ROLE red; DROP ROLE blue")
+
+
+def test_planner_settings_do_not_share_plans(connect: Connect) -> None:
+    """trap: pg_doorman 3.10.0. One text, planned for one client without and for the other with sequential scans."""
+    text = "EXPLAIN SELECT relname FROM pg_class WHERE oid = 1259"
+    plain, without = connect(), connect(options="-c enable_indexscan=off -c enable_bitmapscan=off")
+    for _ in on_each_server(connect):
+        for _ in range(2):
+            assert "Index" in ask(plain, whole(text))[0]
+            assert "Seq Scan" in ask(without, whole(text))[0]
+    clients, shared = connect.many(4), "SELECT 'shared by the like-minded'"
+    clients[0].ask(WORK)
+    for raw in clients:
+        raw.ask(parse(shared, "s"), SYNC)
+    ask(clients[0], run("s"))
+    assert held(clients[0]).count(shared) == 1
+    clients[0].ask(query("COMMIT"))
+
+
+def test_a_name_like_ours_is_only_a_name(connect: Connect) -> None:
+    first, second = connect(), connect()
+    ask(first, parse("SELECT 'of the first'", "s"))
+    first.ask(WORK)
+    names = [row[0] or "" for row in first.rows("SELECT name FROM pg_prepared_statements WHERE name <> ''")]
+    first.ask(query("COMMIT"))
+    assert all(name.startswith("DOORMAN_") for name in names)
+    for name in names:
+        assert second.ask(run(name), SYNC) == "E:26000 ZI"
+        assert second.ask(close_statement(name), SYNC) == "3 ZI"
+        assert ask(second, whole("SELECT 'by that name'", name)) == ["by that name"]
+    assert ask(first, run("s")) == ["of the first"]
+
+
+# --- SQL-level PREPARE -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["query", "extended"])
+def test_a_failed_prepare_or_execute_is_told_at_once_and_to_nobody_else(connect: Connect, by: str) -> None:
+    """trap: PgDog PR #876, #887, #913: the error came late, to the next client."""
+
+    def told(raw: Raw, sql: str) -> list[str]:
+        return words(raw.converse(query(sql))) if by == "query" else ask(raw, whole(sql))
+
+    clients = connect.many(4)
+    for _ in range(3):
+        for raw in clients:
+            assert told(raw, "PREPARE q AS SELECT * FROM nowhere") == ["42P01"]
+            assert told(raw, "EXECUTE nobody") == ["26000"]
+            assert told(raw, "SELECT 1") == ["1"]
+            raw.ask(WORK)
+            assert told(raw, "PREPARE q AS SELECT 1 / $1::int") == []
+            assert told(raw, "EXECUTE q(0)") == ["22012"]
+            assert raw.ask(query("ROLLBACK")) == "C ZI"
+        for raw in clients:
+            assert told(raw, "SELECT count(*) FROM pg_prepared_statements WHERE name = 'q'") == ["0"]
+
+
+# --- prepared_statements: false --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def plain(postgres: Postgres) -> Iterator[Doorman]:
+    pools = {"postgres": pool_of(postgres, users=[user_of("app", 1)])}
+    with Doorman(postgres, pools=pools, general={"prepared_statements": False}) as doorman:
+        yield doorman
+
+
+def test_without_prepared_statements_names_are_the_clients_own(plain: Doorman) -> None:
+    """trap: pg_doorman 1.8.1, 3.2.2; and one's statements are gone for the next client."""
+    address = plain.host, plain.port
+    with Raw(address).log_in() as first, Raw(address).log_in() as second:
+        for raw, other in ((first, second), (second, first), (first, second)):
+            raw.ask(WORK)
+            pid = backend(raw)
+            assert ask(raw, whole("SELECT 'own'", "my_name"), parse("SELECT 2", "other_name")) == ["own"]
+            assert raw.rows("SELECT name FROM pg_prepared_statements ORDER BY 1") == [["my_name"], ["other_name"]]
+            assert raw.error(parse("SELECT 3", "my_name"), SYNC)["C"] == "42P05"
+            raw.ask(query("ROLLBACK"))
+            assert raw.ask(run("my_name"), SYNC) == "E:26000 ZI"
+            other.ask(WORK)
+            assert other.rows("SELECT name FROM pg_prepared_statements") == []
+            assert backend(other) == pid
+            other.ask(query("COMMIT"))
+
+
+def test_without_prepared_statements_flush_is_answered_at_once(plain: Doorman) -> None:
+    """trap: pg_doorman 3.2.2."""
+    with Raw((plain.host, plain.port)).log_in() as raw:
+        for _ in range(3):
+            raw.send(parse("SELECT 'flushed'", "f"), describe_statement("f"), FLUSH)
+            assert tell(raw.until("T")) == "1 t T"
+            raw.send(bind(name="f"), execute(), FLUSH)
+            assert tell(raw.until("C")) == "2 D C"
+            assert raw.ask(close_statement("f"), SYNC) == "3 ZI"
