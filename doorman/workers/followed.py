@@ -51,13 +51,13 @@ class Followed:
         """Digest of the settings under which its statements are parsed now."""
         return digest_for_planner((startup.wanted if startup else {}) | self.told)
 
-    def settings(self, startup: Settings | None) -> Settings | None:
-        """What has to hold on its next server. A value back at the servers' default is back at what the client
-        asked for at startup."""
+    def settings(self, startup: Settings | None, *, returns: bool) -> Settings | None:
+        """What has to hold on its next server. returns: something led parameters back to where they began, so a value
+        that is the servers' default is back at what the client asked for at startup."""
         asked = startup.wanted if startup else {}
         wanted = dict(asked)
         for name, value in self.told.items():
-            if name not in asked or value != self.defaults.get(name):
+            if name not in asked or not returns or value != self.defaults.get(name):
                 wanted[name] = value
             else:
                 self.returned[name] = self.greeting[name]

@@ -162,11 +162,6 @@ def test_the_way_back_inside_a_transaction(lone: Lone) -> None:
     assert shown == "Asia/Tokyo"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a value equal to the servers' own is taken for a RESET: startup TimeZone=Asia/Tokyo; SET TimeZone ="
-    " 'Etc/UTC'; SHOW TimeZone -> Asia/Tokyo, ParameterStatus goes back too",
-)
 def test_the_servers_own_value_can_be_chosen(lone: Lone) -> None:
     raw = lone.client("two", TimeZone="Asia/Tokyo")
     raw.ask(query(f"SET TimeZone = '{SERVER_ZONE}'"))

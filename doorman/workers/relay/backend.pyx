@@ -173,6 +173,9 @@ cdef struct Tag:
     Py_ssize_t length
     uint32_t dirt
 
+cdef enum:
+    TAG_RESET = 1                   # its place in TAGS
+
 cdef Tag[7] TAGS
 TAGS[0] = Tag(b"SET\x00", 4, DIRT_SETTINGS)
 TAGS[1] = Tag(b"RESET\x00", 6, DIRT_SETTINGS)
@@ -194,8 +197,10 @@ cdef void note_tag(Server server, const char *tag, Py_ssize_t length) noexcept:
         if server.pending.length <= 1 and server.replies.length <= 1:   # else more was sent behind it already
             server.dirt &= DIRT_EVERYTHING
         server.row.parameter_digest = 0
+        server.returns = True
         return
     for i in range(7):
         if length >= TAGS[i].length and tag[0] == TAGS[i].text[0] and memcmp(tag, TAGS[i].text, TAGS[i].length) == 0:
             server.dirt |= TAGS[i].dirt
+            server.returns |= i == TAG_RESET
             return

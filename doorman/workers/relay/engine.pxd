@@ -122,6 +122,7 @@ cdef class Server(Conn):
     cdef bint keeps_back            # and that are not for the client
     cdef bint holding               # its client's next message waits for answers (must_hold)
     cdef bint verifying             # one of them is a Describe of ours (heal)
+    cdef bint returns               # RESET, DISCARD ALL or SET … DEFAULT was among what its client ran
     cdef bint sets                  # a message behind the last Sync may change how texts are parsed
     cdef bint executed              # an Execute was sent since the last Sync
     cdef bint touchy                # a statement under way may change what later ones meet

@@ -203,7 +203,7 @@ cdef class Lending(Sockets):
     cdef int keep_parameters(self, Client client) except -1:
         """The transaction is over: what it leaves set is to hold on the client's next server."""
         client.followed.changed = False
-        client.settings = client.followed.settings(client.startup)
+        client.settings = client.followed.settings(client.startup, returns=client.server.returns)
         client.settings_digest = client.settings.digest if client.settings is not None else 0
         return 0
 
@@ -212,6 +212,7 @@ cdef class Lending(Sockets):
         server.client = None
         server.holding = False
         server.touchy = False
+        server.returns = False
         server.replaying = False
         server.verifying = False
         server.healing = False

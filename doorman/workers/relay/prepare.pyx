@@ -59,6 +59,7 @@ cdef int take_over(Engine engine, Server server, Statement statement) except -1:
     if statement.control:
         server.touchy = True
         server.sets |= statement.sets
+        server.returns |= statement.returns
         if statement.forgets:
             doubt_set(engine, server)
     return 0

@@ -59,7 +59,7 @@ from doorman.workers.relay.replies cimport (
     replies_push,
 )
 from doorman.workers.relay.statements cimport SERVER_NAME_LENGTH, Named, Statement
-from doorman.workers.relay.traces cimport traces_of
+from doorman.workers.relay.traces cimport leads_back, traces_of
 
 
 cdef int rename(
@@ -88,6 +88,7 @@ cdef int rename(
     if kind == b"Q":                                    # Query: PostgreSQL drops the unnamed statement
         client.unnamed = None
         server.dirt |= traces_in(message, here, total)
+        server.returns |= leads_back(message + 5, here - 5)
     elif kind == b"F":                                  # FunctionCall
         server.dirt |= traces_of_call(message, here)
     elif kind == b"D":                                  # of a portal

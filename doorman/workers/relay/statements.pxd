@@ -25,6 +25,7 @@ cdef class Statement:
     cdef uint32_t dirt              # what running it may leave in a session
     cdef bint control               # may change what later statements meet: transaction control, DEALLOCATE, DISCARD
     cdef bint sets                  # may change the settings under which later texts are parsed
+    cdef bint returns               # a SET … DEFAULT
     cdef bint forgets               # DEALLOCATE or DISCARD: the server may lose statements
     cdef bint recent                # used since the clock's hand passed
 

@@ -14,7 +14,7 @@ from libc.string cimport memcmp, memcpy
 
 from doorman.shm.statements cimport Digest
 from doorman.workers.relay.engine cimport DIRT_SETTINGS
-from doorman.workers.relay.traces cimport first_word_of, traces_of
+from doorman.workers.relay.traces cimport first_word_of, leads_back, traces_of
 
 cdef extern from *:
     """
@@ -69,6 +69,7 @@ cdef Statement make_statement(uint64_t planner, const char *body, Py_ssize_t len
     word = first_word_of(body, length)
     statement.control = word in CONTROL
     statement.forgets = word in FORGETS
+    statement.returns = word == b"set" and leads_back(body, length)
     statement.sets = word == b"set" or word == b"reset" or word == b"discard" or statement.dirt & DIRT_SETTINGS != 0
     statement.control = statement.control or statement.sets
     return statement

@@ -4,12 +4,16 @@ A false alarm costs a clean-up, a miss would leave something for a stranger; so 
 comments and strings too.
 """
 
+import re
+
 from libc.stdint cimport uint8_t, uint32_t
 
 from doorman.workers.relay.engine cimport DIRT_LOCKS, DIRT_SETTINGS, DIRT_TEMPORARY
 
 cdef extern from "<strings.h>" nogil:
     int strncasecmp(const char *a, const char *b, size_t length)
+
+cdef object DEFAULT = re.compile(rb"\b(?:default|local)\b", re.I)
 
 cdef uint8_t[256] TRIGGERS          # bytes at which a closer look begins
 for _letter in tuple(b"_vVmM"):
@@ -83,6 +87,13 @@ cdef inline bint ends_with(const char *text, Py_ssize_t end, const char *word, P
 
 cdef inline bint is_space(char byte) noexcept nogil:
     return byte == b" " or (byte >= 9 and byte <= 13)
+
+
+cdef bint leads_back(const char *text, Py_ssize_t length):
+    """Is this a SET that leads back to a default? (RESET and DISCARD ALL show by their tags.)"""
+    if length < 12 or strncasecmp(text, b"set", 3) != 0:
+        return False
+    return DEFAULT.search(text[:length]) is not None
 
 
 cdef bytes first_word_of(const char *text, Py_ssize_t length):

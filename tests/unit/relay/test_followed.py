@@ -19,7 +19,7 @@ def make(startup: Settings | None = None, *, follow_name: bool = False) -> Follo
 def test_what_a_client_sets_is_wanted_on_its_next_server() -> None:
     followed = make()
     assert followed.tell("TimeZone", "Asia/Tokyo") and followed.changed
-    settings = followed.settings(None)
+    settings = followed.settings(None, returns=True)
     assert settings is not None and settings.wanted == {"timezone": "Asia/Tokyo"}
     assert followed.planner(None) == settings.planner != 0
 
@@ -34,7 +34,7 @@ def test_a_value_that_goes_back_is_forgotten() -> None:
     followed = make()
     followed.tell("TimeZone", "x")
     assert followed.tell("TimeZone", "UTC") and followed.told == {}
-    assert followed.settings(None) is None and followed.planner(None) == 0
+    assert followed.settings(None, returns=True) is None and followed.planner(None) == 0
 
 
 def test_role_and_state_of_a_server_do_not_follow_and_the_name_only_where_wished() -> None:
@@ -42,7 +42,7 @@ def test_role_and_state_of_a_server_do_not_follow_and_the_name_only_where_wished
         assert not make().tell(name, "x")
     named = make(follow_name=True)
     assert named.tell("application_name", "x") and named.planner(None) == 0
-    settings = named.settings(None)
+    settings = named.settings(None, returns=True)
     assert settings is not None and settings.wanted == {"application_name": "x"}
 
 
@@ -51,10 +51,10 @@ def test_reset_leads_back_to_what_was_asked_for_at_startup() -> None:
     followed = make(startup)
     assert not followed.tell("TimeZone", "Asia/Tokyo")
     followed.tell("TimeZone", "x")
-    changed = followed.settings(startup)
+    changed = followed.settings(startup, returns=True)
     assert changed is not None and changed.wanted == {"timezone": "x"}
     followed.tell("TimeZone", "UTC")  # RESET on a server whose default it is
-    assert followed.settings(startup) is startup
+    assert followed.settings(startup, returns=True) is startup
 
 
 names = st.sampled_from(["TimeZone", "DateStyle", "my.label", "application_name"])
@@ -68,7 +68,7 @@ def test_the_last_value_told_is_the_one_that_holds(told: list[tuple[str, str]]) 
     for name, value in told:
         followed.tell(name, value)
         last[name.lower()] = value
-    settings = followed.settings(None)
+    settings = followed.settings(None, returns=True)
     wanted = settings.wanted if settings else {}
     for name, value in last.items():
         assert wanted.get(name, DEFAULTS.get(name)) == value
