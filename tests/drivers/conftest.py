@@ -7,21 +7,26 @@ from typing import Any
 
 import pytest
 
+from tests.drivers.tagged import CLIENTS, Route
 from tests.harness import Doorman, Postgres
 from tests.harness.doorman import pool_of, user_of
 
 POOL_SIZE = 3
-CLIENTS = 8
+WIDE_SIZE = CLIENTS + 4  # a few for what is asked beside
+# Where a `route` leads: the pool's name, None for PostgreSQL itself.
+ROUTES = {"direct": None, "session": "wide", "transaction": "postgres", "evicting": "evicting"}
 GENERAL: dict[str, Any] = {"query_wait_timeout": 30_000}
 
 
 @pytest.fixture(scope="package")  # gone before the next package counts servers
 def pooler(postgres: Postgres) -> Iterator[Doorman]:
-    """`postgres`: transaction mode; `session`: session mode with three servers; `wide`: with one for each client."""
+    """`postgres`: transaction mode; `evicting`: the same, but a server holds only four prepared statements;
+    `session`: session mode with three servers; `wide`: with one for each client."""
     pools = {
         "postgres": pool_of(postgres, users=[user_of("app", POOL_SIZE)]),
+        "evicting": pool_of(postgres, server_prepared_statements_cache_size=4, users=[user_of("app", POOL_SIZE)]),
         "session": pool_of(postgres, pool_mode="session", users=[user_of("app", POOL_SIZE)]),
-        "wide": pool_of(postgres, pool_mode="session", users=[user_of("app", CLIENTS)]),
+        "wide": pool_of(postgres, pool_mode="session", users=[user_of("app", WIDE_SIZE)]),
     }
     with Doorman(postgres, pools=pools, general=GENERAL) as doorman:
         yield doorman
@@ -37,3 +42,10 @@ def accounts(postgres: Postgres) -> Iterator[str]:
     postgres.query("CREATE TABLE accounts AS SELECT id, 100 AS balance FROM generate_series(1, 100) id")
     yield "accounts"
     postgres.query("DROP TABLE accounts")
+
+
+@pytest.fixture(params=ROUTES)
+def route(request: pytest.FixtureRequest, postgres: Postgres, pooler: Doorman) -> Route:
+    """Each way to PostgreSQL in turn."""
+    dbname = ROUTES[request.param]
+    return Route(postgres, "postgres") if dbname is None else Route(pooler, dbname)

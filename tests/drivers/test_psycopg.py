@@ -1,31 +1,28 @@
-"""psycopg 3 through the pooler: sync, async, pipeline, server-side cursors, COPY, binary.
+"""psycopg 3 on each way to PostgreSQL: sync, async, pipeline, server-side cursors, COPY, binary.
 
-In transaction mode with `prepare_threshold=None`, as PgBouncer's users do: named statements come with issue 3.
+With `prepare_threshold=1`, so that all is prepared under names from the second use on.
 """
 
 from __future__ import annotations
 
-import asyncio
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from tests.drivers.conftest import CLIENTS, POOL_SIZE
+from tests.drivers.tagged import ROUNDS, Route, together
 from tests.harness import Doorman
 
-
-@pytest.fixture(params=["postgres", "session"])
-def connection(pooler: Doorman, request: pytest.FixtureRequest) -> Any:
-    threshold = None if request.param == "postgres" else 1
-    dsn = pooler.dsn(dbname=request.param)
-    with psycopg.connect(dsn, autocommit=True, prepare_threshold=threshold, connect_timeout=10) as made:
-        yield made
-
-
 Connection = psycopg.Connection[Any]
+
+
+@pytest.fixture
+def connection(route: Route) -> Iterator[Connection]:
+    with psycopg.connect(route.dsn(), autocommit=True, prepare_threshold=1, connect_timeout=10) as made:
+        yield made
 
 
 def test_types_in_text_and_binary(connection: Connection) -> None:
@@ -131,19 +128,83 @@ def test_two_phase_commit(pooler: Doorman, accounts: str) -> None:
         assert connection.execute(f"SELECT count(*) FROM {accounts}").fetchone() == (100,)
 
 
-@pytest.mark.parametrize("dbname", ["postgres", "session"])
-async def test_more_async_clients_than_servers_move_money_without_losing_any(
-    pooler: Doorman, accounts: str, dbname: str
-) -> None:
-    async def move(number: int) -> None:
-        dsn = pooler.dsn(dbname=dbname)
-        async with await psycopg.AsyncConnection.connect(dsn, prepare_threshold=None, autocommit=True) as connection:
-            for step in range(10):
-                source, target = sorted({1 + (number * 7 + step) % 100, 1 + (number * 13 + step * 3) % 100} | {1})[:2]
+async def open_async(route: Route, **options: Any) -> psycopg.AsyncConnection[Any]:
+    return await psycopg.AsyncConnection.connect(route.dsn(), prepare_threshold=1, autocommit=True, **options)
+
+
+async def test_many_clients_move_money_without_losing_any(route: Route, accounts: str) -> None:
+    async def move(tag: int) -> None:
+        async with await open_async(route) as connection:
+            for step in range(ROUNDS):
+                source, target = 1 + (tag * 7 + step) % 50, 51 + (tag * 13 + step * 3) % 50
                 async with connection.transaction():
                     await connection.execute(f"UPDATE {accounts} SET balance = balance - 1 WHERE id = %s", [source])
                     await connection.execute(f"UPDATE {accounts} SET balance = balance + 1 WHERE id = %s", [target])
 
-    assert CLIENTS > POOL_SIZE
-    await asyncio.gather(*[move(number) for number in range(1, CLIENTS + 1)])
-    assert pooler.query(f"SELECT sum(balance) FROM {accounts}") == [(10_000,)]
+    await together(move)
+    total = f"SELECT sum(balance), min(balance) < 100 FROM {accounts}"
+    assert route.server.query(total, dbname=route.dbname) == [(10_000, True)]
+
+
+@pytest.mark.parametrize("kept", [100, 3])
+async def test_many_clients_prepare_their_statements(route: Route, accounts: str, kept: int) -> None:
+    """All clients call them _pg3_0, _pg3_1, ...; with `kept` = 3 the driver closes and prepares all the time."""
+
+    async def client(tag: int) -> None:
+        async with await open_async(route) as connection:
+            connection.prepared_max = kept
+            for number in range(ROUNDS):
+                for text in range(5):
+                    cursor = await connection.execute(f"SELECT {tag}, {text}, %s::int", [number], prepare=True)
+                    assert await cursor.fetchone() == (tag, text, number)
+                cursor = connection.cursor(binary=True)
+                await cursor.execute("SELECT %b::int + %b::int, %b::bytea", [tag, number, b"%d" % tag])
+                assert await cursor.fetchone() == (tag + number, b"%d" % tag)
+                with pytest.raises(psycopg.errors.DivisionByZero):
+                    async with connection.transaction():
+                        await connection.execute(f"UPDATE {accounts} SET balance = 0 WHERE id = %s", [tag])
+                        await connection.execute("SELECT 1 / %s::int", [0])
+
+    await together(client)
+    assert route.server.query(f"SELECT count(*) FROM {accounts} WHERE balance = 0", dbname=route.dbname) == [(0,)]
+
+
+async def test_many_clients_with_pipelines(route: Route) -> None:
+    async def client(tag: int) -> None:
+        async with await open_async(route) as connection:
+            for number in range(ROUNDS):
+                async with connection.pipeline():
+                    texts = [f"SELECT {tag} * 1000 + %s::int", "SELECT %s::int", f"SELECT {number % 4} + %s::int"]
+                    cursors = [await connection.execute(text, [tag]) for text in texts * 3]
+                    answers = [await cursor.fetchone() for cursor in cursors]
+                assert answers == [(tag * 1001,), (tag,), (number % 4 + tag,)] * 3
+                with pytest.raises(psycopg.errors.DivisionByZero):
+                    async with connection.pipeline():
+                        await connection.execute("SELECT %s::int", [number])
+                        await connection.execute("SELECT %s::int / 0", [number])
+                        await connection.execute("SELECT %s::int", [tag])
+
+    await together(client)
+
+
+async def test_many_clients_with_cursors_on_the_server(route: Route) -> None:
+    async def client(tag: int) -> None:
+        async with await open_async(route) as connection:
+            for number in range(ROUNDS):
+                async with connection.transaction(), connection.cursor("same_name") as cursor:
+                    cursor.itersize = 20
+                    await cursor.execute("SELECT %s::int + generate_series(1, 50)", [tag * 100])
+                    assert sum([row[0] async for row in cursor]) == 50 * tag * 100 + 1275
+                answer = await connection.execute("SELECT %s::int, %s::int", [tag, number])
+                assert await answer.fetchone() == (tag, number)
+
+    await together(client)
+
+
+def test_tables_that_change(connection: Connection, accounts: str) -> None:
+    """After an ALTER of its own the driver forgets all it has prepared, with DEALLOCATE ALL."""
+    for number in range(4):
+        for _ in range(4):
+            row = connection.execute(f"SELECT * FROM {accounts} WHERE id = %s", [7]).fetchone()
+            assert row == (7, 100, *range(number))
+        connection.execute(f"ALTER TABLE {accounts} ADD added_{number} int DEFAULT {number}")
