@@ -211,11 +211,6 @@ class TestExhausted:
         holder.ask(query("COMMIT"))
         assert raw.ask(query("ROLLBACK"), query("SELECT 1"), ready=2) == "C ZI T D C ZI"
 
-    @pytest.mark.xfail(
-        strict=True,
-        reason="a ROLLBACK of a transaction that never reached a server waits for one: BEGIN; SELECT 1 -> E:53300 ZE;"
-        " ROLLBACK, while the pool is still exhausted -> E:53300 ZE",
-    )
     def test_a_rollback_needs_no_server(self, lone: Lone, holder: Raw) -> None:
         raw = lone.client()
         raw.ask(query("BEGIN"))

@@ -22,6 +22,8 @@ BEGIN, COMMIT, ROLLBACK, FAIL, WORK = map(query, ["BEGIN", "COMMIT", "ROLLBACK",
 
 # Each part is sent when the one before it has been answered.
 FLOWS: dict[str, Flow] = {
+    "DEALLOCATE name by extended protocol": [extended("DEALLOCATE p"), *BOTH],
+    "DEALLOCATE name by extended protocol in a transaction": [BEGIN, WORK, extended("DEALLOCATE p"), COMMIT, *BOTH],
     "DEALLOCATE name behind a query in one packet": [WORK + query("DEALLOCATE p"), *BOTH],
     "DEALLOCATE name behind BEGIN and a query in one packet": [BEGIN + WORK + query("DEALLOCATE p"), COMMIT, *BOTH],
     "DISCARD ALL": [query("DISCARD ALL"), *BOTH, *PREPARE, *BOTH],
@@ -64,14 +66,6 @@ FLOWS: dict[str, Flow] = {
 
 # Flows that PostgreSQL answers otherwise than the pooler does today.
 KNOWN: dict[str, tuple[Flow, str]] = {
-    "DEALLOCATE name by extended protocol": (
-        [extended("DEALLOCATE p"), *BOTH],
-        "Parse p; Parse/Bind/Execute DEALLOCATE p (psycopg 3 in pipeline mode) -> 1 2 E:26000",
-    ),
-    "DEALLOCATE name by extended protocol in a transaction": (
-        [BEGIN, WORK, extended("DEALLOCATE p"), COMMIT, *BOTH],
-        "as above, and the transaction fails: E:26000 ZE",
-    ),
     "DEALLOCATE among others": ([query("DEALLOCATE p; SELECT 1"), *BOTH], "Q DEALLOCATE p; SELECT 1 -> E:26000"),
     "DEALLOCATE with a comment": ([query("/* app */ DEALLOCATE p"), *BOTH], "Q /* app */ DEALLOCATE p -> E:26000"),
     "EXECUTE of a name of the protocol": ([query("EXECUTE p"), *BOTH], "Parse p; Q EXECUTE p -> E:26000"),

@@ -8,6 +8,7 @@ Rules
 3. The answer to the check query is the server's own, remembered for this pool; never an error, never from inside a
    transaction.
 4. A client that fails to get a server after such a BEGIN is in a failed transaction, as it would be with PostgreSQL.
+   The end of a transaction that no server knows of is answered here.
 """
 
 import re
@@ -28,6 +29,7 @@ cdef enum:
     MOST_CHECKS = 65_536        # a check query's answer beyond this is not remembered
 
 cdef object BEGIN = re.compile(rb"\s*(?:(begin)(?:\s+(?:work|transaction))?|start\s+transaction)\s*;?\s*\Z", re.I)
+cdef object END = re.compile(rb"\s*(?:(commit|end)|rollback|abort)(?:\s+(?:work|transaction))?\s*;?\s*\Z", re.I)
 cdef object DEALLOCATE = re.compile(
     rb'\s*deallocate\s+(?:prepare\s+)?(?:(all)|([a-z_\x80-\xff][a-z0-9_$\x80-\xff]*)|"((?:[^"]|"")+)")\s*;?\s*\Z', re.I)
 cdef object DISCARD = re.compile(rb"\s*discard\s+all\s*;?\s*\Z", re.I)
@@ -43,6 +45,8 @@ cdef bint answer_here(Engine engine, Client client, const char *message, Py_ssiz
     if is_check(client, message, length):
         return answer_check(engine, client)
     first = message[5]
+    if client.begin is not None and end_here(engine, client, message, length):
+        return True
     if first == b"b" or first == b"B" or first == b"s" or first == b"S" or first == b" ":
         return defer_begin(engine, client, message, length)
     if first == b"d" or first == b"D":
@@ -76,6 +80,20 @@ cdef bint defer_begin(Engine engine, Client client, const char *message, Py_ssiz
     client.unnamed = None
     tag = command_complete("BEGIN" if found.group(1) else "START TRANSACTION")
     engine.answer(client, tag + b"Z\x00\x00\x00\x05T", len(tag) + 6)
+    return True
+
+
+cdef bint end_here(Engine engine, Client client, const char *message, Py_ssize_t length) except -1:
+    """The end of a transaction that has begun for the client only: no server has anything to do with it."""
+    found = END.match(message[5 : length - 1])
+    if found is None:
+        return False
+    tag = command_complete("COMMIT" if found.group(1) and not client.begin_failed else "ROLLBACK")
+    client.begin = None
+    client.begin_failed = False
+    client.unnamed = None
+    engine.answer(client, tag, len(tag))
+    ready(engine, client)
     return True
 
 
