@@ -142,3 +142,23 @@ def test_known_statements_go_from_server_to_server(connect: Connect, table: str)
             client.send(bind([b"5"], "k"), execute(), SYNC, bind([b"6"], "k"), execute(), SYNC)
         for client in clients:
             assert tell(client.until("Z") + client.until("Z")) == "2 D C ZI 2 D C ZI"
+
+
+def test_a_server_whose_plan_is_older_than_what_the_client_was_told(
+    connect: Connect, table: str, postgres: Postgres
+) -> None:
+    """The client was told by a server that had the statement prepared after the change, and then gets one from before."""
+    postgres.query(f"INSERT INTO {table} VALUES (1, 'one')")
+    old, blocker, new = connect(), connect(), connect()
+    old.ask(*batch(table))  # on the server that is used first
+    postgres.query(f"ALTER TABLE {table} ADD COLUMN extra int DEFAULT 7")
+    blocker.ask(query("BEGIN; SELECT 1"))  # that very server
+    new.ask(parse(f"SELECT * FROM {table}", "n"), describe_statement("n"), SYNC)
+    new_ones = connect.many(2)
+    for client in new_ones:
+        client.ask(query("BEGIN; SELECT 1"))
+    blocker.ask(query("COMMIT"))
+    for _ in range(3):
+        assert columns(new, bind([], "n"), execute(), SYNC) == [[b"1", b"one", b"7"]]
+    for client in new_ones:
+        client.ask(query("COMMIT"))

@@ -121,6 +121,7 @@ cdef class Server(Conn):
     cdef uint64_t body_left         # bytes of a large message that are still to come from it
     cdef bint keeps_back            # and that are not for the client
     cdef bint holding               # its client's next message waits for answers (must_hold)
+    cdef Statement verified         # was prepared anew just now, for its rows looked other than its client was told
     cdef bint verifying             # one of them is a Describe of ours (heal)
     cdef bint returns               # RESET, DISCARD ALL or SET … DEFAULT was among what its client ran
     cdef bint sets                  # a message behind the last Sync may change how texts are parsed

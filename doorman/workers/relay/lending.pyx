@@ -215,6 +215,7 @@ cdef class Lending(Sockets):
         server.returns = False
         server.replaying = False
         server.verifying = False
+        server.verified = None
         server.healing = False
         server.kept = None
         server.replayed = None

@@ -23,6 +23,7 @@ from doorman.shm.statements cimport (
     set_evict,
     set_find,
     set_of,
+    set_remove,
 )
 from doorman.workers.relay.engine cimport DIRT_STATEMENTS, Client, Engine, Server
 from doorman.workers.relay.heal cimport watch_for_stale
@@ -101,7 +102,18 @@ cdef int ensure(Engine engine, Server server, Statement statement, Client client
             return FIT_UNKNOWN
         return FIT_GOOD                             # or there is no place to remember what rows it returns: do not ask
     if shape and node.shape != shape:
-        return FIT_STALE if node.shape else FIT_UNKNOWN
+        if not node.shape:
+            return FIT_UNKNOWN
+        if server.verified is statement:
+            server.verified = None
+            return FIT_STALE
+        server.verified = statement                     # the client's description or the server's plan: which is older?
+        if not set_of(engine.table, server.slot).doubtful:
+            write_close(engine, server, &statement.digest, NULL)
+        set_remove(engine.table, server.slot, &statement.digest)
+        prepare(engine, server, statement, REPLY_PARSE_OURS, <PyObject *>statement, NULL)
+        return FIT_UNKNOWN
+    server.verified = None
     if client is not None and not told and not server.pending.length and server.status == b"I":
         watch_for_stale(engine, server, statement)
     return FIT_GOOD

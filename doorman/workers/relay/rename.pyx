@@ -449,8 +449,8 @@ cdef int rename_describe(
         replies_push(&server.replies, REPLY_DESCRIBE, NULL, NULL, NULL)
     else:
         statement = as_of_now(engine, client, server, statement)
-        if ensure(engine, server, statement, client, name_length) == FIT_STALE:
-            return bind_stale(engine, server)
+        ensure(engine, server, statement, client, name_length)      # whatever its rows look like: the client asks
+        server.verified = None
         note_told(client, client.last_named if name_length else None)
         replies_push(
             &server.replies, REPLY_DESCRIBE,
