@@ -54,7 +54,7 @@ WORK: dict[str, Work] = {
         3,
         ["P: BEGIN", "P: SELECT 2", "P: ROLLBACK"],
     ),
-    "an empty transaction": ([query("BEGIN"), query("COMMIT")], 2, ["BEGIN", "COMMIT"]),
+    "an empty transaction": ([query("BEGIN"), query("COMMIT")], 2, []),
     "a failed transaction": (
         [query("BEGIN"), query("SELECT 1/0"), query("ROLLBACK")],
         3,
