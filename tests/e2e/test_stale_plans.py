@@ -147,7 +147,7 @@ def test_known_statements_go_from_server_to_server(connect: Connect, table: str)
 def test_a_server_whose_plan_is_older_than_what_the_client_was_told(
     connect: Connect, table: str, postgres: Postgres
 ) -> None:
-    """The client was told by a server that had the statement prepared after the change, and then gets one from before."""
+    """The client was told by a server that prepared the statement after the change, and then gets one from before."""
     postgres.query(f"INSERT INTO {table} VALUES (1, 'one')")
     old, blocker, new = connect(), connect(), connect()
     old.ask(*batch(table))  # on the server that is used first
