@@ -162,3 +162,29 @@ def test_a_server_whose_plan_is_older_than_what_the_client_was_told(
         assert columns(new, bind([], "n"), execute(), SYNC) == [[b"1", b"one", b"7"]]
     for client in new_ones:
         client.ask(query("COMMIT"))
+
+
+def test_a_portal_is_described_as_the_statement_that_it_runs(connect: Connect) -> None:
+    """Not as the one that was bound last: else each statement would be thought to return the other's rows."""
+    clients = connect.many(5)
+    for client in clients:
+        client.ask(parse("SELECT 1 AS a", "one"), parse("SELECT 'x' AS b, 2 AS c", "two"), SYNC)
+    for _ in range(4):
+        for client in clients:
+            bound = [bind([], "one", portal="p1"), bind([], "two", portal="p2")]
+            described = [describe_portal("p1"), describe_portal("p2"), execute("p1"), execute("p2"), SYNC]
+            assert client.ask(*bound, *described) == "2 2 T T D C D C ZI"
+            assert client.ask(bind([], "one"), execute(), SYNC, bind([], "two"), execute(), SYNC, ready=2) == " ".join(
+                ["2 D C ZI"] * 2
+            )
+
+
+def test_a_known_statement_behind_a_set_of_the_same_batch(connect: Connect, table: str, postgres: Postgres) -> None:
+    """It is asked once what rows it returns under the new settings, not for ever."""
+    client, other = connect(), connect()
+    client.ask(parse("SELECT '2020-01-01 12:00+00'::timestamptz AS at", "s"), describe_statement("s"), SYNC)
+    other.ask(query("BEGIN; SELECT 1"))  # another server for what follows
+    batch_ = [parse("SET LOCAL TimeZone = 'Asia/Tokyo'"), bind(), execute(), bind([], "s"), execute(), SYNC]
+    for _ in range(3):
+        assert client.ask(*batch_).replace("S ", "").replace("N ", "").startswith("1 2 C 2 D C")
+    other.ask(query("COMMIT"))

@@ -98,7 +98,8 @@ cdef class Client(Conn):
     cdef uint32_t unnamed_shape     # of the rows by that description
     cdef Named target               # what the portal bound last deallocates, None
     cdef bint forgets_all           # it is a DEALLOCATE ALL or DISCARD ALL
-    cdef object last_bound          # Named, or None for the unnamed statement: whose portal may be described
+    cdef object last_bound          # what the unnamed portal runs: Named, or the unnamed Statement; None: nothing of ours
+    cdef dict portals               # likewise for portals with names, of this transaction; None while there are none
     cdef dict names                 # name -> Named; None while there are none
     cdef Named last_named
     cdef bytes begin                # Query that opens the transaction which the client believes to be in; None
@@ -124,6 +125,7 @@ cdef class Server(Conn):
     cdef Statement verified         # was prepared anew just now, for its rows looked other than its client was told
     cdef bint verifying             # one of them is a Describe of ours (heal)
     cdef bint returns               # RESET, DISCARD ALL or SET … DEFAULT was among what its client ran
+    cdef uint64_t private_planner   # while `sets`: digest of settings that nobody else has
     cdef bint sets                  # a message behind the last Sync may change how texts are parsed
     cdef bint executed              # an Execute was sent since the last Sync
     cdef bint touchy                # a statement under way may change what later ones meet

@@ -166,7 +166,7 @@ cdef int note_shape(Engine engine, Server server, object whose, const char *mess
         statement = (<Named>whose).statement
     else:
         statement = whose
-        if not server.verifying and client.unnamed is statement:
+        if not server.verifying and client.unnamed is whose:
             client.unnamed_shape = shape
     node = set_find(engine.table, server.slot, &statement.digest)
     if node != NULL:

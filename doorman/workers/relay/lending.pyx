@@ -222,6 +222,7 @@ cdef class Lending(Sockets):
         server.capture = None
         server.row.running = 0
         client.server = None
+        client.portals = None                           # they end with the transaction
         client.row.state = CLIENT_IDLE
         return 0
 

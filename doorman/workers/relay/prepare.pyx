@@ -59,7 +59,10 @@ cdef int take_over(Engine engine, Server server, Statement statement) except -1:
     server.dirt |= statement.dirt
     if statement.control:
         server.touchy = True
-        server.sets |= statement.sets
+        if statement.sets:                              # which settings hold behind it is not known yet
+            server.sets = True
+            engine.nonce += 1
+            server.private_planner = server.client.planner ^ (engine.nonce << 32 | <uint32_t>server.row.served)
         server.returns |= statement.returns
         if statement.forgets:
             doubt_set(engine, server)

@@ -92,8 +92,7 @@ cdef int rename(
     elif kind == b"F":                                  # FunctionCall
         server.dirt |= traces_of_call(message, here)
     elif kind == b"D":                                  # of a portal
-        note_told(client, client.last_bound)
-        return note_described(engine, client, server)
+        return describe_portal(engine, client, server, message, here)
     note(engine, server, kind)
     if kind == b"S" and server.replaying and not server.replay_sealed:
         outgoing_add(out, run, run_length)
@@ -138,22 +137,36 @@ cdef uint32_t traces_in(const char *message, Py_ssize_t here, Py_ssize_t total) 
     return traces_of(message + 5, here - 5)
 
 
-cdef int note_described(Engine engine, Client client, Server server) except -1:
+cdef int describe_portal(Engine engine, Client client, Server server, const char *message, Py_ssize_t here) except -1:
+    """The description of a portal is that of the statement which it runs."""
+    cdef Py_ssize_t length = length_of_name(message + 6, here - 6)
+    bound = client.last_bound
+    if length != 0:
+        bound = client.portals.get(message[6 : 6 + length]) if length > 0 and client.portals is not None else None
     note_start(engine, server)
     pending_sent(&server.pending, b"D")
-    if client.last_bound is not None:
-        replies_push(&server.replies, REPLY_DESCRIBE, <PyObject *>client.last_bound, NULL, NULL)
-    else:
-        replies_push(&server.replies, REPLY_DESCRIBE, <PyObject *>client.unnamed, NULL, NULL)
+    note_told(client, bound)
+    replies_push(&server.replies, REPLY_DESCRIBE, <PyObject *>bound if bound is not None else NULL, NULL, NULL)
     return STEP_PASS
 
 
-cdef int note_told(Client client, object named) except -1:
-    """The client gets a description of this statement; None: of the unnamed one."""
-    if named is None:
+cdef int note_bound(Client client, const char *portal, Py_ssize_t length, object bound) except -1:
+    """What a portal runs from now on."""
+    if not length:
+        client.last_bound = bound
+        return 0
+    if client.portals is None:
+        client.portals = {}
+    client.portals[portal[:length]] = bound
+    return 0
+
+
+cdef int note_told(Client client, object bound) except -1:
+    """The client gets a description of this Named or unnamed Statement; None: of nothing that is ours."""
+    if isinstance(bound, Named):
+        (<Named>bound).told = True
+    elif bound is not None and bound is client.unnamed:
         client.unnamed_told = True
-    else:
-        (<Named>named).told = True
     return 0
 
 
@@ -268,7 +281,7 @@ cdef int rename_parse(
         return STEP_PASS
     if must_hold(server):
         return hold(server)
-    statement = engine.statements.intern(planner_of(engine, client, server), body, length)
+    statement = engine.statements.intern(planner_of(client, server), body, length)
     heed_epoch(engine, server)
     has = set_has(engine.table, server.slot, &statement.digest)
     if has and server.replies.synced and server.status != b"I":
@@ -299,21 +312,16 @@ cdef int rename_parse(
     return STEP_CUT
 
 
-cdef uint64_t planner_of(Engine engine, Client client, Server server) noexcept:
+cdef uint64_t planner_of(Client client, Server server) noexcept:
     """Digest of the settings under which the server reads a text that is sent now."""
-    if not server.sets:
-        return client.planner
-    engine.nonce += 1                                   # they are not known yet
-    return client.planner ^ (engine.nonce << 32 | <uint32_t>server.row.served)
+    return server.private_planner if server.sets else client.planner
 
 
 cdef Statement as_of_now(Engine engine, Client client, Server server, Statement statement):
     """What is prepared under other settings than those that its digest stands for is another statement."""
-    if statement.planner == client.planner and not server.sets:
+    if statement.planner == planner_of(client, server) or set_has(engine.table, server.slot, &statement.digest):
         return statement
-    if set_has(engine.table, server.slot, &statement.digest):
-        return statement
-    return engine.statements.intern(planner_of(engine, client, server), statement.body, len(statement.body))
+    return engine.statements.intern(planner_of(client, server), statement.body, len(statement.body))
 
 
 cdef int add_named(Client client, Named named) except -1:
@@ -351,11 +359,15 @@ cdef int rename_bind(
     if must_wait_for_name(client, server, name_length):
         return hold(server)
     statement = statement_of(client, name, name_length)
+    if statement is None:
+        bound = None
+    else:
+        bound = client.last_named if name_length else statement
+    note_bound(client, portal, portal_length, bound)
     if statement is None and not is_like_ours(name, name_length):
         note(engine, server, b"B")
         return STEP_PASS
     outgoing_add(&engine.to_server, run, run_length)
-    client.last_bound = client.last_named if name_length else None
     client.target = None
     client.forgets_all = False
     if statement is not None:
@@ -370,12 +382,7 @@ cdef int rename_bind(
         take_over(engine, server, statement)
     note_start(engine, server)
     pending_sent(&server.pending, b"B")
-    if statement is None:
-        replies_push(&server.replies, REPLY_BIND, NULL, NULL, NULL)
-    elif name_length:
-        replies_push(&server.replies, REPLY_BIND, <PyObject *>client.last_named, NULL, NULL)
-    else:
-        replies_push(&server.replies, REPLY_BIND, <PyObject *>statement, NULL, NULL)
+    replies_push(&server.replies, REPLY_BIND, <PyObject *>bound if bound is not None else NULL, NULL, NULL)
     into = write_renamed(&engine.to_server, message, portal_length + 1, statement, name_length, total)
     memcpy(outgoing_room(&engine.to_server, rest_length), rest, rest_length)
     return STEP_CUT
@@ -451,10 +458,9 @@ cdef int rename_describe(
         statement = as_of_now(engine, client, server, statement)
         ensure(engine, server, statement, client, name_length)      # whatever its rows look like: the client asks
         server.verified = None
-        note_told(client, client.last_named if name_length else None)
-        replies_push(
-            &server.replies, REPLY_DESCRIBE,
-            <PyObject *>client.last_named if name_length else <PyObject *>statement, NULL, NULL)
+        described = client.last_named if name_length else client.unnamed
+        note_told(client, described)
+        replies_push(&server.replies, REPLY_DESCRIBE, <PyObject *>described, NULL, NULL)
     pending_sent(&server.pending, b"D")
     write_renamed(&engine.to_server, message, 1, statement, name_length, total)
     return outgoing_rest(engine, message, total, 6 + name_length + 1)
