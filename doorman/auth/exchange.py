@@ -4,16 +4,18 @@ Rules:
 1. `start` gives what is sent first. Then each `p` body goes to `feed`, until `done`. AuthenticationOk is the caller's.
 2. A refusal is a raised `ClientFault`; the exchange is over then, and a body after the end is a `ProtocolViolation`.
 3. Wrong password, no password and unknown user end alike: same messages, same work, same text (28P01).
-4. `client_key` is set when the client proved a SCRAM verifier that PostgreSQL holds too, so that it opens servers.
+4. What must wait for somebody else (a directory, PAM, a look-up) is a `Wait` in the place of bytes; nothing blocks.
+5. `client_key` is set when the client proved a SCRAM verifier that PostgreSQL holds too, so that it opens servers.
 """
 
 from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
+from doorman.auth.blocking import run_in_thread
 from doorman.auth.md5 import SALT_BYTES, is_md5_hash, md5_answer, md5_hash
 from doorman.auth.scram import SCRAM_SHA_256, SCRAM_SHA_256_PLUS, Random, ScramServer, wrong_password
 from doorman.auth.verifier import (
@@ -24,18 +26,35 @@ from doorman.auth.verifier import (
     parse_verifier,
     verifier_of_password,
 )
-from doorman.errors import ClientFault, ProtocolViolation
+from doorman.errors import ClientFault, PeerFault, ProtocolViolation
 from doorman.wire.backend import CLEARTEXT_REQUEST, md5_request, sasl_continue, sasl_final, sasl_request
 from doorman.wire.codes import SqlState
 from doorman.wire.frontend import parse_password, parse_sasl_initial, parse_sasl_response
 from doorman.wire.text import encode
 
-PasswordCheck = Callable[[bytes], bool]
+Judge = Callable[[bytes], Awaitable[None]]
 
 _SASL_REQUEST: Final = sasl_request([SCRAM_SHA_256])
 _SASL_REQUEST_WITH_BINDING: Final = sasl_request([SCRAM_SHA_256_PLUS, SCRAM_SHA_256])
 _FILE_REFERENCES: Final = ("jwt-pkey-fpath:", "jwt-priv-key-fpath:")
 """Stored "passwords" that name a key file (spec: JWT). Knowing the file's name must never log anybody in."""
+DERIVATION_SECONDS: Final = 30.0
+"""For a key derivation of `MAX_ITERATIONS` on a machine that is busy with others."""
+
+
+class Wait(NamedTuple):
+    """Work that the exchange waits for: what `work()` comes to is the answer, as if `start` or `feed` had given it.
+
+    It runs on the worker's event loop; it is cancelled when the client goes or after `seconds`, which is the fault
+    `late`. A `PeerFault` that it raises refuses the client.
+    """
+
+    work: Callable[[], Awaitable[Answer]]
+    seconds: float
+    late: PeerFault
+
+
+Answer: TypeAlias = bytes | Wait
 
 
 class ClientExchange(Protocol):
@@ -47,10 +66,10 @@ class ClientExchange(Protocol):
     @property
     def client_key(self) -> bytes | None: ...
 
-    def start(self) -> bytes:
+    def start(self) -> Answer:
         """What to send to the client first; may be empty."""
 
-    def feed(self, body: bytes) -> bytes:
+    def feed(self, body: bytes) -> Answer:
         """What to send for the body of a `p` message. Raises `ClientFault` to refuse."""
 
 
@@ -69,28 +88,30 @@ class TrustExchange:
 
 
 class CleartextExchange:
-    """Password in clear, judged by `is_right`. The caller may pass its own judge (JWT); `password` is kept for PAM."""
+    """Password in clear, judged by a coroutine that raises the refusal, or returns."""
 
-    __slots__ = ("_is_over", "_is_right", "_user", "done", "password")
+    __slots__ = ("_is_over", "_judge", "_late", "_seconds", "done")
     client_key: Final[bytes | None] = None
 
-    def __init__(self, user: str, is_right: PasswordCheck) -> None:
-        self._user = user
-        self._is_right = is_right
+    def __init__(self, judge: Judge, seconds: float, late: PeerFault) -> None:
+        self._judge = judge
+        self._seconds = seconds
+        self._late = late
         self._is_over = False
         self.done = False
-        self.password = b""
 
     def start(self) -> bytes:
         return CLEARTEXT_REQUEST
 
-    def feed(self, body: bytes) -> bytes:
+    def feed(self, body: bytes) -> Wait:
         if self._is_over:
             raise _after_the_end()
         self._is_over = True
-        self.password = parse_password(body)
-        if not self._is_right(self.password):
-            raise wrong_password(self._user)
+        password = parse_password(body)
+        return Wait(lambda: self._ask(password), self._seconds, self._late)
+
+    async def _ask(self, password: bytes) -> bytes:
+        await self._judge(password)
         self.done = True
         return b""
 
@@ -232,18 +253,22 @@ def _scram(user: str, stored: str, rng: Random, binding: bytes | None) -> Client
 
 
 def _cleartext(user: str, stored: str, rng: Random, binding: bytes | None) -> ClientExchange:
-    return CleartextExchange(user, password_check(user, stored))
+    async def judge(password: bytes) -> None:
+        if not await run_in_thread(is_right_password, user, stored, password):
+            raise wrong_password(user)
+
+    return CleartextExchange(judge, DERIVATION_SECONDS, wrong_password(user))
 
 
-def password_check(user: str, stored: str) -> PasswordCheck:
-    """A judge of cleartext passwords against what is stored; with nothing usable stored it says no, as slowly."""
+def is_right_password(user: str, stored: str, password: bytes) -> bool:
+    """A password in clear against what is stored. Costs a key derivation whatever is stored: time tells nothing."""
+    verifier = parse_verifier(stored) if stored.startswith(PREFIX) else None
+    is_met = is_password_of(verifier or mock_verifier(user), password)
     if is_md5_hash(stored):
-        return lambda password: hmac.compare_digest(md5_hash(password, user), stored)
+        return hmac.compare_digest(md5_hash(password, user), stored)
     if stored and not stored.startswith(PREFIX):
-        expected = encode(stored)
-        return lambda password: hmac.compare_digest(password, expected)
-    verifier = parse_verifier(stored) or mock_verifier(user)
-    return lambda password: is_password_of(verifier, password)
+        return hmac.compare_digest(password, encode(stored))
+    return is_met
 
 
 def _after_the_end() -> ProtocolViolation:

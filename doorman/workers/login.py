@@ -3,11 +3,13 @@
 Rules
 1. Everything a client sends before it is logged in comes here, in whole packets, bounded in size and number.
 2. A fault of the client is one ErrorResponse and the end of that connection; nothing of the secret side is told.
-3. Admission is decided by the first HBA rule that fits; then by the password (auth/exchange).
+3. Nothing here waits: an exchange that must is a task, the client is suspended meanwhile, and either ends the other.
+4. Admission is decided by the first HBA rule that fits; then by the password (auth/exchange).
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Callable
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING
 from doorman import __version__
 from doorman.admin.console import Console, ConsoleAnswer
 from doorman.admin.login import console_exchange
-from doorman.auth.exchange import ClientExchange, choose_exchange
+from doorman.auth.exchange import Answer, ClientExchange, Wait, choose_exchange
 from doorman.config.hba import BY_STORED_PASSWORD, REJECT
 from doorman.errors import ClientFault, PeerFault
 from doorman.wire import backend
@@ -47,7 +49,7 @@ AUTH_HEADER = 5
 class Login:
     """The login of one client."""
 
-    __slots__ = ("client", "exchange", "finish", "pool", "process", "requests", "secret", "startup")
+    __slots__ = ("client", "exchange", "finish", "pool", "process", "requests", "secret", "startup", "task")
 
     def __init__(self, process: Process, client: Client) -> None:
         self.process = process
@@ -58,6 +60,7 @@ class Login:
         self.pool = -1
         self.secret = b""
         self.requests = 0
+        self.task: asyncio.Task[None] | None = None
 
     # --- bytes -------------------------------------------------------------------------------------------------------
 
@@ -72,7 +75,7 @@ class Login:
                     self.on_first_packet(packet)
                 else:
                     self.on_auth_message(packet[AUTH_HEADER:])
-                if self.is_over:
+                if self.is_over or self.task is not None:
                     break
         except PeerFault as fault:
             self.refuse(fault)
@@ -85,7 +88,7 @@ class Login:
 
     def packet_length(self, data: bytes) -> int:
         """Bytes of the packet at the front, 0 while it is not whole."""
-        if self.is_over or not data:
+        if self.is_over or self.task is not None or not data:
             return 0
         length = startup_length(data) if self.startup is None else auth_message_length(data)
         return length if 0 < length <= len(data) else 0
@@ -129,11 +132,8 @@ class Login:
             self.exchange = console_exchange(method, startup.user, general.admin_username, general.admin_password)
         else:
             self.exchange = self.pool_exchange(startup, method)
-        answer = backend.negotiation_answer(startup) + self.exchange.start()
-        if answer:
-            self.process.relay.send(self.client, answer)
-        if self.exchange.done:
-            self.finish()
+        self.process.relay.send(self.client, backend.negotiation_answer(startup))
+        self.go_on(self.exchange.start())
 
     def admission(self, startup: StartupMessage) -> str | None:
         """The HBA method, None for "by stored password". Raises 28000 when no rule admits the client."""
@@ -164,11 +164,49 @@ class Login:
     def on_auth_message(self, body: bytes) -> None:
         """A password message."""
         assert self.exchange is not None
-        answer = self.exchange.feed(body)
-        if answer:
-            self.process.relay.send(self.client, answer)
+        self.go_on(self.exchange.feed(body))
+
+    def go_on(self, answer: Answer) -> None:
+        """Do what the exchange says."""
+        assert self.exchange is not None
+        if isinstance(answer, Wait):
+            self.process.relay.suspend(self.client)
+            self.task = self.process.spawn(self.wait_for(answer))
+            return
+        self.process.relay.send(self.client, answer)
         if self.exchange.done:
             self.finish()
+
+    # --- waiting -----------------------------------------------------------------------------------------------------
+
+    async def wait_for(self, wait: Wait) -> None:
+        """Rule 3."""
+        try:
+            async with asyncio.timeout(wait.seconds):
+                outcome: Answer | PeerFault = await wait.work()
+        except TimeoutError:
+            outcome = wait.late
+        except PeerFault as fault:
+            outcome = fault
+        except Exception:
+            log.exception("a login failed by a fault of ours")
+            outcome = PeerFault("XX000", "internal error during authentication")
+        self.task = None
+        self.process.relay.resume(self.client, lambda: self.take(outcome))
+
+    def take(self, outcome: Answer | PeerFault) -> None:
+        """What was waited for has come to this."""
+        try:
+            if isinstance(outcome, PeerFault):
+                raise outcome
+            self.go_on(outcome)
+        except PeerFault as fault:
+            self.refuse(fault)
+
+    def stop_waiting(self) -> None:
+        """The client is gone."""
+        if self.task is not None:
+            self.task.cancel()
 
     # --- the end of the login ----------------------------------------------------------------------------------------
 

@@ -138,12 +138,13 @@ class Process:
     def upkeep(self) -> None:
         """What a kind of process does besides, ten times a second."""
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine that reports its end itself."""
         task = self.loop.create_task(work)
         self.tasks.add(task)
         self.relay.loop_work = len(self.tasks)
         task.add_done_callback(self.reap)
+        return task
 
     def reap(self, task: asyncio.Task[None]) -> None:
         """Log what a coroutine did not handle."""
@@ -259,6 +260,8 @@ class Process:
 
     def client_ended(self, client: Client, session: object) -> None:
         """A client is about to be closed."""
+        if isinstance(session, Login):
+            session.stop_waiting()
         if self.config.general.log_client_disconnections:
             log.info("client %s disconnected", self.name_of(client))
 

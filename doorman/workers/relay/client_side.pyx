@@ -114,6 +114,7 @@ cdef class ClientSide(ServerSide):
         """Its next message cannot be dealt with yet."""
         return (
             client.parked != NONE
+            or client.suspended
             or (client.number != NONE and client.row.wait_state != WAIT_NO)
             or (client.server is not None and (
                 client.server.stage != STAGE_NONE or client.server.holding or buffer_length(&client.server.outb)))
@@ -184,7 +185,7 @@ cdef class ClientSide(ServerSide):
         """It waits for a server (or for the last answer to be taken) and sends on: keep a little, then stop reading."""
         cdef Py_ssize_t n
         if buffer_length(&client.inb) > HOLD:
-            self.arm(client, EPOLLRDHUP if client.row.wait_state == WAIT_QUEUED else EPOLLERR)
+            self.arm(client, EPOLLRDHUP if client.suspended or client.row.wait_state == WAIT_QUEUED else EPOLLERR)
             return 0
         n = self.receive(client, self.scratch, HOLD // 4)
         if n == 0:
@@ -334,6 +335,10 @@ cdef class ClientSide(ServerSide):
     def end(self, Client client) -> None:
         """Close a client without a word (it asked for it, or is not there any more)."""
         self.end_client(client)
+
+    def suspend(self, Client client) -> None:
+        """Its session waits for something: keep a little of what it sends, notice when it goes."""
+        client.suspended = True
 
     def log_in(self, Client client, pool: int, *, settings, cancel_secret: bytes, application_name: bytes) -> None:
         """The client is who it says: greet it, at once or when a server has told us what to greet it with."""

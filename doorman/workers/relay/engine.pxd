@@ -89,6 +89,7 @@ cdef class Client(Conn):
     cdef public object settings     # Settings that its servers are to have, or None
     cdef uint64_t settings_digest
     cdef readonly bint is_unix
+    cdef bint suspended             # its login waits for a coroutine or for time to pass: what it sends is kept
     cdef bint follows               # transaction mode: each message's answer is followed (`replies`)
     cdef bint renames               # its prepared statements are renamed and shared
     cdef bint fresh_unnamed         # the unnamed statement was parsed since the last Sync

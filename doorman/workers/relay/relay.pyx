@@ -241,6 +241,26 @@ cdef class Relay(ClientSide):
                 self.fail(client)
         return 0
 
+    def resume(self, Client client, step) -> None:
+        """What a suspended client waited for has come: call `step()`, then go on with what the client has sent.
+
+        For callbacks of uvloop only: nothing else is being handled meanwhile.
+        """
+        client.suspended = False
+        if client.closed or client.phase == PHASE_FAREWELL:
+            return
+        self.now = now_us()
+        try:
+            step()
+            self.queue(client)
+            while self.to_process:
+                self.process_queued()
+            if self.table.has_mail():
+                self.read_mail()
+        except Exception:
+            self.fail(client)
+        self.wake_now()
+
     cdef int queue(self, Client client) except -1:
         if not client.to_process:
             client.to_process = True

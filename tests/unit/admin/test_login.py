@@ -12,6 +12,7 @@ from doorman.auth.verifier import ScramVerifier, format_verifier, verifier_of_pa
 from doorman.errors import ClientFault
 from doorman.wire import backend, frontend
 from doorman.wire.framing import Frames
+from tests.unit.auth.waiting import settle
 
 PASSWORD = "sécret"
 VERIFIER = verifier_of_password("boss", PASSWORD)
@@ -22,7 +23,7 @@ MD5_REQUEST, SASL_REQUEST, CLEARTEXT_REQUEST = 5, 10, 3
 def request_of(exchange: ClientExchange) -> tuple[int, bytes]:
     """Code and data of the first message."""
     frames = Frames(1 << 16)
-    frames.feed(exchange.start())
+    frames.feed(settle(exchange.start()))
     frame = frames.take()
     assert frame is not None
     return backend.parse_authentication(frame[1])
@@ -32,13 +33,13 @@ def log_in(exchange: ClientExchange, user: str, password: str) -> bool:
     """Play the client to the end. Raises what the exchange raises."""
     code, data = request_of(exchange)
     if code == MD5_REQUEST:
-        exchange.feed(frontend.password(md5_answer(md5_hash(password, user), data))[5:])
+        settle(exchange.feed(frontend.password(md5_answer(md5_hash(password, user), data))[5:]))
     elif code == CLEARTEXT_REQUEST:
-        exchange.feed(frontend.password(password)[5:])
+        settle(exchange.feed(frontend.password(password)[5:]))
     else:
         client = ScramClient(password=password)
-        answer = exchange.feed(frontend.sasl_initial("SCRAM-SHA-256", client.first())[5:])
-        answer = exchange.feed(frontend.sasl_response(client.final(answer[9:]))[5:])
+        answer = settle(exchange.feed(frontend.sasl_initial("SCRAM-SHA-256", client.first())[5:]))
+        answer = settle(exchange.feed(frontend.sasl_response(client.final(answer[9:]))[5:]))
         client.finish(answer[9:])
     return exchange.done
 
@@ -74,7 +75,7 @@ def test_the_administrator_gets_in_and_others_are_asked_alike(method: str | None
 
 def test_trust_admits_only_the_administrator() -> None:
     exchange = console_exchange("trust", "boss", "boss", PASSWORD)
-    assert exchange.done and exchange.start() == b""
+    assert exchange.done and settle(exchange.start()) == b""
     with pytest.raises(ClientFault) as caught:
         console_exchange("trust", "guest", "boss", PASSWORD)
     assert caught.value.sqlstate == "28P01"
@@ -101,4 +102,4 @@ def test_a_strangers_challenge_has_the_administrators_iterations() -> None:
     for user in ("boss", "guest"):
         exchange = console_exchange(None, user, "boss", stored)
         exchange.start()
-        assert exchange.feed(frontend.sasl_initial("SCRAM-SHA-256", first)[5:]).endswith(b",i=1234")
+        assert settle(exchange.feed(frontend.sasl_initial("SCRAM-SHA-256", first)[5:])).endswith(b",i=1234")

@@ -23,6 +23,7 @@ from doorman.wire.frontend import auth_message_length
 from doorman.wire.startup import StartupMessage, parse_startup_packet, startup_length
 from tests.harness import Postgres
 from tests.unit.admin.conftest import POOLS, VERSION
+from tests.unit.auth.waiting import settle
 
 ADMIN, PASSWORD = "admin", "sécret"
 POOL_NAMES = sorted(POOLS)
@@ -52,10 +53,10 @@ class ConsoleServer:
             writer.write(b"N")
             startup = parse_startup_packet(await _read_startup(reader))
         exchange = console_exchange("scram-sha-256", startup.user, ADMIN, PASSWORD)
-        writer.write(backend.negotiation_answer(startup) + exchange.start())
+        writer.write(backend.negotiation_answer(startup) + settle(exchange.start()))
         while not exchange.done:
             header = await reader.readexactly(5)
-            writer.write(exchange.feed(await reader.readexactly(auth_message_length(header) - 5)))
+            writer.write(settle(exchange.feed(await reader.readexactly(auth_message_length(header) - 5))))
         greeting = Console(self._table, [], VERSION).greeting_parameters()
         statuses = b"".join(backend.parameter_status(*pair) for pair in greeting)
         writer.write(backend.AUTHENTICATION_OK + statuses + backend.backend_key_data(1, bytes(4)) + backend.READY_IDLE)

@@ -16,6 +16,7 @@ from doorman.errors import ClientFault
 from doorman.wire import backend, frontend
 from doorman.wire.startup import SslRequest, StartupMessage, parse_startup_packet, startup_length
 from tests.harness import Postgres
+from tests.unit.auth.waiting import settle
 
 TIMEOUT = 10.0
 
@@ -117,10 +118,10 @@ class Listener:
         assert isinstance(startup, StartupMessage)
         exchange = self._choose(startup)
         self.exchanges.append(exchange)
-        client.sendall(backend.negotiation_answer(startup) + exchange.start())
+        client.sendall(backend.negotiation_answer(startup) + settle(exchange.start()))
         while not exchange.done:
             size = frontend.auth_message_length(header := _read(client, frontend.AUTH_HEADER_BYTES))
-            client.sendall(exchange.feed(_read(client, size - len(header))))
+            client.sendall(settle(exchange.feed(_read(client, size - len(header)))))
         status = backend.parameter_status("client_encoding", "UTF8")
         secret = bytes(32 if startup.spoken_minor == 2 else 4)
         client.sendall(backend.AUTHENTICATION_OK + status + backend.backend_key_data(1, secret) + backend.READY_IDLE)

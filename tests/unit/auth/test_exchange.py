@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import cast
 
 import pytest
@@ -15,6 +16,7 @@ from doorman.auth.verifier import format_verifier, verifier_of_password
 from doorman.errors import ClientFault, ProtocolViolation, ServerFault
 from doorman.wire import backend, frontend
 from tests.unit.auth.chopping import Chop, each_way, whole
+from tests.unit.auth.waiting import settle
 
 USER, PASSWORD = "app", "sécret"
 MD5 = md5_hash(PASSWORD, USER)
@@ -35,7 +37,7 @@ class Peer:
         if self.exchange.done or not size or len(self.unread) < size:
             return b""
         body, self.unread = self.unread[5:size], self.unread[size:]
-        return self.exchange.feed(body)
+        return settle(self.exchange.feed(body))
 
 
 def log_in(
@@ -45,7 +47,7 @@ def log_in(
     client = ServerLogin(USER, password, "db", {}, encrypted_or_local=True, binding=binding)
     client.start()
     peer = Peer(exchange)
-    to_client = exchange.start()
+    to_client = settle(exchange.start())
     while to_client:
         to_exchange = b"".join(client.feed(piece) for piece in chop(to_client))
         to_client = b"".join([peer.receive(piece) for piece in chop(to_exchange)])
@@ -144,7 +146,7 @@ def test_an_exchange_is_used_once(stored: str) -> None:
 def test_nobody_guesses_twice(method: str) -> None:
     exchange = choose_exchange(method, USER, PASSWORD)
     with pytest.raises(ClientFault, match="password authentication failed"):
-        exchange.feed(b"wrong\0")
+        settle(exchange.feed(b"wrong\0"))
     with pytest.raises(ProtocolViolation):
         exchange.feed(PASSWORD.encode() + b"\0")
 
@@ -172,10 +174,22 @@ def test_mechanisms_that_were_not_offered_are_refused(mechanism: str) -> None:
         choose_exchange(None, USER, SCRAM).feed(frontend.sasl_initial(mechanism, b"")[5:])
 
 
-def test_a_callers_own_judge() -> None:
-    exchange = CleartextExchange(USER, b"token".__eq__)
-    assert exchange.feed(b"token\0") == b""
-    assert (exchange.done, exchange.password) == (True, b"token")
+def test_a_judge_may_wait_and_then_refuse_or_not() -> None:
+    async def judge(password: bytes) -> None:
+        await asyncio.sleep(0.001)
+        if password != b"token":
+            raise ClientFault("28P01", "no")
+
+    def exchange() -> CleartextExchange:
+        return CleartextExchange(judge, 10, ClientFault("28P01", "too late"))
+
+    right, wrong = exchange(), exchange()
+    answer = right.feed(b"token\0")
+    assert not right.done
+    assert (settle(answer), right.done) == (b"", True)
+    with pytest.raises(ClientFault, match="no"):
+        settle(wrong.feed(b"other\0"))
+    assert not wrong.done
 
 
 def test_an_empty_password_never_enters() -> None:
@@ -192,7 +206,7 @@ def test_random_bodies_never_raise_anything_but_client_faults(
     exchange = choose_exchange(method, USER, stored)
     for body in bodies:
         try:
-            exchange.feed(body)
+            settle(exchange.feed(body))
         except ClientFault as fault:
             assert len(fault.sqlstate) == 5
     assert not exchange.done
