@@ -144,7 +144,7 @@ class ScramServer:
 class ScramClient:
     """Our exchange with a server: `first`, `final`, `finish`. Give `password`, or a `client_key`.
 
-    A `client_key` alone cannot check the server's signature; give `server_key` too where the verifier is known.
+    With the `verifier` that a `client_key` belongs to, the server's verifier and its signature are checked too.
     `binding` is the tls-server-end-point hash of the server's certificate: with it the mechanism is PLUS.
     """
 
@@ -157,6 +157,7 @@ class ScramClient:
         "_nonce",
         "_password",
         "_server_key",
+        "_verifier",
         "is_finished",
         "mechanism",
     )
@@ -166,13 +167,14 @@ class ScramClient:
         *,
         password: str | None = None,
         client_key: bytes | None = None,
-        server_key: bytes | None = None,
+        verifier: ScramVerifier | None = None,
         binding: bytes | None = None,
         could_bind: bool = False,
     ) -> None:
         self._password = password
         self._client_key = client_key
-        self._server_key = server_key
+        self._verifier = verifier
+        self._server_key: bytes | None = None
         self._binding = binding or b""
         self.mechanism = SCRAM_SHA_256 if binding is None else SCRAM_SHA_256_PLUS
         self._gs2_header = b"n,," if not could_bind else b"y,,"
@@ -214,8 +216,20 @@ class ScramClient:
 
     def _keys(self, salt: bytes, iterations: int) -> ScramKeys:
         if self._client_key is not None:
-            return ScramKeys(self._client_key, self._server_key or b"")
+            self._check_verifier(salt, iterations)
+            return ScramKeys(self._client_key, self._verifier.server_key if self._verifier else b"")
         return derive_keys(self._password or "", salt, iterations)
+
+
+    def _check_verifier(self, salt: bytes, iterations: int) -> None:
+        """A ClientKey belongs to one verifier; towards another it proves nothing, and PostgreSQL would not say why."""
+        known = self._verifier
+        if known is not None and (decode_base64(known.salt), known.iterations) != (salt, iterations):
+            raise ServerFault(
+                SqlState.INVALID_PASSWORD,
+                "PostgreSQL has another SCRAM verifier for this role than pg_doorman has for this user "
+                "(has the password been changed, or has it expired?)",
+            )
 
 
 def wrong_password(user: str) -> ClientFault:

@@ -15,8 +15,11 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Final
 
+import msgspec
+
 from doorman.auth.md5 import SALT_BYTES, md5_answer, md5_hash
 from doorman.auth.scram import SCRAM_SHA_256, SCRAM_SHA_256_PLUS, Random, ScramClient
+from doorman.auth.verifier import ScramVerifier
 from doorman.errors import ServerFault
 from doorman.wire import backend, frontend
 from doorman.wire.codes import MAX_AUTH_MESSAGE_BYTES, MAX_SERVER_STARTUP_BYTES, Auth, Backend, SqlState
@@ -45,23 +48,34 @@ class Step(enum.Enum):
     FAILED = "failed"
 
 
+class Credentials(msgspec.Struct, frozen=True, kw_only=True):
+    """What proves us to a server, each part optional: `password` in clear, `md5_hash` (`md5…`), or the `client_key`
+    that a client proved, with the `verifier` that it belongs to. `lacking` says why there is not more, in an error.
+    """
+
+    password: str | None = None
+    md5_hash: str | None = None
+    client_key: bytes | None = None
+    verifier: ScramVerifier | None = None
+    lacking: str = "nothing is configured that could answer it"
+
+    def __repr__(self) -> str:
+        return "Credentials(…)"
+
+
 class ServerLogin:
     """One attempt. Send `start()`, then send what `feed` answers to each piece of bytes, until `done`.
 
-    Credentials, each optional: `password` in clear, `md5_hash` (`md5…`), `client_key` with, where known, `server_key`.
     `encrypted_or_local` allows a cleartext password. `binding` is the end-point hash of the server's certificate.
     """
 
     def __init__(
         self,
         user: str,
-        password: str | None,
+        credentials: Credentials,
         database: str,
         parameters: Mapping[str, str],
         *,
-        md5_hash: str | None = None,
-        client_key: bytes | None = None,
-        server_key: bytes | None = None,
         encrypted_or_local: bool,
         minor: int = 0,
         binding: bytes | None = None,
@@ -70,10 +84,8 @@ class ServerLogin:
         self._user = user
         self._database = database
         self._operator_parameters = parameters
-        self._password = password
-        self._md5_hash = md5_hash
-        self._client_key = client_key
-        self._server_key = server_key
+        self._credentials = credentials
+        self._password = credentials.password
         self._encrypted_or_local = encrypted_or_local
         self._binding = binding
         self._rng = rng
@@ -123,7 +135,7 @@ class ServerLogin:
             self.step = Step.FAILED
             raise
         except ServerFault as fault:
-            failure = self._fault(fault.message, fault.sqlstate)
+            failure = self._fault(fault.message, fault.sqlstate, type(fault))
             self.step = Step.FAILED
             raise failure from None
 
@@ -185,7 +197,7 @@ class ServerLogin:
 
     def _on_cleartext(self, data: bytes) -> bytes:
         if not self._password:
-            raise _no_credentials("a cleartext password")
+            raise self._no_credentials("a cleartext password")
         if not self._encrypted_or_local:
             raise ServerFault(
                 SqlState.INVALID_AUTHORIZATION,
@@ -195,11 +207,11 @@ class ServerLogin:
         return _password_message(self._password)
 
     def _on_md5(self, salt: bytes) -> bytes:
-        stored = self._md5_hash
+        stored = self._credentials.md5_hash
         if self._password:
             stored = md5_hash(self._password, self._user)
         if not stored:
-            raise _no_credentials("an MD5 password")
+            raise self._no_credentials("an MD5 password")
         if len(salt) != SALT_BYTES:
             raise _broken("malformed AuthenticationMD5Password message from server")
         self.step = Step.AUTHENTICATED
@@ -210,12 +222,13 @@ class ServerLogin:
         can_bind = self._binding is not None and SCRAM_SHA_256_PLUS in offered
         if not can_bind and SCRAM_SHA_256 not in offered:
             raise ServerFault(SqlState.FEATURE_NOT_SUPPORTED, "server offers no SASL mechanism that can be used")
-        if not self._password and self._client_key is None:
-            raise _no_credentials("SCRAM authentication")
+        known = self._credentials
+        if not self._password and known.client_key is None:
+            raise self._no_credentials("SCRAM authentication")
         self._scram = ScramClient(
             password=self._password or None,
-            client_key=None if self._password else self._client_key,
-            server_key=None if self._password else self._server_key,
+            client_key=None if self._password else known.client_key,
+            verifier=None if self._password else known.verifier,
             binding=self._binding if can_bind else None,
             could_bind=self._binding is not None,
         )
@@ -268,6 +281,9 @@ class ServerLogin:
     def _on_error(self, body: bytes) -> bytes:
         raise ServerRefusal(backend.parse_error_fields(body), self._context())
 
+    def _no_credentials(self, wanted: str) -> ServerFault:
+        return NoCredentials(SqlState.INVALID_PASSWORD, f"server asks for {wanted}: {self._credentials.lacking}")
+
     def _expect_settings(self, name: str) -> None:
         if self.step is not Step.SETTINGS:
             raise _broken(f"unexpected {name} message from server")
@@ -275,9 +291,11 @@ class ServerLogin:
     def _context(self) -> str:
         return f'Login of role "{self._user}" to database "{self._database}", step: {self.step.value}.'
 
-    def _fault(self, reason: str, sqlstate: str = SqlState.PROTOCOL_VIOLATION) -> ServerFault:
+    def _fault(
+        self, reason: str, sqlstate: str = SqlState.PROTOCOL_VIOLATION, kind: type[ServerFault] = ServerFault
+    ) -> ServerFault:
         where = f'login of role "{self._user}" to database "{self._database}" failed in {self.step.value}'
-        return ServerFault(sqlstate, f"{where}: {reason}")
+        return kind(sqlstate, f"{where}: {reason}")
 
 
 class ServerRefusal(ServerFault):
@@ -299,8 +317,8 @@ def _password_message(text: str) -> bytes:
         raise ServerFault(SqlState.INVALID_PASSWORD, "the configured password contains a NUL byte") from None
 
 
-def _no_credentials(wanted: str) -> ServerFault:
-    return ServerFault(SqlState.INVALID_PASSWORD, f"server asks for {wanted}, but nothing configured can answer it")
+class NoCredentials(ServerFault):
+    """PostgreSQL asks for a proof that this login cannot give."""
 
 
 def _broken(reason: str) -> ServerFault:

@@ -8,7 +8,7 @@ Rules
 5. Rows are whole cache lines (64 bytes), so that processes do not fight over neighbours; what a transaction touches
    stands first.
 6. A field has one guard, named beside it: [pool] the pool's lock, [clients] the header's clients lock,
-   [worker] written by one worker only, [atomic] atomic operations, [once] written before the row is shared.
+   [users] the header's users lock, [worker] written by one worker only, [atomic] atomic operations, [once] written before the row is shared.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -20,7 +20,7 @@ cdef extern from "<semaphore.h>" nogil:
     int sem_post(sem_t *sem)
 
 cdef enum:
-    LAYOUT_VERSION = 2
+    LAYOUT_VERSION = 3
     NONE = -1
     NAME_BYTES = 128            # database, user, application_name: bytes kept, terminating NUL included
     SECRET_BYTES = 256          # protocol 3.2: a cancel secret has 4 to 256 bytes
@@ -29,6 +29,7 @@ cdef enum:
     FAILURE_BYTES = 384         # message of the last failed attempt to open a server
     MAIL_SUMMARY_WORDS = 16     # 64 slots a word, 64 words a summary word: 65,536 slots at most
     HISTOGRAM_BUCKETS = 2048    # 64 a power of two, 1 us to 2^32 us
+    KEY_BYTES = 32              # of SCRAM-SHA-256's StoredKey and ClientKey
 
 cdef enum SlotState:
     SLOT_FREE = 0
@@ -90,6 +91,9 @@ cdef struct Header:
     uint32_t clients_high           # [clients] rows ever used: readers need look no further
     int32_t clients_free            # [clients] head of the free rows' list
     uint32_t statement_capacity     # prepared statements that the set of a slot has room for
+    uint32_t n_users
+    int32_t users_writing           # [users] user row that is just being written, NONE; repair wipes it
+    Lock users_lock
 
 cdef struct ProcessRow:
     uint32_t pid                    # [once]
@@ -221,3 +225,11 @@ cdef struct CounterRow:             # one for each (pool, process), [worker] thr
     uint64_t query_histogram[2048]
     uint64_t transaction_histogram[2048]
     uint64_t wait_histogram[2048]
+
+cdef struct UserRow:                # a SCRAM key that some client proved; users.pxd has the rules
+    uint32_t state                  # [users] 0: free and all zeros, 1: held
+    uint32_t spare_word
+    int64_t used_at                 # [users]
+    uint8_t stored_key[32]          # [users] SHA-256 of the client key: public, so to speak; what rows are found by
+    uint8_t client_key[32]          # [users] secret: opens servers whose verifier has that StoredKey
+    uint8_t spare[48]

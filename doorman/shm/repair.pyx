@@ -31,6 +31,7 @@ from doorman.shm.lock cimport acquire_within, release, seize
 from doorman.shm.pools cimport BACK_CLOSE, give_back_locked
 from doorman.shm.slots cimport move_slot, relink_idle
 from doorman.shm.table cimport Table, now_us
+from doorman.shm.users cimport wipe_half_written
 from doorman.shm.waiters cimport link_waiter, serve_waiters, unlink_waiter
 
 
@@ -63,6 +64,9 @@ cdef void seize_locks(Table table, uint32_t dead, uint64_t *wake) noexcept nogil
     if seize(&table.header.clients_lock, dead, table.pid):
         rebuild_free_clients(table)
         release(&table.header.clients_lock)
+    if seize(&table.header.users_lock, dead, table.pid):
+        wipe_half_written(table)
+        release(&table.header.users_lock)
 
 
 cdef void void_claims(Table table, uint32_t dead) noexcept nogil:

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
-from doorman.shm.layout cimport ClientRow, CounterRow, Header, PoolRow, ProcessRow, SlotRow
+from doorman.shm.layout cimport ClientRow, CounterRow, Header, PoolRow, ProcessRow, SlotRow, UserRow
 
 
 cdef class Table:
@@ -23,6 +23,7 @@ cdef class Table:
     cdef char *statements           # a set for each slot (statements.pxd)
     cdef size_t statement_set_bytes
     cdef uint32_t statement_buckets # of each set, a power of two
+    cdef UserRow *users
 
     cdef size_t lay_out(self, Header *shape)
     cdef void post_mail(self, int process, int slot) noexcept nogil

@@ -4,7 +4,14 @@ class Table:
     process: int
     @staticmethod
     def create(
-        *, processes: int, pools: int, slots: int, clients: int, max_connections: int, statements: int = 0
+        *,
+        processes: int,
+        pools: int,
+        slots: int,
+        clients: int,
+        max_connections: int,
+        statements: int = 0,
+        users: int = 64,
     ) -> Table: ...
     def close(self) -> None: ...
     def enter(self, process: int, role: int) -> None: ...

@@ -25,9 +25,11 @@ from doorman.shm.layout cimport (
     PoolRow,
     ProcessRow,
     SlotRow,
+    UserRow,
 )
 from doorman.shm.lock cimport lock_init
 from doorman.shm.statements cimport buckets_for, set_bytes
+from doorman.shm.users cimport users_for
 
 
 cdef extern from "<string.h>" nogil:
@@ -83,7 +85,8 @@ cdef class Table:
 
     @staticmethod
     def create(
-        *, processes: int, pools: int, slots: int, clients: int, max_connections: int, statements: int = 0
+        *, processes: int, pools: int, slots: int, clients: int, max_connections: int, statements: int = 0,
+        users: int = 64,
     ) -> Table:
         """A new segment, private to this process and its children. Raises OSError when there is no memory for it."""
         cdef Table table = Table()
@@ -98,6 +101,7 @@ cdef class Table:
         shape.n_slots = slots
         shape.n_clients = clients
         shape.statement_capacity = statements
+        shape.n_users = users_for(users)
         shape.total_bytes = table.lay_out(&shape)
         name = f"/pg_doorman-{os.getpid()}-{secrets.token_hex(4)}"
         memory = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600, size=shape.total_bytes)
@@ -128,6 +132,8 @@ cdef class Table:
         at = room(at, shape.n_clients * sizeof(ClientRow))
         self.cancel_pids = <uint32_t *>(self.base + at)
         at = room(at, shape.n_clients * sizeof(uint32_t))
+        self.users = <UserRow *>(self.base + at)
+        at = room(at, shape.n_users * sizeof(UserRow))
         self.counters = <CounterRow *>(self.base + at)
         at = room(at, <size_t>shape.n_pools * shape.n_processes * sizeof(CounterRow))
         self.statements = self.base + at
@@ -155,6 +161,8 @@ cdef class Table:
         header.max_connections = max_connections
         header.clients_free = NONE
         lock_init(&header.clients_lock)
+        lock_init(&header.users_lock)
+        header.users_writing = NONE
         self.pid = os.getpid()
 
     def close(self) -> None:
@@ -264,4 +272,5 @@ def row_sizes() -> dict[str, int]:
         "slot": sizeof(SlotRow),
         "client": sizeof(ClientRow),
         "counter": sizeof(CounterRow),
+        "user": sizeof(UserRow),
     }

@@ -52,6 +52,8 @@ from doorman.shm.statements cimport (
 )
 from doorman.shm.table cimport Table, now_us
 
+from doorman.shm.users import drop_key, keep_key
+
 cdef extern from "<signal.h>" nogil:
     int SIGSTOP
 
@@ -316,6 +318,20 @@ cdef class Trial:
                     if slot != NONE:
                         give_back(self.table, slot, began, &wake)
         return (now_us() - began) * 1000.0 / rounds
+
+    # --- keys --------------------------------------------------------------------------------------------------------
+
+    def keep_key(self, bytes stored_key, bytes client_key) -> bool:
+        self.mark()
+        kept = keep_key(self.table, stored_key, client_key)
+        self.mark()
+        return kept
+
+    def drop_key(self, bytes stored_key) -> bool:
+        self.mark()
+        dropped = drop_key(self.table, stored_key)
+        self.mark()
+        return dropped
 
     # --- bytes of the segment: everything before the counters --------------------------------------------------------
 

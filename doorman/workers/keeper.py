@@ -5,11 +5,18 @@ No running query needs it; while it is being replaced, upkeep waits.
 
 from __future__ import annotations
 
+import logging
 import time
 
+from doorman.auth.server_login import NoCredentials
+from doorman.config.resolve import PoolSettings
+from doorman.errors import ServerFault
 from doorman.shm.rows import SlotView, slot_rows
 from doorman.shm.table import monotonic_us
+from doorman.workers.credentials import is_pending
 from doorman.workers.process import Inheritance, Process
+
+log = logging.getLogger(__name__)
 
 
 class Keeper(Process):
@@ -19,6 +26,7 @@ class Keeper(Process):
         super().__init__(born)
         self.period = (born.config.general.retain_connections_time or 30_000) / 1000
         self.next_round = time.monotonic() + self.period
+        self.pending: set[int] = set()
         self.relay.adopt_orphans()
 
     def upkeep(self) -> None:
@@ -31,7 +39,28 @@ class Keeper(Process):
     def look_at_pools(self) -> None:
         """Open what is missing: for waiters whose worker died or gave up, and for `min_pool_size`."""
         for number in range(len(self.pools)):
-            self.relay.open_minimum(number)
+            if not self.must_wait_for_login(number):
+                self.relay.open_minimum(number)
+
+    def must_wait_for_login(self, number: int) -> bool:
+        """PostgreSQL asked for a SCRAM proof that only a client's login can teach: no use in asking it again before."""
+        if number not in self.pending:
+            return False
+        if is_pending(self.pools[number], self.table):
+            return True
+        self.pending.discard(number)
+        return False
+
+    def note_open_failure(self, pool: PoolSettings, fault: ServerFault) -> None:
+        """See `must_wait_for_login`."""
+        if isinstance(fault, NoCredentials) and is_pending(pool, self.table):
+            self.pending.add(self.pool_of[pool.database, pool.user])
+            log.info(
+                "min_pool_size of %s@%s waits for the first login of that user: its servers need a key which only that "
+                "can teach (or server_username and server_password)", pool.user, pool.database,
+            )  # fmt: skip
+            return
+        super().note_open_failure(pool, fault)
 
     def close_old_servers(self) -> None:
         """At most `retain_connections_max` (0: all), the oldest first."""

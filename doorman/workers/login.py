@@ -31,6 +31,7 @@ from doorman.wire.startup import (
     parse_startup_packet,
     startup_length,
 )
+from doorman.workers.credentials import learn
 from doorman.workers.settings import Settings, gather_settings
 
 if TYPE_CHECKING:
@@ -215,6 +216,8 @@ class Login:
         assert self.startup is not None
         if self.pool < 0:
             raise ClientFault("28P01", f'password authentication failed for user "{self.startup.user}"')
+        if self.exchange is not None and self.exchange.client_key is not None:
+            learn(self.process.table, self.exchange.client_key)
         self.secret = os.urandom(32 if self.startup.spoken_minor >= 2 else 4)
         self.process.relay.log_in(
             self.client,

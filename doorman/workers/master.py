@@ -45,6 +45,7 @@ RETRY_SECONDS = 1.0
 COMPLAINT_SECONDS = 5.0
 PR_SET_NAME = 15
 SPARE_SLOTS = 64
+USERS = 1 << 16  # whose keys are remembered; 8 MiB if all of them come
 MOST_STATEMENTS = 1 << 20  # that the set of one server connection has room for
 ROLE_WORKER = 1
 ROLE_KEEPER = 2
@@ -436,6 +437,7 @@ def make_table(config: Config, pools: list[PoolSettings], processes: int) -> Tab
         clients=max(1024, 2 * config.general.max_connections),
         max_connections=config.general.max_connections,
         statements=min(max((pool.server_prepared_statements_cache_size for pool in pools), default=0), MOST_STATEMENTS),
+        users=USERS,
     )
     for number, pool in enumerate(pools):
         set_up_pool(

@@ -20,12 +20,12 @@ import select
 import socket
 from typing import TYPE_CHECKING
 
-from doorman.auth.md5 import is_md5_hash
-from doorman.auth.server_login import ServerLogin
+from doorman.auth.server_login import Credentials, ServerLogin
 from doorman.config.resolve import PoolSettings
 from doorman.errors import ServerFault
 from doorman.wire.backend import parameter_status
 from doorman.wire.codes import LATEST_MINOR
+from doorman.workers.credentials import credentials_for, note_refusal
 
 if TYPE_CHECKING:
     from doorman.workers.process import Process
@@ -49,7 +49,8 @@ class Opening:
         self.is_published = False
         self.socket: socket.socket | None = None
         self.watcher: Watcher | None = None
-        self.login = make_login(pool, minor=self.newest_minor)
+        self.credentials = credentials_for(pool, process.table)
+        self.login = make_login(pool, self.credentials, minor=self.newest_minor)
         self.deadline = process.loop.call_later((pool.connect_timeout_ms or 3000) / 1000, self.time_out)
         self.ended = False
 
@@ -180,6 +181,7 @@ class Opening:
             self.process.relay.unwatch(self.watcher, keep=True)
         if self.socket is not None:
             self.close(self.socket)
+        note_refusal(self.process.table, self.credentials, fault)
         self.process.note_open_failure(self.pool, fault)
         self.process.relay.failed_to_open(
             self.slot, fault.sqlstate, f"could not open a server connection: {fault.message}"
@@ -192,7 +194,7 @@ class Opening:
         self.process.relay.unwatch(self.watcher, keep=True)
         self.close(self.socket)
         self.socket, self.watcher, self.is_published = None, None, False
-        self.login = make_login(self.pool, minor=0)
+        self.login = make_login(self.pool, self.credentials, minor=0)
         self.start()
 
     def close(self, sock: socket.socket) -> None:
@@ -224,19 +226,13 @@ def is_about_protocol(fault: ServerFault) -> bool:
     return fault.sqlstate in ("0A000", "08P01") and "protocol" in fault.message.lower()
 
 
-def make_login(pool: PoolSettings, *, minor: int) -> ServerLogin:
-    """The exchange with the credentials that the configuration has for this pool."""
-    password, md5_hash = pool.server_password, None
-    if password is None and is_md5_hash(pool.password):
-        md5_hash = pool.password
-    elif password is None and not pool.password.startswith(("SCRAM-SHA-256$", "jwt-pkey-fpath:")):
-        password = pool.password or None
+def make_login(pool: PoolSettings, credentials: Credentials, *, minor: int) -> ServerLogin:
+    """The exchange for a server of this pool."""
     return ServerLogin(
         pool.server_user,
-        password,
+        credentials,
         pool.server_database,
         {**pool.startup_parameters, "application_name": pool.application_name},
-        md5_hash=md5_hash,
         minor=minor,
         encrypted_or_local=pool.server_host.startswith("/") or is_loopback(pool.server_host),
     )

@@ -18,6 +18,7 @@ LEVELS: list[set[str]] = [
     {"workers.settings", "workers.channel", "workers.socket_options", "workers.listener"},
     {"workers.followed"},
     {"workers.relay"},
+    {"workers.credentials"},
     {"workers.opening", "workers.cancel", "workers.login"},
     {"workers.process"},
     {"workers.worker", "workers.keeper"},

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from doorman.auth.exchange import TRUSTED, CleartextExchange, ClientExchange, choose_exchange
 from doorman.auth.md5 import md5_hash
-from doorman.auth.server_login import ServerLogin
+from doorman.auth.server_login import Credentials, ServerLogin
 from doorman.auth.verifier import format_verifier, verifier_of_password
 from doorman.errors import ClientFault, ProtocolViolation, ServerFault
 from doorman.wire import backend, frontend
@@ -44,7 +44,7 @@ def log_in(
     exchange: ClientExchange, password: str = PASSWORD, chop: Chop = whole, *, binding: bytes | None = None
 ) -> Peer:
     """Join `exchange` with our own client side (`ServerLogin`), both streams chopped."""
-    client = ServerLogin(USER, password, "db", {}, encrypted_or_local=True, binding=binding)
+    client = ServerLogin(USER, Credentials(password=password), "db", {}, encrypted_or_local=True, binding=binding)
     client.start()
     peer = Peer(exchange)
     to_client = settle(exchange.start())
@@ -214,7 +214,7 @@ def test_random_bodies_never_raise_anything_but_client_faults(
 
 def test_a_server_that_forgets_its_signature_is_refused() -> None:
     exchange = choose_exchange(None, USER, SCRAM)
-    client = ServerLogin(USER, PASSWORD, "db", {}, encrypted_or_local=False)
+    client = ServerLogin(USER, Credentials(password=PASSWORD), "db", {}, encrypted_or_local=False)
     answer = exchange.feed(client.feed(exchange.start())[5:])
     exchange.feed(client.feed(answer)[5:])
     with pytest.raises(ServerFault, match="unexpected authentication message 0"):

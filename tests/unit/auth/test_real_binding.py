@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from doorman.auth.exchange import choose_exchange
-from doorman.auth.server_login import ServerLogin, ServerRefusal
+from doorman.auth.server_login import Credentials, ServerLogin, ServerRefusal
 from tests.harness import Postgres, find_debian_postgres
 from tests.harness.postgres import PASSWORDS, server_user
 from tests.unit.auth.conftest import Listener, join_server
@@ -78,7 +78,7 @@ def test_libpq_binds_to_us(certificate: Certificate, channel_binding: str) -> No
 
 def attempt_with(binding: bytes | None) -> ServerLogin:
     password = PASSWORDS["scram_user"]
-    return ServerLogin("scram_user", password, "postgres", {}, encrypted_or_local=True, binding=binding)
+    return ServerLogin("scram_user", Credentials(password=password), "postgres", {}, encrypted_or_local=True, binding=binding)
 
 
 def test_we_bind_to_postgresql(tls_postgres: Postgres, certificate: Certificate) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from doorman.auth.exchange import choose_exchange
 from doorman.auth.md5 import md5_hash
 from doorman.auth.scram import ScramClient
-from doorman.auth.server_login import ServerLogin, ServerRefusal
+from doorman.auth.server_login import Credentials, ServerLogin, ServerRefusal
 from doorman.auth.verifier import derive_keys, format_verifier, parse_verifier, verifier_of_password
 from doorman.errors import ServerFault
 from doorman.wire import backend, frontend
@@ -22,9 +23,11 @@ from tests.unit.auth.conftest import join_server
 PIECES = pytest.mark.parametrize("piece", [65536, 1])
 
 
-def attempt_for(user: str, password: str | None = None, **options: object) -> ServerLogin:
-    arguments: dict[str, object] = {"encrypted_or_local": False, "database": "postgres", "parameters": {}, **options}
-    return ServerLogin(user, password, **arguments)  # type: ignore[arg-type]
+def attempt_for(
+    user: str, password: str | None = None, known: Credentials | None = None, database: str = "postgres", **options: Any
+) -> ServerLogin:
+    arguments = {"encrypted_or_local": False, "parameters": {}, **options}
+    return ServerLogin(user, known or Credentials(password=password), database, **arguments)
 
 
 def ask(sock: socket.socket, message: bytes) -> list[tuple[int, bytes]]:
@@ -59,7 +62,7 @@ def test_logins(postgres: Postgres, user: str, minor: int, piece: int) -> None:
 
 def test_md5_by_hash(postgres: Postgres) -> None:
     stored = md5_hash(PASSWORDS["md5_user"], "md5_user")
-    join_server(postgres, attempt_for("md5_user", md5_hash=stored)).close()
+    join_server(postgres, attempt_for("md5_user", known=Credentials(md5_hash=stored))).close()
 
 
 def test_scram_by_client_key(postgres: Postgres) -> None:
@@ -70,8 +73,8 @@ def test_scram_by_client_key(postgres: Postgres) -> None:
     exchange.feed(client.final(answer[9:]))
     verifier = parse_verifier(stored)
     assert verifier is not None
-    for server_key in (None, verifier.server_key):
-        attempt = attempt_for("scram_user", client_key=exchange.client_key, server_key=server_key)
+    for known in (None, verifier):
+        attempt = attempt_for("scram_user", known=Credentials(client_key=exchange.client_key, verifier=known))
         join_server(postgres, attempt).close()
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doorman.auth.md5 import md5_answer, md5_hash
-from doorman.auth.server_login import MAX_LOGIN_BYTES, ServerLogin, ServerRefusal
+from doorman.auth.server_login import Credentials, MAX_LOGIN_BYTES, ServerLogin, ServerRefusal
 from doorman.errors import ServerFault
 from doorman.wire import backend, frontend
 from tests.unit.auth.chopping import Chop, each_way
@@ -27,7 +27,7 @@ SESSION = (
 
 def login(password: str | None = SECRET, **options: object) -> ServerLogin:
     arguments: dict[str, object] = {"encrypted_or_local": False, **options}
-    return ServerLogin("app", password, "shop", {}, **arguments)  # type: ignore[arg-type]
+    return ServerLogin("app", Credentials(password=password), "shop", {}, **arguments)  # type: ignore[arg-type]
 
 
 def feed(attempt: ServerLogin, data: bytes, chop: Chop) -> bytes:
@@ -46,7 +46,7 @@ def failure(attempt: ServerLogin, data: bytes) -> ServerFault:
 
 
 def test_the_startup_message_has_its_order() -> None:
-    attempt = ServerLogin("app", None, "shop", {"work_mem": "8MB", "geqo": "off"}, encrypted_or_local=False)
+    attempt = ServerLogin("app", Credentials(), "shop", {"work_mem": "8MB", "geqo": "off"}, encrypted_or_local=False)
     assert attempt.start() == frontend.startup_message(
         {"user": "app", "application_name": "pg_doorman", "database": "shop", "geqo": "off", "work_mem": "8MB"}
     )
@@ -54,21 +54,21 @@ def test_the_startup_message_has_its_order() -> None:
 
 def test_the_operator_may_name_the_application_but_not_the_role() -> None:
     parameters = {"application_name": "billing", "user": "postgres", "database": "other", "replication": "true"}
-    attempt = ServerLogin("app", None, "shop", parameters, encrypted_or_local=False, minor=2)
+    attempt = ServerLogin("app", Credentials(), "shop", parameters, encrypted_or_local=False, minor=2)
     assert attempt.start() == frontend.startup_message(
         {"user": "app", "application_name": "billing", "database": "shop"}, minor=2
     )
 
 
 def test_startup_parameters_that_do_not_fit_are_not_sent() -> None:
-    attempt = ServerLogin("app", None, "shop", {"search_path": "x" * 10_000}, encrypted_or_local=False)
+    attempt = ServerLogin("app", Credentials(), "shop", {"search_path": "x" * 10_000}, encrypted_or_local=False)
     with pytest.raises(ServerFault, match="10000") as caught:
         attempt.start()
     assert caught.value.sqlstate == "53400"
 
 
 def test_a_nul_in_a_startup_parameter_is_refused() -> None:
-    attempt = ServerLogin("app", None, "shop", {"search_path": "x\0user\0postgres"}, encrypted_or_local=False)
+    attempt = ServerLogin("app", Credentials(), "shop", {"search_path": "x\0user\0postgres"}, encrypted_or_local=False)
     with pytest.raises(ServerFault, match="NUL"):
         attempt.start()
 
@@ -109,7 +109,7 @@ def test_md5_from_the_password(chop: Chop) -> None:
 
 def test_md5_from_the_hash() -> None:
     stored = md5_hash(SECRET, "app")
-    attempt = login(None, md5_hash=stored)
+    attempt = ServerLogin("app", Credentials(md5_hash=stored), "shop", {}, encrypted_or_local=False)
     assert attempt.feed(backend.md5_request(b"salt")) == frontend.password(md5_answer(stored, b"salt"))
 
 
