@@ -220,7 +220,6 @@ class ScramClient:
             return ScramKeys(self._client_key, self._verifier.server_key if self._verifier else b"")
         return derive_keys(self._password or "", salt, iterations)
 
-
     def _check_verifier(self, salt: bytes, iterations: int) -> None:
         """A ClientKey belongs to one verifier; towards another it proves nothing, and PostgreSQL would not say why."""
         known = self._verifier

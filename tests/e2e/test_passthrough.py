@@ -72,9 +72,7 @@ def log_in(doorman: Doorman, user: str, password: str, sql: str = "SELECT curren
 
 
 @pytest.mark.parametrize("user", PASSWORDS)
-def test_what_the_client_proves_opens_its_servers(
-    make_doorman: MakeDoorman, guarded: Postgres, user: str
-) -> None:
+def test_what_the_client_proves_opens_its_servers(make_doorman: MakeDoorman, guarded: Postgres, user: str) -> None:
     stored = {name: set_password(guarded, name, PASSWORDS[name], ITERATIONS.get(name)) for name in PASSWORDS}
     doorman = passing(make_doorman, guarded, stored)
     assert log_in(doorman, user, PASSWORDS[user]) == (user,)
@@ -233,6 +231,11 @@ def test_nothing_secret_is_logged_or_shown(make_doorman: MakeDoorman, guarded: P
         refusal(doorman, name, "wrong password")
     shown = "".join(str(doorman.console(f"SHOW {what}")) for what in SHOWN)
     text = doorman.log_text() + shown
-    secrets = [*(PASSWORDS[name] for name in ("hashed",)), stored["hashed"], *stored["fast"].split("$")[1:], "wrong password"]
+    secrets = [
+        *(PASSWORDS[name] for name in ("hashed",)),
+        stored["hashed"],
+        *stored["fast"].split("$")[1:],
+        "wrong password",
+    ]
     for secret in secrets:
         assert secret not in text, secret

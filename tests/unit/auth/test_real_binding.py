@@ -78,7 +78,9 @@ def test_libpq_binds_to_us(certificate: Certificate, channel_binding: str) -> No
 
 def attempt_with(binding: bytes | None) -> ServerLogin:
     password = PASSWORDS["scram_user"]
-    return ServerLogin("scram_user", Credentials(password=password), "postgres", {}, encrypted_or_local=True, binding=binding)
+    return ServerLogin(
+        "scram_user", Credentials(password=password), "postgres", {}, encrypted_or_local=True, binding=binding
+    )
 
 
 def test_we_bind_to_postgresql(tls_postgres: Postgres, certificate: Certificate) -> None:

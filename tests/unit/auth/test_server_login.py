@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doorman.auth.md5 import md5_answer, md5_hash
-from doorman.auth.server_login import Credentials, MAX_LOGIN_BYTES, ServerLogin, ServerRefusal
+from doorman.auth.server_login import MAX_LOGIN_BYTES, Credentials, ServerLogin, ServerRefusal
 from doorman.errors import ServerFault
 from doorman.wire import backend, frontend
 from tests.unit.auth.chopping import Chop, each_way
