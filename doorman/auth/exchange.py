@@ -21,9 +21,9 @@ from doorman.auth.scram import SCRAM_SHA_256, SCRAM_SHA_256_PLUS, Random, ScramS
 from doorman.auth.verifier import (
     PREFIX,
     ScramVerifier,
-    is_password_of,
     mock_verifier,
     parse_verifier,
+    prove_password,
     verifier_of_password,
 )
 from doorman.errors import ClientFault, PeerFault, ProtocolViolation
@@ -90,10 +90,10 @@ class TrustExchange:
 class CleartextExchange:
     """Password in clear, judged by a coroutine that raises the refusal, or returns."""
 
-    __slots__ = ("_is_over", "_judge", "_late", "_seconds", "done")
-    client_key: Final[bytes | None] = None
+    __slots__ = ("_is_over", "_judge", "_late", "_seconds", "client_key", "done")
 
     def __init__(self, judge: Judge, seconds: float, late: PeerFault) -> None:
+        self.client_key: bytes | None = None
         self._judge = judge
         self._seconds = seconds
         self._late = late
@@ -254,21 +254,26 @@ def _scram(user: str, stored: str, rng: Random, binding: bytes | None) -> Client
 
 def _cleartext(user: str, stored: str, rng: Random, binding: bytes | None) -> ClientExchange:
     async def judge(password: bytes) -> None:
-        if not await run_in_thread(is_right_password, user, stored, password):
+        is_right, exchange.client_key = await run_in_thread(judge_password, user, stored, password)
+        if not is_right:
             raise wrong_password(user)
 
-    return CleartextExchange(judge, DERIVATION_SECONDS, wrong_password(user))
+    exchange = CleartextExchange(judge, DERIVATION_SECONDS, wrong_password(user))
+    return exchange
 
 
-def is_right_password(user: str, stored: str, password: bytes) -> bool:
-    """A password in clear against what is stored. Costs a key derivation whatever is stored: time tells nothing."""
+def judge_password(user: str, stored: str, password: bytes) -> tuple[bool, bytes | None]:
+    """Whether a password in clear is what is stored, and the ClientKey where that is a SCRAM verifier.
+
+    Costs a key derivation whatever is stored: time tells nothing.
+    """
     verifier = parse_verifier(stored) if stored.startswith(PREFIX) else None
-    is_met = is_password_of(verifier or mock_verifier(user), password)
+    client_key = prove_password(verifier or mock_verifier(user), password)
     if is_md5_hash(stored):
-        return hmac.compare_digest(md5_hash(password, user), stored)
+        return hmac.compare_digest(md5_hash(password, user), stored), None
     if stored and not stored.startswith(PREFIX):
-        return hmac.compare_digest(password, encode(stored))
-    return is_met
+        return hmac.compare_digest(password, encode(stored)), None
+    return client_key is not None, client_key
 
 
 def _after_the_end() -> ProtocolViolation:

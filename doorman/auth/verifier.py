@@ -102,11 +102,12 @@ def mock_verifier(user: str) -> ScramVerifier:
     return ScramVerifier(DEFAULT_ITERATIONS, salt, bytes(KEY_BYTES), bytes(KEY_BYTES))
 
 
-def is_password_of(verifier: ScramVerifier, password: bytes) -> bool:
-    """Whether a password sent in clear belongs to `verifier`. Costs a key derivation, for wrong passwords too."""
+def prove_password(verifier: ScramVerifier, password: bytes) -> bytes | None:
+    """The ClientKey of a password sent in clear, `None` where it does not belong to `verifier`. Costs a derivation."""
     salt = decode_base64(verifier.salt) or b""
     keys = derive_keys.__wrapped__(password, salt, verifier.iterations)
-    return hmac.compare_digest(sha256(keys.client_key).digest(), verifier.stored_key)
+    is_right = hmac.compare_digest(sha256(keys.client_key).digest(), verifier.stored_key)
+    return keys.client_key if is_right else None
 
 
 def decode_base64(text: str | bytes) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import asyncpg
 import psycopg
 import pytest
 
@@ -80,6 +82,30 @@ def test_what_the_client_proves_opens_its_servers(make_doorman: MakeDoorman, gua
         log_in(doorman, user, PASSWORDS[user] + "x")
 
 
+@pytest.mark.parametrize("user", ["fast", "hashed", "prepared"])
+def test_a_password_sent_in_clear_opens_servers_too(make_doorman: MakeDoorman, guarded: Postgres, user: str) -> None:
+    stored = set_password(guarded, user, PASSWORDS[user])
+    rules = {"content": "host all all 127.0.0.1/32 password\n"}
+    pool = pool_of(guarded, users=[user_of(user, 2, password=stored)])
+    doorman = make_doorman(pools={"postgres": pool}, general={"pg_hba": rules})
+    assert log_in(doorman, user, PASSWORDS[user]) == (user,)
+
+
+def test_asyncpg_is_passed_through(make_doorman: MakeDoorman, guarded: Postgres) -> None:
+    doorman = passing(make_doorman, guarded, {user: set_password(guarded, user, PASSWORDS[user]) for user in PASSWORDS})
+
+    async def ask(user: str) -> Any:
+        keys: dict[str, Any] = {"user": user, "password": PASSWORDS[user], "database": "postgres"}
+        connection = await asyncpg.connect(host=doorman.host, port=doorman.port, statement_cache_size=0, **keys)
+        try:
+            return await connection.fetchval("SELECT current_user")
+        finally:
+            await connection.close()
+
+    for user in PASSWORDS:
+        assert asyncio.run(ask(user)) == user
+
+
 def refusal(doorman: Doorman, user: str, password: str = "") -> psycopg.OperationalError:
     with pytest.raises(psycopg.OperationalError) as caught:
         log_in(doorman, user, password)
@@ -134,6 +160,7 @@ def test_a_changed_password_ends_no_session_and_is_named_where_new_servers_fail(
         set_password(guarded, "fast", "new")
         assert session.execute("SELECT current_user").fetchone() == ("fast",)
         guarded.terminate_backends(user="fast")
+        doorman.wait_pool("postgres", "fast", sv_idle=0, sv_active=0)
         with pytest.raises(psycopg.OperationalError, match="another SCRAM verifier") as caught:
             for _ in range(3):
                 session.execute("SELECT 1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from hashlib import sha256
 
 import pytest
 from hypothesis import given
@@ -12,9 +13,9 @@ from doorman.auth.verifier import (
     ScramVerifier,
     derive_keys,
     format_verifier,
-    is_password_of,
     mock_verifier,
     parse_verifier,
+    prove_password,
     verifier_of_password,
 )
 
@@ -65,9 +66,9 @@ def test_what_is_written_is_read() -> None:
 
 def test_a_cleartext_password_is_judged() -> None:
     verifier = verifier_of_password("app", "secret")
-    assert is_password_of(verifier, b"secret")
-    assert not is_password_of(verifier, b"Secret")
-    assert not is_password_of(mock_verifier("app"), b"secret")
+    assert sha256(prove_password(verifier, b"secret") or b"").digest() == verifier.stored_key
+    assert prove_password(verifier, b"Secret") is None
+    assert prove_password(mock_verifier("app"), b"secret") is None
 
 
 def test_an_unknown_users_salt_looks_like_a_known_ones_and_stays() -> None:
