@@ -14,10 +14,22 @@ class DoormanError(Exception):
 
 
 class PeerFault(DoormanError):
-    """A fault that a client is told about: SQLSTATE (5 characters), message, optional detail and hint."""
+    """A fault that a client is told about: SQLSTATE (5 characters), message, optional detail and hint.
 
-    def __init__(self, sqlstate: str, message: str, *, detail: str | None = None, hint: str | None = None) -> None:
+    `for_log` is what only the operator may know (why a directory refused, that the user does not exist).
+    """
+
+    def __init__(
+        self,
+        sqlstate: str,
+        message: str,
+        *,
+        detail: str | None = None,
+        hint: str | None = None,
+        for_log: str | None = None,
+    ) -> None:
         super().__init__(message)
+        self.for_log = for_log
         self.sqlstate = sqlstate
         self.message = message
         self.detail = detail

@@ -10,28 +10,36 @@ Rules:
 
 from __future__ import annotations
 
-from doorman.auth.exchange import ClientExchange, ScramExchange, choose_exchange
+import msgspec
+
+from doorman.auth.exchange import ClientExchange
+from doorman.auth.methods import Applicant, exchange_for
 from doorman.auth.scram import wrong_password
-from doorman.auth.verifier import ScramVerifier, mock_verifier, parse_verifier
+from doorman.config.hba import Admission
+from doorman.config.redact import Redacted
 
 
-def console_exchange(method: str | None, user: str, admin_username: str, admin_password: str) -> ClientExchange:
-    """The exchange for `user`, started by nobody yet.
+class AdminAccount(Redacted, frozen=True):
+    """The administrator as an `Account`."""
 
-    `method`: of the HBA rule, `None` when no rules are configured. `admin_password`: in clear, an `md5…` hash or a
-    SCRAM verifier. Raises `ClientFault`: 28P01 for a stranger under `trust`, 28000 for a method that cannot be.
+    password: str
+    auth_pam_service: str | None = None
+    jwt_issuer: str | None = None
+    jwt_audience: str | None = None
+
+
+def console_exchange(
+    admission: Admission, applicant: Applicant, admin_username: str, admin_password: str
+) -> ClientExchange:
+    """The exchange for `applicant`, started by nobody yet.
+
+    `admin_password`: in clear, an `md5…` hash or a SCRAM verifier. Raises `ClientFault`: 28P01 for a stranger under
+    `trust`, 28000 for a method that cannot be.
     """
-    is_admin = user == admin_username
-    if method == "trust" and not is_admin:
-        raise wrong_password(user)
-    exchange = choose_exchange(method or "md5", user, admin_password if is_admin else None)
-    verifier = parse_verifier(admin_password)
-    if is_admin or verifier is None or method == "password":
-        return exchange
-    return ScramExchange(user, _unmeetable_twin(verifier, user))
-
-
-def _unmeetable_twin(verifier: ScramVerifier, user: str) -> ScramVerifier:
-    """A verifier that no password meets and that looks like the administrator's, which may have its own iterations."""
-    mock = mock_verifier(user)
-    return ScramVerifier(verifier.iterations, mock.salt, mock.stored_key, mock.server_key)
+    is_admin = applicant.user == admin_username
+    if admission.method == "trust" and not is_admin:
+        raise wrong_password(applicant.user)
+    if admission.method is None:
+        admission = msgspec.structs.replace(admission, method="md5")
+    account = AdminAccount(admin_password)
+    return exchange_for(admission, applicant, account if is_admin else None, [account])

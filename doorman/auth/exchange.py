@@ -26,6 +26,7 @@ from doorman.auth.verifier import (
     prove_password,
     verifier_of_password,
 )
+from doorman.config.tokens import SIGNER_PREFIX, TOKEN_PREFIXES
 from doorman.errors import ClientFault, PeerFault, ProtocolViolation
 from doorman.wire.backend import CLEARTEXT_REQUEST, md5_request, sasl_continue, sasl_final, sasl_request
 from doorman.wire.codes import SqlState
@@ -36,8 +37,8 @@ Judge = Callable[[bytes], Awaitable[None]]
 
 _SASL_REQUEST: Final = sasl_request([SCRAM_SHA_256])
 _SASL_REQUEST_WITH_BINDING: Final = sasl_request([SCRAM_SHA_256_PLUS, SCRAM_SHA_256])
-_FILE_REFERENCES: Final = ("jwt-pkey-fpath:", "jwt-priv-key-fpath:")
-"""Stored "passwords" that name a key file (spec: JWT). Knowing the file's name must never log anybody in."""
+_FILE_REFERENCES: Final = (*TOKEN_PREFIXES, SIGNER_PREFIX)
+"""Stored "passwords" that name a key (spec: JWT). Knowing the file's name must never log anybody in."""
 DERIVATION_SECONDS: Final = 30.0
 """For a key derivation of `MAX_ITERATIONS` on a machine that is busy with others."""
 
@@ -156,9 +157,12 @@ class ScramExchange:
         *,
         keeps_key: bool = False,
         binding: bytes | None = None,
+        model: ScramVerifier | None = None,
         rng: Random = os.urandom,
     ) -> None:
-        self._scram = ScramServer(user, verifier or mock_verifier(user), is_doomed=verifier is None, binding=binding)
+        """`verifier` None refuses at the end, after an exchange that looks like one with `model`."""
+        shown = verifier or mock_verifier(user, model)
+        self._scram = ScramServer(user, shown, is_doomed=verifier is None, binding=binding)
         self._keeps_key = keeps_key
         self._binding = binding
         self._rng = rng
@@ -210,12 +214,14 @@ def choose_exchange(
     rng: Random = os.urandom,
     *,
     binding: bytes | None = None,
+    model: str | None = None,
 ) -> ClientExchange:
     """The exchange that an HBA method and a stored password ask for.
 
     `method`: `trust`, `md5`, `scram-sha-256`, `password`, `reject`, or `None` to go by the stored password's kind.
     `stored_password`: an md5 hash, a SCRAM verifier or a password; `""` has none and `None` is an unknown user: both
-    are asked like others and refused. `binding` is the certificate's end-point hash for a TLS client: offers PLUS.
+    are asked like others and refused, a stranger like somebody with the stored password `model`. `binding` is the
+    certificate's end-point hash for a TLS client: offers PLUS.
     """
     if method == "trust":
         return TRUSTED
@@ -224,51 +230,70 @@ def choose_exchange(
         raise ClientFault(
             SqlState.INVALID_AUTHORIZATION, f'connection of user "{user}" is not permitted by HBA configuration'
         )
-    if stored_password is not None and stored_password.startswith(_FILE_REFERENCES):
-        stored_password = None
-    return choose(user, stored_password or "", rng, binding)
+    stored = _without_reference(stored_password)
+    return choose(Asked(user, stored, stored or _without_reference(model), rng, binding))
 
 
-def _by_stored_password(user: str, stored: str, rng: Random, binding: bytes | None) -> ClientExchange:
-    if is_md5_hash(stored):
-        return Md5Exchange(user, stored, rng)
-    return _scram(user, stored, rng, binding)
+class Asked(NamedTuple):
+    """What a chooser goes by: `stored` is "" for whoever cannot get in; `shown` is what to look like."""
+
+    user: str
+    stored: str
+    shown: str
+    rng: Random
+    binding: bytes | None
 
 
-def _md5(user: str, stored: str, rng: Random, binding: bytes | None) -> ClientExchange:
+def _without_reference(stored: str | None) -> str:
+    return "" if stored is None or stored.startswith(_FILE_REFERENCES) else stored
+
+
+def _by_stored_password(asked: Asked) -> ClientExchange:
+    if is_md5_hash(asked.shown):
+        return Md5Exchange(asked.user, asked.stored or None, asked.rng)
+    return _scram(asked)
+
+
+def _md5(asked: Asked) -> ClientExchange:
     """PostgreSQL's upgrade path: a user with a SCRAM verifier gets SCRAM under `md5` rules."""
-    if stored.startswith(PREFIX):
-        return _scram(user, stored, rng, binding)
-    if not stored:
-        return Md5Exchange(user, None, rng)
-    return Md5Exchange(user, stored if is_md5_hash(stored) else md5_hash(stored, user), rng)
+    if asked.shown.startswith(PREFIX):
+        return _scram(asked)
+    if not asked.stored:
+        return Md5Exchange(asked.user, None, asked.rng)
+    stored = asked.stored if is_md5_hash(asked.stored) else md5_hash(asked.stored, asked.user)
+    return Md5Exchange(asked.user, stored, asked.rng)
 
 
-def _scram(user: str, stored: str, rng: Random, binding: bytes | None) -> ClientExchange:
+def _scram(asked: Asked) -> ClientExchange:
     """A client key proved against a verifier of our own making fits no server, so only a stored one is kept."""
+    user, stored = asked.user, asked.stored
     if stored.startswith(PREFIX):
-        return ScramExchange(user, parse_verifier(stored), keeps_key=True, binding=binding, rng=rng)
+        return ScramExchange(user, parse_verifier(stored), keeps_key=True, binding=asked.binding, rng=asked.rng)
     is_usable = stored and not is_md5_hash(stored)
-    return ScramExchange(user, verifier_of_password(user, stored) if is_usable else None, binding=binding, rng=rng)
+    verifier = verifier_of_password(user, stored) if is_usable else None
+    model = parse_verifier(asked.shown) if asked.shown.startswith(PREFIX) else None
+    return ScramExchange(user, verifier, binding=asked.binding, model=model, rng=asked.rng)
 
 
-def _cleartext(user: str, stored: str, rng: Random, binding: bytes | None) -> ClientExchange:
+def _cleartext(asked: Asked) -> ClientExchange:
     async def judge(password: bytes) -> None:
-        is_right, exchange.client_key = await run_in_thread(judge_password, user, stored, password)
+        is_right, exchange.client_key = await run_in_thread(judge_password, asked, password)
         if not is_right:
-            raise wrong_password(user)
+            raise wrong_password(asked.user)
 
-    exchange = CleartextExchange(judge, DERIVATION_SECONDS, wrong_password(user))
+    exchange = CleartextExchange(judge, DERIVATION_SECONDS, wrong_password(asked.user))
     return exchange
 
 
-def judge_password(user: str, stored: str, password: bytes) -> tuple[bool, bytes | None]:
+def judge_password(asked: Asked, password: bytes) -> tuple[bool, bytes | None]:
     """Whether a password in clear is what is stored, and the ClientKey where that is a SCRAM verifier.
 
     Costs a key derivation whatever is stored: time tells nothing.
     """
-    verifier = parse_verifier(stored) if stored.startswith(PREFIX) else None
-    client_key = prove_password(verifier or mock_verifier(user), password)
+    user, stored = asked.user, asked.stored
+    model = parse_verifier(asked.shown) if asked.shown.startswith(PREFIX) else None
+    verifier = model if stored else None
+    client_key = prove_password(verifier or mock_verifier(user, model), password)
     if is_md5_hash(stored):
         return hmac.compare_digest(md5_hash(password, user), stored), None
     if stored and not stored.startswith(PREFIX):
@@ -280,7 +305,7 @@ def _after_the_end() -> ProtocolViolation:
     return ProtocolViolation("unexpected password message after authentication")
 
 
-_CHOOSERS: Final[dict[str | None, Callable[[str, str, Random, bytes | None], ClientExchange]]] = {
+_CHOOSERS: Final[dict[str | None, Callable[[Asked], ClientExchange]]] = {
     None: _by_stored_password,
     "md5": _md5,
     "scram-sha-256": _scram,

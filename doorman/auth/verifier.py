@@ -2,8 +2,9 @@
 
 Rules:
 1. A key derivation costs milliseconds, so each (password, salt, iterations) is derived once per process.
-2. Salts that we choose are derived from the user name and one random secret. It is drawn when this module is
-   imported, so processes forked after that agree, and an unknown user's salt looks like a known one's.
+2. Salts that we choose are derived from the user name and one secret, so that processes agree, also after a restart,
+   and an unknown user's salt looks like a known one's. The secret is made of the machine's id (see machine-id(5) on how
+   not to give it away by that); without one it is drawn when this module is imported.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import binascii
 import hmac
 import os
 from base64 import b64decode, b64encode
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import pbkdf2_hmac, sha256
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -28,7 +30,7 @@ MAX_ITERATIONS: Final = 1_000_000
 KEY_BYTES: Final = 32
 SALT_BYTES: Final = 16
 
-_SALT_SECRET: Final = os.urandom(KEY_BYTES)
+MACHINE_ID: Final = Path("/etc/machine-id")
 
 
 class ScramKeys(msgspec.Struct, frozen=True):
@@ -96,10 +98,15 @@ def verifier_of_password(user: str, password: str) -> ScramVerifier:
     )
 
 
-def mock_verifier(user: str) -> ScramVerifier:
-    """Verifier that no password meets, with the salt that `user` would have: hides which users exist."""
-    salt = b64encode(_salt_of_user(user)).decode()
-    return ScramVerifier(DEFAULT_ITERATIONS, salt, bytes(KEY_BYTES), bytes(KEY_BYTES))
+def mock_verifier(user: str, model: ScramVerifier | None = None) -> ScramVerifier:
+    """Verifier that no password meets, with the salt that `user` would have: hides which users exist.
+
+    With a `model` it has that one's iterations and length of salt.
+    """
+    iterations = model.iterations if model is not None else DEFAULT_ITERATIONS
+    size = len(decode_base64(model.salt) or b"") if model is not None else SALT_BYTES
+    salt = b64encode(_salt_of_user(user, size)).decode()
+    return ScramVerifier(iterations, salt, bytes(KEY_BYTES), bytes(KEY_BYTES))
 
 
 def prove_password(verifier: ScramVerifier, password: bytes) -> bytes | None:
@@ -118,5 +125,25 @@ def decode_base64(text: str | bytes) -> bytes | None:
         return None
 
 
-def _salt_of_user(user: str) -> bytes:
-    return hmac_sha256(_SALT_SECRET, encode(user))[:SALT_BYTES]
+def _salt_of_user(user: str, size: int = SALT_BYTES) -> bytes:
+    salt, at = b"", 0
+    while len(salt) < size:
+        salt += hmac_sha256(stranger_secret(), b"salt\0%d\0" % at + encode(user))
+        at += 1
+    return salt[:size]
+
+
+@cache
+def stranger_secret() -> bytes:
+    """Rule 2. 32 bytes."""
+    try:
+        identity = MACHINE_ID.read_bytes().strip()
+    except OSError:
+        identity = b""
+    if len(identity) < KEY_BYTES:
+        return os.urandom(KEY_BYTES)
+    return hmac_sha256(identity, b"pg_doorman: who is not a user")
+
+
+STRANGER_SECRET: Final = stranger_secret()
+"""Made before the first fork."""

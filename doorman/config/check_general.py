@@ -37,6 +37,15 @@ def check_access_lists(config: Config) -> Iterator[ConfigProblem]:
         yield ConfigProblem("general.hba", "mutually exclusive with pg_hba; move the networks there")
 
 
+def check_ldap_rules(config: Config) -> Iterator[ConfigProblem]:
+    """A rule with the method ldap says where the directory is, or the general key does."""
+    for rule in config.general.pg_hba or ():
+        if rule.method == "ldap" and not rule.options and not config.general.auth_ldap_options:
+            yield ConfigProblem(
+                "general.pg_hba", f"line {rule.line}: ldap needs options (ldapserver=…), here or in auth_ldap_options"
+            )
+
+
 def check_prepared_cache(config: Config) -> Iterator[ConfigProblem]:
     """V14: a cache as long as statements are cached."""
     if config.general.prepared_statements and config.general.prepared_statements_cache_size == 0:
@@ -131,7 +140,7 @@ def check_web_address(config: Config) -> Iterator[ConfigProblem]:
 
 
 RULES: tuple[Rule, ...] = (
-    *(check_talos_keys, check_startup_parameters, check_access_lists, check_prepared_cache),
+    *(check_talos_keys, check_startup_parameters, check_access_lists, check_ldap_rules, check_prepared_cache),
     *(check_client_tls, check_client_tls_mode, check_client_ca),
     *(check_server_tls_mode, check_server_tls_pair, check_server_ca, check_patroni_urls),
     *(check_listen_address, check_unix_socket, check_web_address),

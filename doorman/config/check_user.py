@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 from doorman.config import pem
 from doorman.config.check_general import report_fault
 from doorman.config.schema import Config, Pool, User
+from doorman.config.tokens import KEY_FILE_PREFIX, KEY_SET_PREFIX, TALOS_ROLES, TOKEN_PREFIXES
 from doorman.config.undecided import Undecided
 from doorman.errors import ConfigProblem
 
-JWT_PREFIX = "jwt-pkey-fpath:"
-TALOS_ROLES = ("owner", "read_write", "read_only")
 PASSWORDLESS_METHODS = ("trust", "pam", "ldap", "cert")
 
 Rule = Callable[[Config, str, User, tuple[User, ...]], Iterator[ConfigProblem]]
@@ -46,10 +45,21 @@ def _has_other_way(config: Config, user: User) -> bool:
 
 
 def check_jwt_key(config: Config, path: str, user: User, before: tuple[User, ...]) -> Iterator[ConfigProblem]:
-    """V33: the key file that a JWT user names is a public key."""
-    if user.password is not None and user.password.startswith(JWT_PREFIX):
-        key_path = user.password.removeprefix(JWT_PREFIX)
-        yield from report_fault(f"{path}.password", pem.check_rsa_public_key, key_path)
+    """V33: the key file that a JWT user names is a public key; the key set's URL is one."""
+    password = user.password or ""
+    if password.startswith(KEY_FILE_PREFIX):
+        yield from report_fault(f"{path}.password", pem.check_token_key, password.removeprefix(KEY_FILE_PREFIX))
+    url = password.removeprefix(KEY_SET_PREFIX)
+    if url != password and not url.startswith(("https://", "http://")):
+        yield ConfigProblem(f"{path}.password", f"{KEY_SET_PREFIX} needs a URL that starts with https:// or http://")
+
+
+def check_jwt_claims(config: Config, path: str, user: User, before: tuple[User, ...]) -> Iterator[ConfigProblem]:
+    """What tokens must say is only asked of tokens."""
+    for key in ("jwt_issuer", "jwt_audience"):
+        if getattr(user, key) is not None and not (user.password or "").startswith(TOKEN_PREFIXES):
+            forms = " or ".join(f"{prefix}…" for prefix in TOKEN_PREFIXES)
+            yield ConfigProblem(f"{path}.{key}", f"needs a password of the form {forms}")
 
 
 def check_server_password(config: Config, path: str, user: User, before: tuple[User, ...]) -> Iterator[ConfigProblem]:
@@ -65,4 +75,7 @@ def check_sizes(config: Config, path: str, user: User, before: tuple[User, ...])
         yield ConfigProblem(f"{path}.min_pool_size", reason)
 
 
-RULES: tuple[Rule, ...] = (check_unique_name, check_password, check_jwt_key, check_server_password, check_sizes)
+RULES: tuple[Rule, ...] = (
+    *(check_unique_name, check_password, check_jwt_key, check_jwt_claims),
+    *(check_server_password, check_sizes),
+)

@@ -20,9 +20,6 @@ import msgspec
 
 from doorman.config.redact import Redacted
 
-BY_STORED_PASSWORD = "stored-password"
-"""`decide` answers this when no rules are configured: the form of the user's stored password chooses the method."""
-
 REJECT = "reject"
 
 
@@ -64,24 +61,42 @@ class HbaRule(Redacted, frozen=True):
         return self.kind == "host" or tls == (self.kind == "hostssl")
 
 
-class HbaRules(msgspec.Struct, frozen=True):
-    """Everything that decides admission: `rules` of pg_hba (None: not configured) or the legacy list `allow`."""
+class Admission(Redacted, frozen=True):
+    """What has been decided: how the client must prove itself, `"reject"`, or None: as its stored password says.
+
+    `options` are those of the rule (`ldapserver`, `pamservice`, `clientcert`), `line` is where it stands.
+    """
+
+    method: str | None
+    options: dict[str, str] = msgspec.field(default_factory=dict)
+    line: int | None = None
+
+
+class HbaRules(Redacted, frozen=True):
+    """Everything that decides admission: `rules` of pg_hba (None: not configured) or the legacy list `allow`.
+
+    `ldap_options` hold for `ldap` rules without options. A value: a reload puts another one in its place.
+    """
 
     rules: tuple[HbaRule, ...] | None = None
     allow: tuple[str, ...] = ()
+    ldap_options: dict[str, str] = msgspec.field(default_factory=dict)
 
-    def decide(self, *, database: str, user: str, address: str | None, tls: bool) -> str | None:
-        """The method of the first rule that fits, `"reject"`, `BY_STORED_PASSWORD`, or None: nothing fits.
+    def decide(self, *, database: str, user: str, address: str | None, tls: bool) -> Admission | None:
+        """What the first rule that fits says; None: nothing fits.
 
         `address` is the peer's IP address as text, None for a client on the Unix socket.
         """
         if self.rules is None:
-            return BY_STORED_PASSWORD if self._is_listed(address) else None
+            return Admission(None) if self._is_listed(address) else None
         rule = self.find(database=database, user=user, address=address, tls=tls)
-        return rule.method if rule else None
+        if rule is None:
+            return None
+        is_bare = rule.method == "ldap" and not rule.options
+        return Admission(rule.method, self.ldap_options if is_bare else rule.options, rule.line)
 
     def find(self, *, database: str, user: str, address: str | None, tls: bool) -> HbaRule | None:
-        """The rule that decides, for its options (`ldapserver`, `pamservice`, `clientcert`)."""
+        """The rule that decides."""
         return next((rule for rule in self.rules or () if rule.fits(database, user, address, tls)), None)
 
     def _is_listed(self, address: str | None) -> bool:

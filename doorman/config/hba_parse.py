@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeAlias
 
 from doorman.config import interfaces
 from doorman.config.hba import HbaRule, Names
+from doorman.config.ldap_options import read_settings
 from doorman.errors import ConfigError, ConfigProblem
 
 KINDS = ("local", "host", "hostssl", "hostnossl")
@@ -20,6 +21,7 @@ OPTIONS = (
     *("ldapserver", "ldapport", "ldapscheme", "ldaptls", "ldapprefix", "ldapsuffix", "ldapbasedn", "ldapbinddn"),
     *("ldapbindpasswd", "ldapsearchattribute", "ldapsearchfilter", "ldapurl"),
 )
+_OWNERS = (("ldap", "ldap"), ("pam", "pam"))
 _SPELLINGS = {"scram_sha_256": "scram-sha-256", "scramsha256": "scram-sha-256"}
 _TOKEN = re.compile(r'[\s,]*((?:"(?:[^"]|"")*"|[^\s,"#])+)(,?)')
 
@@ -124,7 +126,9 @@ def _parse_rule(number: int, fields: list[Field]) -> HbaRule:
     if len(fields) <= 3 + used:
         raise ValueError("the method is missing")
     method = _parse_method(_single(fields[3 + used], "method"), kind)
-    return HbaRule(number, kind, databases, users, networks, method, _parse_options(fields[4 + used :]))
+    options = _parse_options(fields[4 + used :])
+    _check_options(method, options)
+    return HbaRule(number, kind, databases, users, networks, method, options)
 
 
 def _shape(kind: str) -> str:
@@ -228,6 +232,25 @@ def _parse_method(word: Word, kind: str) -> str:
     if method == "cert" and kind != "hostssl":
         raise ValueError("method cert works with hostssl only")
     return method
+
+
+def read_ldap_options(value: object) -> dict[str, str]:
+    """The value of `auth_ldap_options`, `name=value …` as behind a rule's method; `ValueError` says what is wrong."""
+    if not isinstance(value, str):
+        raise ValueError("")
+    options = _parse_options(_split(value))
+    _check_options("ldap", options)
+    return options
+
+
+def _check_options(method: str, options: dict[str, str]) -> None:
+    """Each option belongs to a method; those of ldap must fit together (none at all: `auth_ldap_options` holds)."""
+    for name in options:
+        owner = next((one for prefix, one in _OWNERS if name.startswith(prefix)), method)
+        if owner != method:
+            raise ValueError(f"option {name} belongs to the method {owner}, not to {method}")
+    if method == "ldap" and options:
+        read_settings(options)
 
 
 def _parse_options(fields: list[Field]) -> dict[str, str]:

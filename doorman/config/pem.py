@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
     from cryptography.x509 import Certificate
 
 
@@ -39,16 +39,32 @@ def check_rsa_private_key(path: str) -> None:
 
 def check_rsa_public_key(path: str) -> None:
     """Raise `PemFault` unless the file holds an RSA public key."""
-    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+    if not isinstance(_read_public_key(path), RSAPublicKey):
+        raise PemFault(f"{path} holds no RSA key, which RS256 needs")
+
+
+def check_token_key(path: str) -> None:
+    """Raise `PemFault` unless the file holds a public key that tokens can be checked with: RS256, ES256 or EdDSA."""
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+    key = _read_public_key(path)
+    is_p256 = isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1)
+    if not is_p256 and not isinstance(key, RSAPublicKey | Ed25519PublicKey):
+        raise PemFault(f"{path} holds neither an RSA (RS256) nor a P-256 (ES256) nor an Ed25519 (EdDSA) key")
+
+
+def _read_public_key(path: str) -> PublicKeyTypes:
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
-        key = load_pem_public_key(_read(path))
+        return load_pem_public_key(_read(path))
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise PemFault(f"{path} holds no public key in PEM form") from None
-    if not isinstance(key, RSAPublicKey):
-        raise PemFault(f"{path} holds no RSA key, which RS256 needs")
 
 
 def _read_certificates(path: str) -> list[Certificate]:

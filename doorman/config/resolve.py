@@ -37,6 +37,8 @@ class PoolSettings(Redacted, frozen=True, kw_only=True):
     user: str
     password: str
     auth_pam_service: str | None
+    jwt_issuer: str | None
+    jwt_audience: str | None
     is_dynamic: bool
 
     server_host: str
@@ -140,6 +142,8 @@ def resolve_pool(
         user=user.username,
         password=user.password or "",
         auth_pam_service=user.auth_pam_service,
+        jwt_issuer=user.jwt_issuer,
+        jwt_audience=user.jwt_audience,
         is_dynamic=is_dynamic,
         server_host=pool.server_host,
         server_port=pool.server_port,

@@ -14,7 +14,7 @@ from msgspec import field
 
 from doorman.config import fields as f
 from doorman.config.hba import HbaRule, HbaRules
-from doorman.config.hba_parse import read_pg_hba
+from doorman.config.hba_parse import read_ldap_options, read_pg_hba
 from doorman.config.redact import Redacted
 
 SECOND = 1_000
@@ -25,6 +25,9 @@ MIB = 2**20
 PgHba = Annotated[
     tuple[HbaRule, ...],
     f.Leaf(read_pg_hba, "rules as text, {path: FILE} or {content: TEXT}", secret=True),
+]
+LdapOptions = Annotated[
+    dict[str, str], f.Leaf(read_ldap_options, "options of pg_hba's method ldap, name=value …", secret=True)
 ]
 
 
@@ -93,6 +96,9 @@ class General(Redacted, frozen=True, kw_only=True):
     # Admission
     hba: tuple[f.Cidr, ...] = ()
     pg_hba: PgHba | None = None
+    auth_ldap_options: LdapOptions | None = None
+    auth_failure_delay: f.Duration = 300
+    auth_failure_log_interval: f.Duration = 10 * SECOND
     startup_parameters: dict[str, f.Text] = field(default_factory=dict)
 
     # TLS towards clients
@@ -117,7 +123,7 @@ class General(Redacted, frozen=True, kw_only=True):
 
     def hba_rules(self) -> HbaRules:
         """What decides who may log in, from `pg_hba` or the legacy list `hba`."""
-        return HbaRules(self.pg_hba, self.hba)
+        return HbaRules(self.pg_hba, self.hba, self.auth_ldap_options or {})
 
 
 class Web(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,6 +171,8 @@ class User(Redacted, frozen=True, kw_only=True):
     server_username: f.Text | None = None
     server_password: f.Secret | None = None
     auth_pam_service: f.Text | None = None
+    jwt_issuer: f.NonEmptyText | None = None
+    jwt_audience: f.NonEmptyText | None = None
 
 
 class AuthQuery(Redacted, frozen=True, kw_only=True):

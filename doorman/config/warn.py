@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from doorman.config import pem
 from doorman.config.resolve import resolve_server_tls
 from doorman.config.schema import SECOND, Config, Pool
+from doorman.config.tokens import SIGNER_PREFIX
 from doorman.config.units import format_duration
 from doorman.errors import ConfigProblem
 
-JWT_SIGNER_PREFIX = "jwt-priv-key-fpath:"
 CONSOLE_DATABASES = ("pgdoorman", "pgbouncer")
 
 Rule = Callable[[Config], Iterator[ConfigProblem]]
@@ -137,9 +137,9 @@ def warn_fallback(config: Config, path: str, pool: Pool) -> Iterator[ConfigProbl
 def warn_signer_key(config: Config, path: str, pool: Pool) -> Iterator[ConfigProblem]:
     """The key that signs a server password is read at connect; say now that it will fail."""
     for index, user in enumerate(pool.users):
-        if (user.server_password or "").startswith(JWT_SIGNER_PREFIX):
+        if (user.server_password or "").startswith(SIGNER_PREFIX):
             try:
-                pem.check_rsa_private_key((user.server_password or "").removeprefix(JWT_SIGNER_PREFIX))
+                pem.check_rsa_private_key((user.server_password or "").removeprefix(SIGNER_PREFIX))
             except pem.PemFault as fault:
                 yield ConfigProblem(
                     f"{path}.users[{index}].server_password", f"logins to the server will fail: {fault}"

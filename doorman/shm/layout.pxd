@@ -20,7 +20,7 @@ cdef extern from "<semaphore.h>" nogil:
     int sem_post(sem_t *sem)
 
 cdef enum:
-    LAYOUT_VERSION = 3
+    LAYOUT_VERSION = 4
     NONE = -1
     NAME_BYTES = 128            # database, user, application_name: bytes kept, terminating NUL included
     SECRET_BYTES = 256          # protocol 3.2: a cancel secret has 4 to 256 bytes
@@ -28,6 +28,7 @@ cdef enum:
     PARAMETER_BYTES = 4096      # ParameterStatus messages of a pool, as they go to a client at login
     FAILURE_BYTES = 384         # message of the last failed attempt to open a server
     MAIL_SUMMARY_WORDS = 16     # 64 slots a word, 64 words a summary word: 65,536 slots at most
+    REFUSAL_CAUSES = 16         # of logins, see refusals.pyx
     HISTOGRAM_BUCKETS = 2048    # 64 a power of two, 1 us to 2^32 us
     KEY_BYTES = 32              # of SCRAM-SHA-256's StoredKey and ClientKey
 
@@ -103,6 +104,7 @@ cdef struct ProcessRow:
     uint32_t attention              # [atomic] Attention bits
     int64_t heartbeat               # [worker]
     uint64_t mail_summary[16]       # [atomic] bit w of word s: word 64*s+w of the mailbox has bits
+    uint64_t refusals[16]           # [worker] logins refused by all processes that had this row, by cause
     uint8_t spare[96]
 
 cdef struct PoolRow:

@@ -15,12 +15,12 @@ from doorman.auth.md5 import is_md5_hash
 from doorman.auth.server_login import Credentials
 from doorman.auth.verifier import PREFIX, ScramVerifier, parse_verifier
 from doorman.config.resolve import PoolSettings
+from doorman.config.tokens import TOKEN_PREFIXES
 from doorman.errors import ServerFault
 from doorman.shm.table import Table
 from doorman.shm.users import drop_key, find_key, has_key, keep_key
 from doorman.wire.codes import SqlState
 
-_FILE_REFERENCES: Final = ("jwt-pkey-fpath:", "jwt-priv-key-fpath:")
 _SET_BOTH: Final = "set server_username and server_password to open servers without that"
 
 
@@ -53,7 +53,7 @@ def credentials_for(pool: PoolSettings, table: Table) -> Credentials:
             else f"a SCRAM key cannot do that; {_SET_BOTH}"
         )
         return Credentials(client_key=key, verifier=verifier, lacking=lacking)
-    if pool.password and not pool.password.startswith((PREFIX, *_FILE_REFERENCES)):
+    if pool.password and not pool.password.startswith((PREFIX, *TOKEN_PREFIXES)):
         return Credentials(password=pool.password)
     return Credentials(lacking=f'no password of user "{pool.user}" is known; {_SET_BOTH}')
 

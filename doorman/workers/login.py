@@ -18,8 +18,11 @@ from typing import TYPE_CHECKING
 from doorman import __version__
 from doorman.admin.console import Console, ConsoleAnswer
 from doorman.admin.login import console_exchange
-from doorman.auth.exchange import Answer, ClientExchange, Wait, choose_exchange
-from doorman.config.hba import BY_STORED_PASSWORD, REJECT
+from doorman.auth.exchange import Answer, ClientExchange, Wait
+from doorman.auth.methods import Applicant, exchange_for, kind_of
+from doorman.auth.scram import wrong_password
+from doorman.auth.talos import TalosLogin, is_talos, talos_exchange
+from doorman.config.hba import REJECT, Admission
 from doorman.errors import ClientFault, PeerFault
 from doorman.wire import backend
 from doorman.wire.frontend import auth_message_length
@@ -50,7 +53,7 @@ AUTH_HEADER = 5
 class Login:
     """The login of one client."""
 
-    __slots__ = ("client", "exchange", "finish", "pool", "process", "requests", "secret", "startup", "task")
+    __slots__ = ("client", "exchange", "finish", "kind", "pool", "process", "requests", "secret", "startup", "task")
 
     def __init__(self, process: Process, client: Client) -> None:
         self.process = process
@@ -58,6 +61,7 @@ class Login:
         self.startup: StartupMessage | None = None
         self.exchange: ClientExchange | None = None
         self.finish: Callable[[], None] = self.enter_pool
+        self.kind = "hba"  # what a failure from here on is counted as
         self.pool = -1
         self.secret = b""
         self.requests = 0
@@ -96,8 +100,15 @@ class Login:
 
     def refuse(self, fault: PeerFault) -> None:
         """Rule 2."""
-        self.process.note_refusal(self.client, self.startup, fault)
-        self.process.relay.dismiss(self.client, backend.fault_response(fault))
+        self.process.refusals.refuse(self.client, self.startup, fault, self.cause_of(fault), self.pool)
+
+    def cause_of(self, fault: PeerFault) -> str:
+        """One of `shm.refusals.CAUSES`."""
+        if self.startup is None:
+            return "invalid_startup"
+        if fault.sqlstate in ("28000", "28P01") or (fault.sqlstate == "3D000" and self.exchange is not None):
+            return self.kind
+        return CAUSE_OF_STATE.get(fault.sqlstate, "other")
 
     # --- startup -----------------------------------------------------------------------------------------------------
 
@@ -126,41 +137,57 @@ class Login:
             raise ClientFault("53300", "sorry, too many clients already")
         if self.process.relay.draining:
             raise ClientFault("57P03", "the connection pooler is shutting down")
-        method = self.admission(startup)
+        admission = self.admission(startup)
+        applicant = Applicant(startup.user, self.address)
         if startup.database in CONSOLES:
             self.finish = self.enter_console
+            self.kind = kind_of(admission, None)
             general = self.process.config.general
-            self.exchange = console_exchange(method, startup.user, general.admin_username, general.admin_password)
+            self.exchange = console_exchange(admission, applicant, general.admin_username, general.admin_password)
+        elif is_talos(self.process.config.talos, startup.user, admission):
+            self.kind = "talos"
+            self.exchange = talos_exchange(self.process.config.talos, self.on_token)
         else:
-            self.exchange = self.pool_exchange(startup, method)
+            self.exchange = self.pool_exchange(startup, admission, applicant)
         self.process.relay.send(self.client, backend.negotiation_answer(startup))
         self.go_on(self.exchange.start())
 
-    def admission(self, startup: StartupMessage) -> str | None:
-        """The HBA method, None for "by stored password". Raises 28000 when no rule admits the client."""
-        address = None if self.client.is_unix else self.process.address_of(self.client)
-        method = self.process.hba.decide(database=startup.database, user=startup.user, address=address, tls=False)
-        if method is None or method == REJECT:
+    @property
+    def address(self) -> str | None:
+        """The client's IP address, None on the Unix socket."""
+        return None if self.client.is_unix else self.process.address_of(self.client)
+
+    def admission(self, startup: StartupMessage) -> Admission:
+        """What the HBA rules ask for. Raises 28000 when they do not admit the client."""
+        found = self.process.hba.decide(database=startup.database, user=startup.user, address=self.address, tls=False)
+        if found is None or found.method == REJECT:
             raise ClientFault(
                 "28000",
-                f"connection from {address or 'Unix socket'} to {startup.user}@{startup.database} (TLS: false) "
+                f"connection from {self.address or 'Unix socket'} to {startup.user}@{startup.database} (TLS: false) "
                 "is not permitted by HBA configuration",
+                for_log="no pg_hba rule fits" if found is None else f"rejected by line {found.line} of pg_hba",
             )
-        return None if method == BY_STORED_PASSWORD else method
+        return found
 
-    def pool_exchange(self, startup: StartupMessage, method: str | None) -> ClientExchange:
+    def pool_exchange(self, startup: StartupMessage, admission: Admission, applicant: Applicant) -> ClientExchange:
         """How a client of a pool proves who it is; an unknown user goes through the motions."""
         pool = self.process.pool_of.get((startup.database, startup.user))
-        if pool is None and (startup.database not in self.process.databases or method == "trust"):
-            raise ClientFault(
-                "3D000",
-                f"No connection pool configured for database: {startup.database}, user: {startup.user}",
-                hint="Check pools.<database>.users in the configuration of pg_doorman.",
-            )
+        others = self.process.accounts_of.get(startup.database)
+        if pool is None and (others is None or admission.method == "trust"):
+            raise no_such_pool(startup.database, startup.user)
+        account = None if pool is None else self.process.pools[pool]
+        self.pool = -1 if pool is None else pool
+        self.kind = kind_of(admission, account)
+        return exchange_for(admission, applicant, account, others or ())
+
+    def on_token(self, found: TalosLogin) -> None:
+        """A Talos token says who this is."""
+        assert self.startup is not None
+        pool = self.process.pool_of.get((self.startup.database, found.role))
         if pool is None:
-            return choose_exchange(method, startup.user, None)
+            raise no_such_pool(self.startup.database, found.role)
         self.pool = pool
-        return choose_exchange(method, startup.user, self.process.pools[pool].password)
+        self.startup.parameters["application_name"] = found.client_id
 
     def on_auth_message(self, body: bytes) -> None:
         """A password message."""
@@ -215,7 +242,7 @@ class Login:
         """The client is who it says. The relay greets it through `greet`, at once or when a server is there."""
         assert self.startup is not None
         if self.pool < 0:
-            raise ClientFault("28P01", f'password authentication failed for user "{self.startup.user}"')
+            raise wrong_password(self.startup.user)
         if self.exchange is not None and self.exchange.client_key is not None:
             learn(self.process.table, self.exchange.client_key)
         self.secret = os.urandom(32 if self.startup.spoken_minor >= 2 else 4)
@@ -279,6 +306,18 @@ class Login:
 
 IDENTITY = frozenset({"user", "database"})
 PLAIN_PARAMETERS = IDENTITY | {"application_name"}
+
+
+CAUSE_OF_STATE = {"08P01": "protocol_error", "3D000": "no_pool", "53300": "too_many_clients"}
+
+
+def no_such_pool(database: str, user: str) -> ClientFault:
+    """Nobody is served under these names."""
+    return ClientFault(
+        "3D000",
+        f"No connection pool configured for database: {database}, user: {user}",
+        hint="Check pools.<database>.users in the configuration of pg_doorman.",
+    )
 
 
 class ConsoleSession:

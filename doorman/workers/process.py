@@ -24,7 +24,7 @@ import uvloop
 
 from doorman.config.resolve import PoolSettings
 from doorman.config.schema import Config
-from doorman.errors import PeerFault, ServerFault
+from doorman.errors import ServerFault
 from doorman.shm.rows import client_row, get_parameters, process_rows
 from doorman.shm.table import Table
 from doorman.wire.startup import StartupMessage
@@ -32,6 +32,7 @@ from doorman.workers.cancel import cancel_statement
 from doorman.workers.channel import Channel, Drain, Forget, Message, Publish, Ready, Want, close_all
 from doorman.workers.login import Login
 from doorman.workers.opening import NO_DESCRIPTOR, Opening
+from doorman.workers.refusals import Refusals
 from doorman.workers.relay.relay import Relay
 from doorman.workers.socket_options import SocketOptions
 
@@ -84,10 +85,13 @@ class Process:
         self.remove_socket = born.remove_socket
         self.hba = general.hba_rules()
         self.pool_of = {(pool.database, pool.user): number for number, pool in enumerate(born.pools)}
-        self.databases = frozenset(pool.database for pool in born.pools)
+        self.accounts_of: dict[str, list[PoolSettings]] = {}
+        for pool in born.pools:
+            self.accounts_of.setdefault(pool.database, []).append(pool)
         self.socket_options = SocketOptions.of(general)
         self.failure_logged_at = 0.0
         self.old_servers: set[tuple[str, int]] = set()  # host and port of those that speak nothing newer than 3.0
+        self.refusals = Refusals(self)
         self.tasks: set[asyncio.Task[None]] = set()
         self.loop = uvloop.new_event_loop()
         asyncio.set_event_loop(self.loop)
@@ -131,6 +135,7 @@ class Process:
         """Ten times a second: everything that has a deadline."""
         try:
             self.relay.tick()
+            self.refusals.tick()
             self.upkeep()
         except Exception:
             log.exception("upkeep failed")
@@ -297,11 +302,6 @@ class Process:
         """Log a login when that is wanted."""
         if self.config.general.log_client_connections:
             log.info("client %s logged in", self.name_of(client))
-
-    def note_refusal(self, client: Client, startup: StartupMessage | None, fault: PeerFault) -> None:
-        """Log why a client was sent away."""
-        who = f"{startup.user}@{startup.database}" if startup is not None else "unknown"
-        log.warning("client %s (%s) was refused: %s %s", self.name_of(client), who, fault.sqlstate, fault.message)
 
     def note_open_failure(self, pool: PoolSettings, fault: ServerFault) -> None:
         """Log a failed attempt to open a server, at most once a second."""

@@ -19,7 +19,7 @@ LEVELS: list[set[str]] = [
     {"workers.followed"},
     {"workers.relay"},
     {"workers.credentials"},
-    {"workers.opening", "workers.cancel", "workers.login"},
+    {"workers.opening", "workers.cancel", "workers.login", "workers.refusals"},
     {"workers.process"},
     {"workers.worker", "workers.keeper"},
     {"workers.master"},

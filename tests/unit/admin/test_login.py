@@ -7,8 +7,10 @@ import pytest
 from doorman.admin.login import console_exchange
 from doorman.auth.exchange import ClientExchange
 from doorman.auth.md5 import md5_answer, md5_hash
+from doorman.auth.methods import Applicant
 from doorman.auth.scram import ScramClient
 from doorman.auth.verifier import ScramVerifier, format_verifier, verifier_of_password
+from doorman.config.hba import Admission
 from doorman.errors import ClientFault
 from doorman.wire import backend, frontend
 from doorman.wire.framing import Frames
@@ -18,6 +20,10 @@ PASSWORD = "sécret"
 VERIFIER = verifier_of_password("boss", PASSWORD)
 STORED = {"clear": PASSWORD, "md5": md5_hash(PASSWORD, "boss"), "scram": format_verifier(VERIFIER)}
 MD5_REQUEST, SASL_REQUEST, CLEARTEXT_REQUEST = 5, 10, 3
+
+
+def exchange_of(method: str | None, user: str, admin: str, password: str) -> ClientExchange:
+    return console_exchange(Admission(method), Applicant(user, "127.0.0.1"), admin, password)
 
 
 def request_of(exchange: ClientExchange) -> tuple[int, bytes]:
@@ -62,11 +68,11 @@ def log_in(exchange: ClientExchange, user: str, password: str) -> bool:
 )
 def test_the_administrator_gets_in_and_others_are_asked_alike(method: str | None, kind: str, code: int) -> None:
     for user in ("boss", "guest"):
-        assert request_of(console_exchange(method, user, "boss", STORED[kind]))[0] == code
-    assert log_in(console_exchange(method, "boss", "boss", STORED[kind]), "boss", PASSWORD)
+        assert request_of(exchange_of(method, user, "boss", STORED[kind]))[0] == code
+    assert log_in(exchange_of(method, "boss", "boss", STORED[kind]), "boss", PASSWORD)
     for user, password in [("boss", "wrong"), ("guest", PASSWORD), ("Boss", PASSWORD), ("guest", "wrong")]:
         with pytest.raises(ClientFault) as caught:
-            log_in(console_exchange(method, user, "boss", STORED[kind]), user, password)
+            log_in(exchange_of(method, user, "boss", STORED[kind]), user, password)
         assert (caught.value.sqlstate, str(caught.value)) == (
             "28P01",
             f'password authentication failed for user "{user}"',
@@ -74,18 +80,18 @@ def test_the_administrator_gets_in_and_others_are_asked_alike(method: str | None
 
 
 def test_trust_admits_only_the_administrator() -> None:
-    exchange = console_exchange("trust", "boss", "boss", PASSWORD)
+    exchange = exchange_of("trust", "boss", "boss", PASSWORD)
     assert exchange.done and settle(exchange.start()) == b""
     with pytest.raises(ClientFault) as caught:
-        console_exchange("trust", "guest", "boss", PASSWORD)
+        exchange_of("trust", "guest", "boss", PASSWORD)
     assert caught.value.sqlstate == "28P01"
 
 
-@pytest.mark.parametrize("method", ["reject", "pam", "cert"])
+@pytest.mark.parametrize("method", ["reject", "gss"])
 @pytest.mark.parametrize("user", ["boss", "guest"])
 def test_methods_that_cannot_be_are_refused(method: str, user: str) -> None:
     with pytest.raises(ClientFault) as caught:
-        console_exchange(method, user, "boss", STORED["scram"])
+        exchange_of(method, user, "boss", STORED["scram"])
     assert caught.value.sqlstate == "28000"
 
 
@@ -93,13 +99,13 @@ def test_methods_that_cannot_be_are_refused(method: str, user: str) -> None:
 def test_without_a_password_nobody_gets_in(method: str | None) -> None:
     for password in ("", "x"):
         with pytest.raises(ClientFault):
-            log_in(console_exchange(method, "boss", "boss", ""), "boss", password)
+            log_in(exchange_of(method, "boss", "boss", ""), "boss", password)
 
 
 def test_a_strangers_challenge_has_the_administrators_iterations() -> None:
     stored = format_verifier(ScramVerifier(1234, VERIFIER.salt, VERIFIER.stored_key, VERIFIER.server_key))
     first = ScramClient(password="x").first()
     for user in ("boss", "guest"):
-        exchange = console_exchange(None, user, "boss", stored)
+        exchange = exchange_of(None, user, "boss", stored)
         exchange.start()
         assert settle(exchange.feed(frontend.sasl_initial("SCRAM-SHA-256", first)[5:])).endswith(b",i=1234")

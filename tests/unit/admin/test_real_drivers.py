@@ -16,6 +16,8 @@ from psycopg.rows import dict_row
 
 from doorman.admin.console import Console
 from doorman.admin.login import console_exchange
+from doorman.auth.methods import Applicant
+from doorman.config.hba import Admission
 from doorman.errors import ClientFault
 from doorman.shm.table import Table
 from doorman.wire import backend
@@ -52,7 +54,7 @@ class ConsoleServer:
         while not isinstance(startup, StartupMessage):
             writer.write(b"N")
             startup = parse_startup_packet(await _read_startup(reader))
-        exchange = console_exchange("scram-sha-256", startup.user, ADMIN, PASSWORD)
+        exchange = console_exchange(Admission("scram-sha-256"), Applicant(startup.user, "127.0.0.1"), ADMIN, PASSWORD)
         writer.write(backend.negotiation_answer(startup) + settle(exchange.start()))
         while not exchange.done:
             header = await reader.readexactly(5)

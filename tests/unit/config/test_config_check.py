@@ -333,7 +333,7 @@ def test_a_password_is_required_where_nothing_else_proves_the_user(loader: Loade
 
 def test_a_password_may_be_absent_with_pam_ldap_cert_or_talos(loader: Loader, pem: Pem) -> None:
     loader.user(f"{NO_PASSWORD}, auth_pam_service: pooler")
-    loader.user(NO_PASSWORD, general="pg_hba: 'host all all all ldap ldapserver=x'")
+    loader.user(NO_PASSWORD, general="pg_hba: 'host all all all ldap ldapserver=x ldapprefix=uid='")
     loader.user(NO_PASSWORD, general="pg_hba: 'hostssl all all all cert'")
     loader.user(NO_PASSWORD, rest=f"talos: {{keys: [{pem.public}], databases: []}}")
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doorman.config import interfaces
-from doorman.config.hba import BY_STORED_PASSWORD, HbaRules, is_in_networks
+from doorman.config.hba import Admission, HbaRules, is_in_networks
 from doorman.config.hba_parse import parse_rules
 from doorman.errors import ConfigError
 
@@ -19,7 +19,8 @@ UNIX = None
 def decide(
     text: str, *, database: str = "app", user: str = "bob", address: str | None = "10.1.2.3", tls: bool = False
 ) -> str | None:
-    return HbaRules(parse_rules(text)).decide(database=database, user=user, address=address, tls=tls)
+    found = HbaRules(parse_rules(text)).decide(database=database, user=user, address=address, tls=tls)
+    return found.method if found is not None else None
 
 
 def refuse(text: str) -> list[str]:
@@ -174,14 +175,14 @@ def test_comments_and_continued_lines() -> None:
 
 
 def test_options_are_kept_for_the_method() -> None:
-    text = 'host all all all ldap ldapserver=ldap.test "ldapbasedn=dc=a, dc=b" ldapprefix="uid=" ldapsuffix=,dc=x\n'
+    text = 'host all all all ldap ldapserver=ldap.test "ldapbasedn=dc=a, dc=b" ldapbinddn=cn=x,dc=a ldaptls=1\n'
     rule = HbaRules(parse_rules(text)).find(database="app", user="bob", address="10.1.2.3", tls=False)
     assert rule is not None
     assert rule.options == {
         "ldapserver": "ldap.test",
         "ldapbasedn": "dc=a, dc=b",
-        "ldapprefix": "uid=",
-        "ldapsuffix": ",dc=x",
+        "ldapbinddn": "cn=x,dc=a",
+        "ldaptls": "1",
     }
 
 
@@ -243,13 +244,13 @@ def test_a_misplaced_password_is_not_shown() -> None:
 @pytest.mark.parametrize(
     ("allow", "address", "answer"),
     [
-        ((), "10.1.2.3", BY_STORED_PASSWORD),
-        ((), UNIX, BY_STORED_PASSWORD),
-        (("10.0.0.0/8",), "10.1.2.3", BY_STORED_PASSWORD),
-        (("10.0.0.0/8",), "::ffff:10.1.2.3", BY_STORED_PASSWORD),
+        ((), "10.1.2.3", Admission(None)),
+        ((), UNIX, Admission(None)),
+        (("10.0.0.0/8",), "10.1.2.3", Admission(None)),
+        (("10.0.0.0/8",), "::ffff:10.1.2.3", Admission(None)),
         (("10.0.0.0/8",), "11.1.2.3", None),
-        (("10.0.0.0/8",), UNIX, BY_STORED_PASSWORD),
-        (("127.0.0.0/8", "fd00::/8"), "fd00::1", BY_STORED_PASSWORD),
+        (("10.0.0.0/8",), UNIX, Admission(None)),
+        (("127.0.0.0/8", "fd00::/8"), "fd00::1", Admission(None)),
         (("127.0.0.0/8", "fd00::/8"), "fe00::1", None),
     ],
 )

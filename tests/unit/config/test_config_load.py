@@ -321,7 +321,7 @@ def test_a_loaded_configuration_never_prints_its_secrets(loader: Loader) -> None
     loaded = loader.user(
         "username: u, password: hunter2, pool_size: 1, server_username: s, server_password: hunter2",
         pool="auth_query: {query: q, user: u, password: hunter2, server_user: s, server_password: hunter2}",
-        general='pg_hba: "host all all all ldap ldapserver=x ldapbindpasswd=hunter2"',
+        general='pg_hba: "host all all all ldap ldapserver=x ldapbasedn=dc=x ldapbindpasswd=hunter2"',
     )
     shown = repr(loaded)
     assert "hunter2" not in shown and "s3cret-admin" not in shown and "ldapserver" in shown

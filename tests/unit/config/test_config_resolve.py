@@ -30,6 +30,8 @@ def test_defaults(loader: Loader) -> None:
         "user": "u",
         "password": "hunter2",
         "auth_pam_service": None,
+        "jwt_issuer": None,
+        "jwt_audience": None,
         "is_dynamic": False,
         "server_host": "127.0.0.1",
         "server_port": 5432,
@@ -258,8 +260,9 @@ def test_the_yaml_example_loads(loader: Loader, pem: Pem, tmp_path: Path) -> Non
     assert (general.connect_timeout, general.query_wait_timeout, general.idle_timeout) == (2_000, 7_500, 480_000)
     assert (general.tcp_socket_buffer_size, general.unix_socket_mode) == (128 * 1024, 0o660)
     assert general.startup_parameters == {"statement_timeout": "30s", "jit": "off"}
-    assert general.hba_rules().decide(database="ledger", user="x", address="10.20.3.4", tls=True) == "scram-sha-256"
-    assert general.hba_rules().decide(database="ledger", user="x", address="10.20.3.4", tls=False) == "reject"
+    for tls, method in ((True, "scram-sha-256"), (False, "reject")):
+        found = general.hba_rules().decide(database="ledger", user="x", address="10.20.3.4", tls=tls)
+        assert found is not None and found.method == method
     assert pools["ledger", "ledger_rw"].startup_parameters["statement_timeout"] == "10s"
     assert pools["ledger", "ledger_ro"].server_tls_mode == "require"
     assert pools["ledger", "billing-svc"].pool_mode == "session"

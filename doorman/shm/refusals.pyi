@@ -1,0 +1,6 @@
+from doorman.shm.table import Table
+
+CAUSES: tuple[str, ...]
+
+def count_refusal(table: Table, cause: str, pool: int = -1) -> None: ...
+def refusal_counts(table: Table) -> dict[str, int]: ...

@@ -1,0 +1,103 @@
+"""What a refused login costs and leaves behind: a count, a log line, and time for whoever tries passwords.
+
+Rules
+1. Whoever failed to prove who it is learns so after `auth_failure_delay`. It waits in a list of this process: no
+   server, no task and no timer are held for it, and its bytes are not looked at. Other refusals are told at once.
+2. All reasons for such a failure are told alike and as late; only the log says which it was.
+3. One source (address and cause) is logged once in `auth_failure_log_interval` by each worker; the next line says how
+   many were left out. At most `MOST_SOURCES` are remembered; beyond that all others are one source.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from doorman.errors import PeerFault
+from doorman.shm.refusals import count_refusal
+from doorman.wire import backend
+from doorman.wire.startup import StartupMessage
+
+if TYPE_CHECKING:
+    from doorman.workers.process import Process
+    from doorman.workers.relay.engine import Client
+
+log = logging.getLogger(__name__)
+
+MOST_SOURCES: Final = 4096
+EVERYBODY: Final = ("", "")
+PROBES: Final = ("28000", "28P01", "3D000")
+"""What somebody hears who tries passwords, users and databases."""
+
+Source = tuple[str, str]
+
+
+class Refusals:
+    """The refusals of one process."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.delayed: deque[tuple[float, Client, bytes]] = deque()
+        self.logged: dict[Source, list[float]] = {}  # source -> when it was logged, how many were left out since
+
+    def refuse(self, client: Client, startup: StartupMessage | None, fault: PeerFault, cause: str, pool: int) -> None:
+        """End a client's login, now or in a while."""
+        count_refusal(self.process.table, cause, pool)
+        now = time.monotonic()
+        self.note(client, startup, fault, cause, now)
+        last_words = backend.fault_response(fault)
+        delay = self.process.config.general.auth_failure_delay / 1000
+        if delay and fault.sqlstate in PROBES:
+            self.process.relay.suspend(client)
+            self.delayed.append((now + delay, client, last_words))
+        else:
+            self.process.relay.dismiss(client, last_words)
+
+    def tick(self) -> None:
+        """Ten times a second: whose time has come. The delay is the same for all, so the oldest is always first."""
+        now = time.monotonic()
+        while self.delayed and self.delayed[0][0] <= now:
+            _, client, last_words = self.delayed.popleft()
+            if not client.is_gone:
+                self.process.relay.dismiss(client, last_words)
+
+    # --- log ---------------------------------------------------------------------------------------------------------
+
+    def note(self, client: Client, startup: StartupMessage | None, fault: PeerFault, cause: str, now: float) -> None:
+        """Rule 3."""
+        left_out = self.left_out(self.source_of(client, cause), now)
+        if left_out is None:
+            return
+        who = f"{startup.user}@{startup.database}" if startup is not None else "unknown"
+        why = f" [{fault.for_log}]" if fault.for_log else ""
+        more = f" ({left_out} more by this source were not logged)" if left_out else ""
+        name = self.process.name_of(client)
+        log.warning("client %s (%s) was refused: %s %s%s%s", name, who, fault.sqlstate, fault.message, why, more)
+
+    def source_of(self, client: Client, cause: str) -> Source:
+        """Whom to be silent about for a while."""
+        if client.number < 0:
+            return EVERYBODY
+        return ("unix" if client.is_unix else self.process.address_of(client), cause)
+
+    def left_out(self, source: Source, now: float) -> int | None:
+        """None: say nothing now. A number: so many lines were left out since the last one."""
+        interval = self.process.config.general.auth_failure_log_interval / 1000
+        if not interval:
+            return 0
+        if source not in self.logged and len(self.logged) >= MOST_SOURCES:
+            self.forget_quiet_ones(now - interval)
+            if len(self.logged) >= MOST_SOURCES:
+                source = EVERYBODY
+        known = self.logged.get(source)
+        if known is not None and now - known[0] < interval:
+            known[1] += 1
+            return None
+        self.logged[source] = [now, 0]
+        return int(known[1]) if known is not None else 0
+
+    def forget_quiet_ones(self, before: float) -> None:
+        """Make room; what was left out of theirs is not told any more."""
+        self.logged = {source: known for source, known in self.logged.items() if known[0] > before}
