@@ -3,7 +3,8 @@
 Rules
 1. Any change of a struct or an enum here is a new LAYOUT_VERSION.
 2. Times are microseconds of CLOCK_MONOTONIC (the same in all processes of a machine) unless a name says otherwise.
-3. Indices are row numbers, NONE (-1) is "no row". Row numbers never change their meaning while the segment lives.
+3. Indices are row numbers, NONE (-1) is "no row". A row number keeps its meaning while anything names it; a pool row
+   that is given to another pool has another `generation` (lifecycle.pxd).
 4. State words are the truth. Lists (idle, waiters, free rows) are conveniences that can be rebuilt from them.
 5. Rows are whole cache lines (64 bytes), so that processes do not fight over neighbours; what a transaction touches
    stands first.
@@ -20,7 +21,7 @@ cdef extern from "<semaphore.h>" nogil:
     int sem_post(sem_t *sem)
 
 cdef enum:
-    LAYOUT_VERSION = 4
+    LAYOUT_VERSION = 5
     NONE = -1
     NAME_BYTES = 128            # database, user, application_name: bytes kept, terminating NUL included
     SECRET_BYTES = 256          # protocol 3.2: a cancel secret has 4 to 256 bytes
@@ -58,7 +59,7 @@ cdef enum WaitState:
 cdef enum PoolState:
     POOL_UNUSED = 0
     POOL_LIVE = 1
-    POOL_REMOVED = 2
+    POOL_REMOVED = 2            # takes nobody in and lends nothing; its row is free when nobody names it any more
 
 cdef enum ProcessRole:
     ROLE_NONE = 0
@@ -79,6 +80,7 @@ cdef struct Header:
     uint32_t layout_version
     uint32_t n_processes
     uint32_t n_pools
+    uint32_t pools_high             # [atomic] pool rows ever used: readers need look no further
     uint32_t n_slots
     uint32_t n_clients
     uint32_t master_pid
@@ -125,23 +127,25 @@ cdef struct PoolRow:
     uint64_t next_ticket            # [pool]
     uint32_t n_opening              # [pool]
     uint32_t n_closing              # [pool]
-    uint32_t session_mode           # [once]
-    uint32_t cleanup                # [once] cleanup_server_connections
+    uint32_t session_mode           # [pool]
+    uint32_t cleanup                # [pool] cleanup_server_connections
     uint32_t min_pool_size          # [pool]
     uint32_t max_opening            # [pool] servers being opened at once
     uint32_t statements             # [pool] 1: prepared statements are renamed and shared
     uint32_t statement_limit        # [pool] server_prepared_statements_cache_size
     uint32_t statement_epoch        # [pool] counts up when a plan was found stale: servers drop all they hold
-    uint32_t spare_word
+    uint32_t generation             # [pool] how many pools have had this row
     int64_t failed_at               # [pool] when the last attempt to open a server failed, 0 = the last one succeeded
     char failure_sqlstate[8]        # [pool]
     char failure[384]               # [pool]
     uint32_t parameters_length      # [pool] 0 = not known yet
     uint32_t server_version         # [pool]
     char parameters[4096]           # [pool]
-    char database[128]              # [once]
+    char database[128]              # [once] for each generation
     char user[128]                  # [once]
-    uint8_t spare[24]
+    uint32_t version                # [pool] of what its servers are opened with: only who knows that may open one
+    uint32_t parameters_version     # [pool] `version` of the server that `parameters` are from
+    uint8_t spare[16]
 
 cdef struct SlotRow:
     uint32_t state                  # [pool]; FREE -> OPENING by compare-and-swap

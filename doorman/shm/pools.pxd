@@ -3,7 +3,9 @@
 Rules
 1. Strict FIFO over all workers: nobody takes an idle server while somebody waits; who gives back serves the oldest waiter.
 2. A waiter is a client row in the pool's queue (linked through the rows), in order of its ticket.
-3. n_idle + n_busy + n_opening + n_closing never exceeds pool_size: a closing server counts until PostgreSQL let go of it.
+3. No server is opened when n_idle + n_busy + n_opening + n_closing is pool_size: a closing server counts until
+   PostgreSQL let go of it. When pool_size is lowered (lifecycle), idle servers above it end at once and others when
+   they are given back.
 4. A grant names slot and client in both rows; the grantee accepts it (`accept_grant`) or passes it on (`give_back`).
    A grant that comes too late is passed on, never dropped.
 5. Servers are opened for waiters, at most `max_opening` at once and never more than wait. Who reserved a slot opens it.
@@ -16,6 +18,7 @@ Rules
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from doorman.shm.layout cimport PoolRow
 from doorman.shm.table cimport Table
 
 cdef enum GiveBack:
@@ -34,6 +37,7 @@ cdef void take(Table table, int pool, int client, int64_t now, Taken *taken) noe
 cdef int give_back(Table table, int slot, int64_t now, uint64_t *wake) noexcept nogil
 cdef bint accept_grant(Table table, int slot, int client, int64_t now) noexcept nogil
 cdef int leave_queue(Table table, int client) noexcept nogil
+cdef uint32_t servers_of(PoolRow *pool) noexcept nogil
 cdef int reserve(Table table, int pool, int64_t now) noexcept nogil
 cdef int reserve_minimum(Table table, int pool, int64_t now) noexcept nogil
 cdef void open_failed(Table table, int slot, int64_t now, bytes sqlstate, bytes message, uint64_t *wake)

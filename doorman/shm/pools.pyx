@@ -175,7 +175,7 @@ cdef int give_back_locked(Table table, int slot, int64_t now, uint64_t *wake) no
     part(table, slot)
     if row.canceller != NONE:
         return hold(table, slot)
-    if pool.state != POOL_LIVE or row.epoch != pool.epoch:
+    if pool.state != POOL_LIVE or row.epoch != pool.epoch or has_surplus(pool):
         row.owner = table.process
         move_slot(table, slot, SLOT_CLOSING)
         return BACK_CLOSE
@@ -185,6 +185,11 @@ cdef int give_back_locked(Table table, int slot, int64_t now, uint64_t *wake) no
         move_slot(table, slot, SLOT_IDLE)
         row.owner = NONE
     return result
+
+
+cdef inline bint has_surplus(PoolRow *pool) noexcept nogil:
+    """More servers live than `pool_size`, which was lowered."""
+    return pool.n_idle + pool.n_busy + pool.n_opening > pool.pool_size
 
 
 cdef void part(Table table, int slot) noexcept nogil:

@@ -18,4 +18,6 @@ from libc.stdint cimport uint64_t
 from doorman.shm.table cimport Table
 
 cdef int lock_pool(Table table, int pool, uint64_t *wake) except -1
+cdef int find_keeper(Table table) noexcept nogil
+cdef void leave_to(Table table, int slot, int keeper) noexcept nogil
 cdef void rebuild_pool(Table table, int pool, uint64_t *wake) noexcept nogil

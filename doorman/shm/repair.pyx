@@ -57,7 +57,7 @@ def repair_after(Table table, int process, unsigned int dead_pid) -> tuple[list[
 
 cdef void seize_locks(Table table, uint32_t dead, uint64_t *wake) noexcept nogil:
     cdef int pool
-    for pool in range(<int>table.header.n_pools):
+    for pool in range(<int>table.header.pools_high):
         if seize(&table.pools[pool].lock, dead, table.pid):
             rebuild_pool(table, pool, wake)
             release(&table.pools[pool].lock)

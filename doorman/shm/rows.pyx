@@ -131,12 +131,30 @@ class CounterView(msgspec.Struct, frozen=True):
 
 def set_up_pool(Table table, int number, *, database: str, user: str, session_mode: bool, pool_size: int,
                 min_pool_size: int, max_opening: int, round_robin: bool, check_after_us: int, cleanup: bool = True,
-                statements: bool = False, statement_limit: int = 0) -> None:
-    """Write a pool row before any other process can see it."""
+                statements: bool = False, statement_limit: int = 0, version: int = 0) -> None:
+    """Make an UNUSED row a live pool's. `version` (of the master) says with what settings its servers are opened."""
     cdef PoolRow *row = &table.pools[number]
     lock_init(&row.lock)
     copy_text(row.database, NAME_BYTES, database.encode("utf-8", "surrogateescape"))
     copy_text(row.user, NAME_BYTES, user.encode("utf-8", "surrogateescape"))
+    write_limits(row, session_mode, pool_size, min_pool_size, max_opening, round_robin, check_after_us, cleanup,
+                 statements, statement_limit)
+    row.version = version
+    row.paused = 0
+    row.failed_at = 0
+    row.parameters_length = 0
+    row.idle_head = NONE
+    row.idle_tail = NONE
+    row.wait_head = NONE
+    row.wait_tail = NONE
+    if <uint32_t>number >= table.header.pools_high:
+        store32(&table.header.pools_high, number + 1)
+    store32(&row.state, POOL_LIVE)
+
+
+cdef void write_limits(PoolRow *row, bint session_mode, uint32_t pool_size, uint32_t min_pool_size, uint32_t max_opening,
+                       bint round_robin, int64_t check_after_us, bint cleanup, bint statements,
+                       uint32_t statement_limit) noexcept nogil:
     row.session_mode = session_mode
     row.pool_size = pool_size
     row.min_pool_size = min_pool_size
@@ -146,20 +164,22 @@ def set_up_pool(Table table, int number, *, database: str, user: str, session_mo
     row.cleanup = cleanup
     row.statements = statements
     row.statement_limit = statement_limit
-    row.idle_head = NONE
-    row.idle_tail = NONE
-    row.wait_head = NONE
-    row.wait_tail = NONE
-    row.state = POOL_LIVE
 
 
-def set_parameters(Table table, int number, bytes messages) -> None:
-    """Remember the ParameterStatus messages that a server of this pool sent at its start (at most PARAMETER_BYTES)."""
+def set_parameters(Table table, int number, bytes messages, epoch: int | None = None) -> None:
+    """Remember the ParameterStatus messages that a server of this pool sent at its start (at most PARAMETER_BYTES).
+
+    epoch: of that server. What one that is outdated already said counts only as long as nothing else is known.
+    """
     cdef PoolRow *row = &table.pools[number]
     cdef uint32_t length = <uint32_t>len(messages)
     if length > PARAMETER_BYTES:
         raise ValueError(f"the server reported {length} bytes of parameters, the table holds {PARAMETER_BYTES}")
     acquire(&row.lock, table.pid)
+    if row.parameters_length and epoch is not None and row.epoch != <uint32_t>epoch:
+        release(&row.lock)
+        return
+    row.parameters_version = row.version
     store32(&row.parameters_length, 0)          # not known, should this process be killed half-way
     memcpy(row.parameters, <const char *>messages, length)
     store32(&row.parameters_length, length)
@@ -191,8 +211,8 @@ def get_failure(Table table, int number) -> tuple[str, str]:
 
 
 def pool_rows(Table table) -> list[PoolView]:
-    """All live pools."""
-    return [pool_row(table, number) for number in range(table.header.n_pools)
+    """All pools; one that was removed as long as somebody is in it."""
+    return [pool_row(table, number) for number in range(table.header.pools_high)
             if table.pools[number].state != POOL_UNUSED]
 
 

@@ -198,6 +198,16 @@ cdef class Table:
         return self.header.n_pools
 
     @property
+    def statement_capacity(self) -> int:
+        """Prepared statements that the set of one server has room for."""
+        return self.header.statement_capacity
+
+    @property
+    def pools_high(self) -> int:
+        """Pool rows that were ever used."""
+        return self.header.pools_high
+
+    @property
     def process_count(self) -> int:
         """Process rows of the table."""
         return self.header.n_processes

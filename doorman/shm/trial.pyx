@@ -20,6 +20,7 @@ from doorman.shm.layout cimport (
     PoolRow,
     SlotRow,
 )
+from doorman.shm.lifecycle cimport enter_pool
 from doorman.shm.lock cimport acquire, release
 from doorman.shm.pools cimport (
     Taken,
@@ -104,6 +105,15 @@ cdef class Trial:
         self.table.clients[client].pool = pool
         self.table.clients[client].state = CLIENT_IDLE
         self.table.cancel_pids[client] = cancel_pid
+
+    def enter(self, int client, int pool, unsigned int generation) -> bool:
+        """`log_in` as a worker does it: False when that pool is not there any more."""
+        self.mark()
+        entered = enter_pool(self.table, client, pool, generation)
+        self.mark()
+        if entered:
+            self.table.clients[client].state = CLIENT_IDLE
+        return entered
 
     def dismiss(self, int client) -> None:
         self.mark()
@@ -375,6 +385,7 @@ cdef class Trial:
             "idle_head": row.idle_head, "idle_tail": row.idle_tail, "n_idle": row.n_idle, "n_busy": row.n_busy,
             "n_opening": row.n_opening, "n_closing": row.n_closing, "wait_head": row.wait_head,
             "wait_tail": row.wait_tail, "n_waiting": row.n_waiting, "failed_at": row.failed_at,
+            "generation": row.generation, "version": row.version,
         }
 
     def header_row(self) -> dict[str, int]:

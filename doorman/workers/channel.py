@@ -1,7 +1,8 @@
 """What master and workers say to each other: small msgspec messages over a SOCK_SEQPACKET pair, with file descriptors.
 
 Rules
-1. One message is one packet. A packet that cannot be sent now is queued with its own duplicates of the descriptors.
+1. One message is one packet, a long one (a configuration) several `Part`s in a row. A packet that cannot be sent now
+   is queued with its own duplicates of the descriptors. Messages arrive in the order in which they were sent.
 2. End of the stream means that the peer is gone.
 3. Descriptors are close-on-exec on arrival. One that did not fit (EMFILE) is missing: `Want` asks for it again.
 """
@@ -17,7 +18,10 @@ from collections.abc import Iterable
 
 import msgspec
 
-MAX_PACKET = 4096
+from doorman.config.schema import Config
+from doorman.workers.roster import PoolEntry
+
+MAX_PACKET = 16384
 MAX_DESCRIPTORS = 16
 
 
@@ -50,10 +54,82 @@ class Drain(msgspec.Struct, tag=True, frozen=True):
     """Master to worker: take no more clients, let transactions end, then leave."""
 
 
-Message = Ready | Publish | Forget | Want | Drain
+class Configure(msgspec.Struct, tag=True, frozen=True):
+    """Master to everyone: from now on this holds, all of it. `pools` are all live pools. Answered by `Configured`."""
+
+    number: int
+    config: Config
+    pools: list[PoolEntry]
+
+
+class Configured(msgspec.Struct, tag=True, frozen=True):
+    """Everyone to master: I work by that configuration."""
+
+    number: int
+
+
+class PoolAdded(msgspec.Struct, tag=True, frozen=True):
+    """Master to everyone: there is this pool too, or it has changed."""
+
+    pool: PoolEntry
+
+
+class PoolRemoved(msgspec.Struct, tag=True, frozen=True):
+    """Master to everyone: this pool takes no more clients, those that it has are to go."""
+
+    row: int
+    generation: int
+
+
+class Obtain(msgspec.Struct, tag=True, frozen=True):
+    """Worker to master: I need this user's pool on demand. Answered by `Obtained`, after `PoolAdded` if it is new."""
+
+    request: int
+    database: str
+    user: str
+    overlay: dict[str, str]
+
+
+class Obtained(msgspec.Struct, tag=True, frozen=True):
+    """Master to worker: it is in this row, in every process; or why there is none (`row` -1)."""
+
+    request: int
+    row: int
+    problem: str = ""
+
+
+class Collect(msgspec.Struct, tag=True, frozen=True):
+    """Keeper to master: nobody seems to use this pool. The master removes it if that is so."""
+
+    row: int
+    generation: int
+
+
+class Part(msgspec.Struct, tag=True, frozen=True):
+    """A piece of a message that is too long for one packet."""
+
+    data: bytes
+    is_last: bool
+
+
+Message = (
+    Ready
+    | Publish
+    | Forget
+    | Want
+    | Drain
+    | Configure
+    | Configured
+    | PoolAdded
+    | PoolRemoved
+    | Obtain
+    | Obtained
+    | Collect
+)
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+_decoder: msgspec.msgpack.Decoder[Message | Part] = msgspec.msgpack.Decoder(Message | Part)
+PART_BYTES = MAX_PACKET - 64
 
 
 class Channel:
@@ -63,6 +139,7 @@ class Channel:
         end.setblocking(False)
         self.socket = end
         self._queue: deque[tuple[bytes, list[int]]] = deque()
+        self._parts: list[bytes] = []
 
     @staticmethod
     def pair() -> tuple[Channel, Channel]:
@@ -80,9 +157,16 @@ class Channel:
         return bool(self._queue)
 
     def send(self, message: Message, descriptors: Iterable[int] = ()) -> None:
-        """Send now or as soon as the peer reads; raises BrokenPipeError when it is gone."""
+        """Send now or as soon as the peer reads; raises BrokenPipeError when it is gone. A long message has none."""
         packet = _encoder.encode(message)
-        if self._queue or not self._try(packet, list(descriptors)):
+        for start in range(0, len(packet), PART_BYTES) if len(packet) > MAX_PACKET else ():
+            end = start + PART_BYTES
+            self._send_packet(_encoder.encode(Part(packet[start:end], end >= len(packet))), [])
+        if len(packet) <= MAX_PACKET:
+            self._send_packet(packet, list(descriptors))
+
+    def _send_packet(self, packet: bytes, descriptors: list[int]) -> None:
+        if self._queue or not self._try(packet, descriptors):
             self._queue.append((packet, [os.dup(fd) for fd in descriptors]))
 
     def flush(self) -> None:
@@ -108,6 +192,19 @@ class Channel:
 
     def receive(self) -> tuple[Message, list[int]] | None:
         """The next message with its descriptors, None when there is none now. Raises EOFError when the peer is gone."""
+        while (received := self._receive_packet()) is not None:
+            message, descriptors = received
+            if not isinstance(message, Part):
+                return message, descriptors
+            self._parts.append(message.data)
+            if message.is_last:
+                whole = _decoder.decode(b"".join(self._parts))
+                self._parts.clear()
+                assert not isinstance(whole, Part)
+                return whole, []
+        return None
+
+    def _receive_packet(self) -> tuple[Message | Part, list[int]] | None:
         room = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
         try:
             packet, ancillary, _, _ = self.socket.recvmsg(MAX_PACKET, room, socket.MSG_CMSG_CLOEXEC)

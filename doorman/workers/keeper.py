@@ -11,7 +11,7 @@ import time
 from doorman.auth.server_login import NoCredentials
 from doorman.config.resolve import PoolSettings
 from doorman.errors import ServerFault
-from doorman.shm.rows import SlotView, slot_rows
+from doorman.shm.rows import SlotView, client_rows, pool_rows, slot_rows
 from doorman.shm.table import monotonic_us
 from doorman.workers.credentials import is_pending
 from doorman.workers.process import Inheritance, Process
@@ -24,10 +24,14 @@ class Keeper(Process):
 
     def __init__(self, born: Inheritance) -> None:
         super().__init__(born)
-        self.period = (born.config.general.retain_connections_time or 30_000) / 1000
         self.next_round = time.monotonic() + self.period
         self.pending: set[int] = set()
         self.relay.adopt_orphans()
+
+    @property
+    def period(self) -> float:
+        """Seconds between two rounds."""
+        return (self.config.general.retain_connections_time or 30_000) / 1000
 
     def upkeep(self) -> None:
         """Ten times a second the pools, once in a period the servers."""
@@ -35,12 +39,13 @@ class Keeper(Process):
         if time.monotonic() >= self.next_round:
             self.next_round = time.monotonic() + self.period
             self.close_old_servers()
+            self.propose_to_collect()
 
     def look_at_pools(self) -> None:
         """Open what is missing: for waiters whose worker died or gave up, and for `min_pool_size`."""
-        for number in range(len(self.pools)):
-            if not self.must_wait_for_login(number):
-                self.relay.open_minimum(number)
+        for entry in self.pools.entries():
+            if not self.must_wait_for_login(entry.row):
+                self.relay.open_minimum(entry.row)
 
     def must_wait_for_login(self, number: int) -> bool:
         """PostgreSQL asked for a SCRAM proof that only a client's login can teach: no use in asking it again before."""
@@ -53,14 +58,30 @@ class Keeper(Process):
 
     def note_open_failure(self, pool: PoolSettings, fault: ServerFault) -> None:
         """See `must_wait_for_login`."""
-        if isinstance(fault, NoCredentials) and is_pending(pool, self.table):
-            self.pending.add(self.pool_of[pool.database, pool.user])
+        entry = self.pools.find(pool.database, pool.user)
+        if entry is not None and isinstance(fault, NoCredentials) and is_pending(pool, self.table):
+            self.pending.add(entry.row)
             log.info(
                 "min_pool_size of %s@%s waits for the first login of that user: its servers need a key which only that "
                 "can teach (or server_username and server_password)", pool.user, pool.database,
             )  # fmt: skip
             return
         super().note_open_failure(pool, fault)
+
+    def propose_to_collect(self) -> None:
+        """Pools on demand that nobody uses. The master looks again."""
+        on_demand = [entry for entry in self.pools.entries() if entry.is_on_demand and not entry.settings.min_pool_size]
+        if not on_demand:
+            return
+        used = {client.pool for client in client_rows(self.table)} | {slot.pool for slot in slot_rows(self.table)}
+        paused = {pool.number for pool in pool_rows(self.table) if pool.paused}
+        for entry in on_demand:
+            if entry.row not in used and entry.row not in paused:
+                self.collect_pool(entry)
+
+    def reconfigured(self) -> None:
+        """The period may have become shorter."""
+        self.next_round = min(self.next_round, time.monotonic() + self.period)
 
     def close_old_servers(self) -> None:
         """At most `retain_connections_max` (0: all), the oldest first."""

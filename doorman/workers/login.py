@@ -24,6 +24,7 @@ from doorman.auth.scram import wrong_password
 from doorman.auth.talos import TalosLogin, is_talos, talos_exchange
 from doorman.config.hba import REJECT, Admission
 from doorman.errors import ClientFault, PeerFault
+from doorman.shm.lifecycle import REMOVED
 from doorman.wire import backend
 from doorman.wire.frontend import auth_message_length
 from doorman.wire.startup import (
@@ -53,7 +54,19 @@ AUTH_HEADER = 5
 class Login:
     """The login of one client."""
 
-    __slots__ = ("client", "exchange", "finish", "kind", "pool", "process", "requests", "secret", "startup", "task")
+    __slots__ = (
+        "client",
+        "exchange",
+        "finish",
+        "generation",
+        "kind",
+        "pool",
+        "process",
+        "requests",
+        "secret",
+        "startup",
+        "task",
+    )
 
     def __init__(self, process: Process, client: Client) -> None:
         self.process = process
@@ -63,6 +76,7 @@ class Login:
         self.finish: Callable[[], None] = self.enter_pool
         self.kind = "hba"  # what a failure from here on is counted as
         self.pool = -1
+        self.generation = 0
         self.secret = b""
         self.requests = 0
         self.task: asyncio.Task[None] | None = None
@@ -171,22 +185,24 @@ class Login:
 
     def pool_exchange(self, startup: StartupMessage, admission: Admission, applicant: Applicant) -> ClientExchange:
         """How a client of a pool proves who it is; an unknown user goes through the motions."""
-        pool = self.process.pool_of.get((startup.database, startup.user))
-        others = self.process.accounts_of.get(startup.database)
-        if pool is None and (others is None or admission.method == "trust"):
+        entry = self.process.pools.find(startup.database, startup.user)
+        others = self.process.pools.accounts_of(startup.database)
+        if entry is None and (others is None or admission.method == "trust"):
             raise no_such_pool(startup.database, startup.user)
-        account = None if pool is None else self.process.pools[pool]
-        self.pool = -1 if pool is None else pool
+        account = None
+        if entry is not None:
+            account = entry.settings
+            self.pool, self.generation = entry.row, entry.generation
         self.kind = kind_of(admission, account)
         return exchange_for(admission, applicant, account, others or ())
 
     def on_token(self, found: TalosLogin) -> None:
         """A Talos token says who this is."""
         assert self.startup is not None
-        pool = self.process.pool_of.get((self.startup.database, found.role))
-        if pool is None:
+        entry = self.process.pools.find(self.startup.database, found.role)
+        if entry is None:
             raise no_such_pool(self.startup.database, found.role)
-        self.pool = pool
+        self.pool, self.generation = entry.row, entry.generation
         self.startup.parameters["application_name"] = found.client_id
 
     def on_auth_message(self, body: bytes) -> None:
@@ -246,13 +262,16 @@ class Login:
         if self.exchange is not None and self.exchange.client_key is not None:
             learn(self.process.table, self.exchange.client_key)
         self.secret = os.urandom(32 if self.startup.spoken_minor >= 2 else 4)
-        self.process.relay.log_in(
+        entered = self.process.relay.log_in(
             self.client,
             self.pool,
+            generation=self.generation,
             settings=self.settings(self.startup),
             cancel_secret=self.secret,
             application_name=self.application_name.encode("utf-8", "surrogateescape"),
         )
+        if not entered:
+            raise ClientFault(*REMOVED)
 
     def settings(self, startup: StartupMessage) -> Settings | None:
         """What the client asked for beyond what the pool's servers have. Most ask for nothing."""

@@ -23,12 +23,30 @@ import time
 from collections import Counter
 
 from doorman import __version__
+from doorman.config.load import load_config
 from doorman.config.resolve import PoolSettings, resolve_pools
 from doorman.config.schema import Config
+from doorman.errors import ConfigError
 from doorman.shm.repair import repair_after
-from doorman.shm.rows import set_up_pool
 from doorman.shm.table import Table
-from doorman.workers.channel import Channel, Drain, Forget, Message, Publish, Ready, Want, close_all
+from doorman.workers.allocation import Allocation, NoRoom
+from doorman.workers.channel import (
+    Channel,
+    Collect,
+    Configure,
+    Configured,
+    Drain,
+    Forget,
+    Message,
+    Obtain,
+    Obtained,
+    PoolAdded,
+    PoolRemoved,
+    Publish,
+    Ready,
+    Want,
+    close_all,
+)
 from doorman.workers.keeper import Keeper
 from doorman.workers.listener import Listeners, UnixSocketError
 from doorman.workers.process import Inheritance, set_up_signals
@@ -44,8 +62,11 @@ BOOT_FAILURE = 3
 RETRY_SECONDS = 1.0
 COMPLAINT_SECONDS = 5.0
 PR_SET_NAME = 15
-SPARE_SLOTS = 64
+SPARE_SLOTS = 1024
+MOST_SLOTS = 65_536
+SPARE_POOLS = 1024
 USERS = 1 << 16  # whose keys are remembered; 8 MiB if all of them come
+USUAL_STATEMENTS = 1024
 MOST_STATEMENTS = 1 << 20  # that the set of one server connection has room for
 ROLE_WORKER = 1
 ROLE_KEEPER = 2
@@ -78,7 +99,7 @@ def run_master(config: Config, config_path: str, log_level: str, log_format: str
         log.error("cannot listen on %s:%d: %s", config.general.host, config.general.port, error.strerror or error)
         return EXIT_FAILURE
     try:
-        master = Master(config, listeners)
+        master = Master(config, config_path, listeners)
     except OSError as error:
         log.error("the master could not start: %s", error.strerror or error)
         listeners.remove()
@@ -95,13 +116,16 @@ def run_master(config: Config, config_path: str, log_level: str, log_format: str
 class Master:
     """Owner of everything that must survive a child."""
 
-    def __init__(self, config: Config, listeners: Listeners) -> None:
+    def __init__(self, config: Config, config_path: str, listeners: Listeners) -> None:
         self.config = config
+        self.config_path = config_path
+        self.config_number = 0
         self.listeners = listeners
-        self.pools = resolve_pools(config)
         self.workers = config.general.worker_threads
         self.keeper_row = self.workers
-        self.table = make_table(config, self.pools, self.workers + 1)
+        pools = resolve_pools(config)
+        self.table = make_table(config, pools, self.workers + 1)
+        self.allocation = Allocation(self.table, pools, self.forget, self.wake)
         self.wake_fds = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(self.workers + 1)]
         self.vault: dict[tuple[int, int], int] = {}
         self.children: dict[int, Child] = {}
@@ -132,6 +156,7 @@ class Master:
                     self.on_channel(fd)
             self.answer_wants()
             self.restart_due()
+            self.allocation.free_rows()
             if self.is_drained():
                 return EXIT_OK
 
@@ -140,6 +165,8 @@ class Master:
         times = list(self.restart_at.values())
         if self.deadline is not None:
             times.append(self.deadline)
+        if self.allocation.free_at is not None:
+            times.append(self.allocation.free_at)
         return max(0, int((min(times) - time.monotonic()) * 1000) + 1) if times else None
 
     # --- signals -----------------------------------------------------------------------------------------------------
@@ -163,9 +190,25 @@ class Master:
                 code = EXIT_OK
             elif number == signal.SIGINT:
                 self.start_drain()
+            elif number == signal.SIGHUP:
+                self.reload()
             else:
                 log.warning("%s is not supported by this version", signal.Signals(number).name)
         return code
+
+    def reload(self) -> None:
+        """SIGHUP: read the configuration again. All of it holds from now on, or nothing does."""
+        try:
+            config = load_config(self.config_path).config
+            plan = self.allocation.plan(config)
+        except (ConfigError, NoRoom) as problem:
+            log.error("the configuration was not reloaded: %s", problem)
+            return
+        self.allocation.carry_out(plan)
+        self.config = config
+        self.config_number += 1
+        self.tell_all(Configure(self.config_number, config, self.allocation.roster.entries()))
+        log.info("the configuration was reloaded")
 
     def start_drain(self) -> None:
         """SIGINT: take no more clients, let transactions end, leave at `shutdown_timeout`."""
@@ -230,7 +273,7 @@ class Master:
         self.table.enter(row, ROLE_KEEPER if row == self.keeper_row else ROLE_WORKER)
         vault, self.vault = self.vault, {}
         born = Inheritance(
-            self.config, self.pools, self.table, row, theirs, self.wake_fds, vault, self.listeners.remove
+            self.config, self.allocation.roster, self.table, row, theirs, self.wake_fds, vault, self.listeners.remove
         )
         if row == self.keeper_row:
             self.listeners.close()
@@ -330,6 +373,12 @@ class Master:
             self.forget(message.slot, message.generation, but=child)
         elif isinstance(message, Want):
             self.unanswered.append((child, message))
+        elif isinstance(message, Configured):
+            pass
+        elif isinstance(message, Obtain):
+            self.on_obtain(child, message)
+        elif isinstance(message, Collect):
+            self.on_collect(message)
 
     def on_publish(self, child: Child, message: Publish, descriptors: list[int]) -> None:
         """A new server: keep a duplicate and give one to everybody else."""
@@ -376,6 +425,27 @@ class Master:
             if child is not but:
                 self.tell(child, Forget(slot, generation))
 
+    def on_obtain(self, child: Child, message: Obtain) -> None:
+        """A login needs a pool on demand: everybody hears of it before the asker is answered."""
+        try:
+            entry, is_news = self.allocation.obtain(self.config, message.database, message.user, message.overlay)
+        except (NoRoom, LookupError) as problem:
+            self.tell(child, Obtained(message.request, -1, str(problem)))
+            return
+        if is_news:
+            self.tell_all(PoolAdded(entry))
+        self.tell(child, Obtained(message.request, entry.row))
+
+    def on_collect(self, message: Collect) -> None:
+        """The keeper thinks that nobody uses a pool on demand."""
+        if self.allocation.collect(message.row, message.generation):
+            self.tell_all(PoolRemoved(message.row, message.generation))
+
+    def tell_all(self, message: Message) -> None:
+        """Send to every child."""
+        for child in list(self.children.values()):
+            self.tell(child, message)
+
     def tell(self, child: Child, message: Message, *descriptors: int) -> None:
         """Send to a child; one that is just dying gets nothing."""
         try:
@@ -403,7 +473,7 @@ class Master:
         general = self.config.general
         log.info(
             "pg_doorman %s is ready on %s:%d with %d workers and %d pools",
-            __version__, general.host, general.port, self.workers, len(self.pools),
+            __version__, general.host, general.port, self.workers, len(self.allocation.roster),
         )  # fmt: skip
 
     def wake(self, processes: int) -> None:
@@ -428,34 +498,18 @@ class Master:
 
 
 def make_table(config: Config, pools: list[PoolSettings], processes: int) -> Table:
-    """The segment, sized generously, with a row for each configured pool."""
+    """The segment, sized generously: pools come and grow at run time."""
     servers = sum(pool.pool_size for pool in pools)
-    table = Table.create(
+    statements = max((pool.server_prepared_statements_cache_size for pool in pools), default=0)
+    return Table.create(
         processes=processes,
-        pools=len(pools) + SPARE_SLOTS,
-        slots=max(1024, 2 * servers + SPARE_SLOTS),
+        pools=len(pools) + SPARE_POOLS,
+        slots=min(MOST_SLOTS, 2 * servers + SPARE_SLOTS),
         clients=max(1024, 2 * config.general.max_connections),
         max_connections=config.general.max_connections,
-        statements=min(max((pool.server_prepared_statements_cache_size for pool in pools), default=0), MOST_STATEMENTS),
+        statements=min(max(statements, USUAL_STATEMENTS), MOST_STATEMENTS),
         users=USERS,
     )
-    for number, pool in enumerate(pools):
-        set_up_pool(
-            table,
-            number,
-            database=pool.database,
-            user=pool.user,
-            session_mode=pool.pool_mode == "session",
-            pool_size=pool.pool_size,
-            min_pool_size=pool.min_pool_size,
-            max_opening=pool.max_parallel_creates,
-            round_robin=pool.server_round_robin,
-            check_after_us=pool.server_idle_check_timeout_ms * 1000,
-            cleanup=pool.cleanup_server_connections,
-            statements=pool.prepared_statements,
-            statement_limit=pool.server_prepared_statements_cache_size,
-        )
-    return table
 
 
 def raise_descriptor_limit() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import itertools
 import logging
 import os
 import select
@@ -29,11 +30,28 @@ from doorman.shm.rows import client_row, get_parameters, process_rows
 from doorman.shm.table import Table
 from doorman.wire.startup import StartupMessage
 from doorman.workers.cancel import cancel_statement
-from doorman.workers.channel import Channel, Drain, Forget, Message, Publish, Ready, Want, close_all
+from doorman.workers.channel import (
+    Channel,
+    Collect,
+    Configure,
+    Configured,
+    Drain,
+    Forget,
+    Message,
+    Obtain,
+    Obtained,
+    PoolAdded,
+    PoolRemoved,
+    Publish,
+    Ready,
+    Want,
+    close_all,
+)
 from doorman.workers.login import Login
 from doorman.workers.opening import NO_DESCRIPTOR, Opening
 from doorman.workers.refusals import Refusals
 from doorman.workers.relay.relay import Relay
+from doorman.workers.roster import PoolEntry, Roster
 from doorman.workers.socket_options import SocketOptions
 
 if TYPE_CHECKING:
@@ -52,7 +70,7 @@ class Inheritance:
     def __init__(
         self,
         config: Config,
-        pools: list[PoolSettings],
+        pools: Roster,
         table: Table,
         row: int,
         channel: Channel,
@@ -84,11 +102,10 @@ class Process:
         self.channel = born.channel
         self.remove_socket = born.remove_socket
         self.hba = general.hba_rules()
-        self.pool_of = {(pool.database, pool.user): number for number, pool in enumerate(born.pools)}
-        self.accounts_of: dict[str, list[PoolSettings]] = {}
-        for pool in born.pools:
-            self.accounts_of.setdefault(pool.database, []).append(pool)
         self.socket_options = SocketOptions.of(general)
+        self.dismissing: set[int] = set()  # rows of removed pools that have clients here
+        self.requests = itertools.count()
+        self.answers: dict[int, asyncio.Future[int]] = {}
         self.failure_logged_at = 0.0
         self.old_servers: set[tuple[str, int]] = set()  # host and port of those that speak nothing newer than 3.0
         self.refusals = Refusals(self)
@@ -99,14 +116,23 @@ class Process:
             born.table,
             self,
             born.wake_fds,
-            query_wait_us=general.query_wait_timeout * 1000,
-            probe_patience_us=(general.connect_timeout or 3000) * 1000,
-            statements=max((pool.prepared_statements_cache_size for pool in born.pools), default=0),
-            gather_limit=general.max_memory_usage,
+            **self.relay_limits(),
         )
+        for entry in self.pools.entries():
+            self.relay.learn_pool(entry.row, entry.version)
         self.adopt_vault(born.vault)
         self.channel_watcher = self.relay.watch(self.channel.fileno(), select.EPOLLIN, self.on_channel)
         self.loop.add_reader(self.relay.epoll, self.relay.run)
+
+    def relay_limits(self) -> dict[str, int]:
+        """What the configuration says about the relay as a whole."""
+        general = self.config.general
+        return {
+            "query_wait_us": general.query_wait_timeout * 1000,
+            "probe_patience_us": (general.connect_timeout or 3000) * 1000,
+            "statements": max((pool.prepared_statements_cache_size for pool in self.pools), default=0),
+            "gather_limit": general.max_memory_usage,
+        }
 
     def adopt_vault(self, vault: Mapping[tuple[int, int], int]) -> None:
         """The servers that live already came with the fork."""
@@ -136,6 +162,7 @@ class Process:
         try:
             self.relay.tick()
             self.refusals.tick()
+            self.dismiss_clients()
             self.upkeep()
         except Exception:
             log.exception("upkeep failed")
@@ -198,6 +225,14 @@ class Process:
             self.republish_later(message.slot, message.generation)
         elif isinstance(message, Drain):
             self.drain()
+        elif isinstance(message, Configure):
+            self.configure(message)
+        elif isinstance(message, PoolAdded):
+            self.learn_pool(message.pool)
+        elif isinstance(message, PoolRemoved):
+            self.lose_pool(self.pools.entry(message.row))
+        elif isinstance(message, Obtained):
+            self.take_answer(message)
 
     def on_master_gone(self) -> NoReturn:
         """Rule 2. Whoever notices first removes the socket's file, then ends those that do not notice: a kernel's
@@ -224,6 +259,68 @@ class Process:
         if self.relay.drain() == 0:
             os._exit(0)
         self.loop.call_later(DRAIN_LOOK_SECONDS, self.drain)
+
+    # --- pools and configuration -------------------------------------------------------------------------------------
+
+    def configure(self, message: Configure) -> None:
+        """A new configuration holds. It was checked by the master; nothing here may fail."""
+        self.config = message.config
+        self.hba = message.config.general.hba_rules()
+        self.socket_options = SocketOptions.of(message.config.general)
+        live = {(entry.row, entry.generation) for entry in message.pools}
+        for entry in self.pools.entries():
+            if (entry.row, entry.generation) not in live:
+                self.lose_pool(entry)
+        for entry in message.pools:
+            self.learn_pool(entry)
+        self.relay.configure(**self.relay_limits())
+        self.reconfigured()
+        self.tell(Configured(message.number))
+
+    def reconfigured(self) -> None:
+        """What a kind of process does besides."""
+
+    def learn_pool(self, entry: PoolEntry) -> None:
+        """There is such a pool now, or it has changed."""
+        self.pools.put(entry)
+        self.dismissing.discard(entry.row)
+        self.relay.learn_pool(entry.row, entry.version)
+
+    def lose_pool(self, entry: PoolEntry) -> None:
+        """A pool takes no more clients: send those away that are in it."""
+        self.pools.remove(entry)
+        self.dismissing.add(entry.row)
+        self.dismiss_clients()
+
+    def dismiss_clients(self) -> None:
+        """Clients of removed pools go as soon as they are idle."""
+        for row in [row for row in self.dismissing if self.relay.dismiss_pool(row) == 0]:
+            self.dismissing.discard(row)
+
+    async def obtain_pool(self, database: str, user: str, overlay: dict[str, str]) -> PoolEntry:
+        """The pool on demand of a user that auth_query found; made now if need be (see allocation.py).
+
+        overlay: what the user's row adds to the startup parameters. A pool that has another overlay changes. Raises
+        ServerFault (53300) when there is no room for it, or no auth_query any more.
+        """
+        request = next(self.requests)
+        self.answers[request] = self.loop.create_future()
+        self.tell(Obtain(request, database, user, overlay))
+        return self.pools.entry(await self.answers[request])
+
+    def take_answer(self, message: Obtained) -> None:
+        """The master has answered `obtain_pool`."""
+        answer = self.answers.pop(message.request)
+        if answer.cancelled():
+            return
+        if message.row >= 0:
+            answer.set_result(message.row)
+        else:
+            answer.set_exception(ServerFault("53300", message.problem))
+
+    def collect_pool(self, entry: PoolEntry) -> None:
+        """Nobody seems to use this pool on demand: the master removes it if that is so."""
+        self.tell(Collect(entry.row, entry.generation))
 
     # --- called by the relay -----------------------------------------------------------------------------------------
 

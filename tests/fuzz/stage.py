@@ -171,7 +171,7 @@ class Login:
             self.stage.relay.dismiss(self.client, b"E\0\0\0\x05\0")
             return 1
         self.stage.relay.log_in(
-            self.client, end.pool, settings=end.settings, cancel_secret=SECRET, application_name=b"fuzz"
+            self.client, end.pool, generation=0, settings=end.settings, cancel_secret=SECRET, application_name=b"fuzz"
         )
         return 1
 

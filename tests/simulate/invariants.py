@@ -1,7 +1,8 @@
 """What must be true of a table whenever nobody is inside a lock, read from the bare rows.
 
 Rules checked
-1. No lock is held, no claim stands; every count is the number of slots in that state; servers never exceed pool_size.
+1. No lock is held, no claim stands; every count is the number of slots in that state; servers never exceed pool_size,
+   but for a pool whose size was lowered: that has as many as before at most, and none of them idles while it has more.
 2. The idle list has exactly the IDLE slots, doubly linked; the queue has exactly the QUEUED clients, by ticket.
 3. A slot names at most one client and that client names it; no two slots name the same client.
 4. No server idles while somebody waits, unless the pool is paused.
@@ -12,7 +13,7 @@ Rules checked
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from doorman.shm.trial import Trial
 from tests.simulate.rows import NONE, Slot, Wait
@@ -20,19 +21,19 @@ from tests.simulate.rows import NONE, Slot, Wait
 Row = dict[str, int]
 
 
-def check_table(trial: Trial) -> None:
-    """Raise AssertionError when the table breaks a rule."""
+def check_table(trial: Trial, sizes: Mapping[int, int] | None = None) -> None:
+    """Raise AssertionError when the table breaks a rule. sizes: servers that a pool may have that was made smaller."""
     slots = [trial.slot_row(number) for number in range(trial.table.slot_count)]
     clients = [trial.client_row(number) for number in range(trial.header_row()["clients_high"])]
     for number, slot in enumerate(slots):
         assert slot["claim"] == 0, f"slot {number} is still claimed by {slot['claim']}"
-    for pool in range(trial.table.pool_count):
-        check_pool(trial, pool, slots, clients)
+    for pool in range(trial.table.pools_high):
+        check_pool(trial, pool, slots, clients, (sizes or {}).get(pool, 0))
     check_lending(trial, slots, clients)
     check_client_rows(trial, clients)
 
 
-def check_pool(trial: Trial, number: int, slots: list[Row], clients: list[Row]) -> None:
+def check_pool(trial: Trial, number: int, slots: list[Row], clients: list[Row], most: int) -> None:
     pool = trial.pool_row(number)
     states = Counter(slot["state"] for slot in slots if slot["pool"] == number)
     assert pool["owner"] == 0, f"pool {number} is locked by {pool['owner']}"
@@ -40,7 +41,9 @@ def check_pool(trial: Trial, number: int, slots: list[Row], clients: list[Row]) 
     assert pool["n_busy"] == states[Slot.ACTIVE] + states[Slot.GRANTED] + states[Slot.RESETTING]
     assert pool["n_opening"] == states[Slot.OPENING] <= pool["max_opening"]
     assert pool["n_closing"] == states[Slot.CLOSING]
-    assert sum(states.values()) - states[Slot.FREE] <= pool["pool_size"]
+    servers = sum(states.values()) - states[Slot.FREE]
+    assert servers <= max(pool["pool_size"], most)
+    assert servers - states[Slot.CLOSING] <= pool["pool_size"] or not states[Slot.IDLE]
 
     idle = walk(pool["idle_head"], pool["idle_tail"], lambda n: (slots[n]["next"], slots[n]["previous"]))
     assert set(idle) == {n for n, s in enumerate(slots) if s["pool"] == number and s["state"] == Slot.IDLE}

@@ -37,6 +37,11 @@ class Client:
 class Pool:
     size: int
     max_opening: int
+    is_live: bool = True
+    is_unused: bool = False
+    most: int = 0  # servers that it may have since its size was lowered
+    generation: int = 0
+    version: int = 0
     paused: bool = False
     epoch: int = 0
     failed_at: int = 0
@@ -56,6 +61,45 @@ class Model:
 
     def size(self, pool: int) -> int:
         return sum(1 for server in self.servers.values() if server.pool == pool)
+
+    def alive(self, pool: int) -> int:
+        return self.size(pool) - self.count(pool, Slot.CLOSING)
+
+    # --- pools come, change and go -----------------------------------------------------------------------------------
+
+    def add_pool(self, number: int, size: int, max_opening: int) -> None:
+        generation = self.pools[number].generation if number < len(self.pools) else 0
+        epoch = self.pools[number].epoch if number < len(self.pools) else 0
+        pool = Pool(size, max_opening, generation=generation, epoch=epoch)
+        if number < len(self.pools):
+            self.pools[number] = pool
+        else:
+            self.pools.append(pool)
+
+    def resize(self, number: int, size: int, version: int, keeper: int) -> None:
+        pool = self.pools[number]
+        pool.most = max(pool.most, self.size(number))
+        pool.size = size
+        if version != pool.version:
+            pool.version, pool.epoch, pool.failed_at = version, pool.epoch + 1, 0
+            size = 0
+        self.end_idle(number, size, keeper)
+
+    def end_idle(self, number: int, most: int, keeper: int) -> None:
+        pool = self.pools[number]
+        while pool.idle and self.alive(number) > most:
+            self.move(pool.idle[-1], Slot.CLOSING, keeper)
+
+    def remove_pool(self, number: int, keeper: int) -> None:
+        pool = self.pools[number]
+        pool.is_live, pool.epoch = False, pool.epoch + 1
+        self.end_idle(number, 0, keeper)
+        for client in pool.queue:
+            self.clients[client].wait = Wait.FAILED
+        pool.queue.clear()
+
+    def is_deserted(self, number: int) -> bool:
+        return not self.size(number) and all(client.pool != number for client in self.clients.values())
 
     # --- take --------------------------------------------------------------------------------------------------------
 
@@ -82,6 +126,7 @@ class Model:
         return (
             opening < min(len(pool.queue), pool.max_opening)
             and not pool.paused
+            and pool.is_live
             and self.size(number) < pool.size
             and len(self.servers) < self.n_slots
             and not (pool.failed_at and now - pool.failed_at < RETRY_AFTER_US)
@@ -102,7 +147,7 @@ class Model:
         self.part(slot)
         if server.canceller != NONE:
             server.state, server.held = Slot.RESETTING, True
-        elif server.epoch != pool.epoch:
+        elif server.epoch != pool.epoch or not pool.is_live or self.alive(server.pool) > pool.size:
             server.state, server.owner = Slot.CLOSING, process
         elif pool.queue and not pool.paused:
             self.grant(slot, process)

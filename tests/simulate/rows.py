@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import IntEnum
 
+from doorman.shm.lifecycle import change_pool
 from doorman.shm.rows import set_up_pool
 from doorman.shm.table import Table
 
@@ -43,22 +44,52 @@ def make_table(
     max_connections: int = 12,
     max_opening: int = 2,
     round_robin: bool = False,
+    spare_pools: int = 0,
 ) -> Table:
-    """A table with one live pool for each size."""
+    """A table with one live pool for each size, and rows for some more."""
     table = Table.create(
-        processes=processes, pools=len(pool_sizes), slots=slots, clients=clients, max_connections=max_connections
+        processes=processes,
+        pools=len(pool_sizes) + spare_pools,
+        slots=slots,
+        clients=clients,
+        max_connections=max_connections,
     )
     for number, size in enumerate(pool_sizes):
-        set_up_pool(
-            table,
-            number,
-            database=f"db{number}",
-            user="app",
-            session_mode=False,
-            pool_size=size,
-            min_pool_size=0,
-            max_opening=max_opening,
-            round_robin=round_robin,
-            check_after_us=0,
-        )
+        add_pool(table, number, size, max_opening, round_robin=round_robin)
     return table
+
+
+def add_pool(table: Table, number: int, size: int, max_opening: int = 2, *, round_robin: bool = False) -> None:
+    """A live pool in this row."""
+    set_up_pool(
+        table,
+        number,
+        database=f"db{number}",
+        user="app",
+        session_mode=False,
+        pool_size=size,
+        min_pool_size=0,
+        max_opening=max_opening,
+        round_robin=round_robin,
+        check_after_us=0,
+    )
+
+
+def resize_pool(
+    table: Table, number: int, size: int, max_opening: int = 2, *, version: int = 0
+) -> tuple[list[tuple[int, int]], int]:
+    """`change_pool` with another size, and perhaps with servers that are opened otherwise."""
+    return change_pool(
+        table,
+        number,
+        session_mode=False,
+        pool_size=size,
+        min_pool_size=0,
+        max_opening=max_opening,
+        round_robin=False,
+        check_after_us=0,
+        cleanup=True,
+        statements=False,
+        statement_limit=0,
+        version=version,
+    )

@@ -1,32 +1,42 @@
 """The doors of the pool against the plain model of them, in sequences that hypothesis thinks up.
 
-One test process plays three workers. After every step the table must keep its own rules and agree with the model: same
+One test process plays the master and three workers, the last of them the keeper too. After every step the table must
+keep its own rules and agree with the model: same
 states, same idle list, same queue, same owners. In the end everybody who waits must be served.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from doorman.shm.lifecycle import collect_pool, find_unused_pool, free_pool, remove_pool
 from doorman.shm.table import Table
 from doorman.shm.trial import Trial
 from tests.simulate.invariants import check_at_rest, check_table, queue_of, walk
-from tests.simulate.model import Client, Model
+from tests.simulate.model import Client, Model, Pool
 from tests.simulate.rows import (
     BACK_CLOSE,
     BACK_GRANTED,
     BACK_HELD,
     BACK_IDLE,
     BACK_REFUSED,
+    KEEPER,
     NONE,
+    WORKER,
     Slot,
     Wait,
+    add_pool,
     make_table,
+    resize_pool,
 )
 
 WORKERS = 3
+KEEPER_ROW = WORKERS - 1
+MOST_POOLS = 3
 SLOTS = 6
 MAX_CONNECTIONS = 8
 ANSWERS = {Slot.IDLE: BACK_IDLE, Slot.GRANTED: BACK_GRANTED, Slot.RESETTING: BACK_HELD, Slot.CLOSING: BACK_CLOSE}
@@ -46,8 +56,13 @@ class PoolMachine(RuleBasedStateMachine):
             clients=MAX_CONNECTIONS + 2,
             max_connections=MAX_CONNECTIONS,
             max_opening=max_opening,
+            spare_pools=MOST_POOLS - len(sizes),
         )
-        self.trials = [Trial(self.table, process=row) for row in range(WORKERS)]
+        self.trials = [
+            Trial(self.table, process=row, role=KEEPER if row == KEEPER_ROW else WORKER) for row in range(WORKERS)
+        ]
+        self.max_opening = max_opening
+        self.versions = 0
         self.model = Model(tuple(sizes), max_opening, SLOTS)
         self.now = 1_000_000
 
@@ -79,8 +94,15 @@ class PoolMachine(RuleBasedStateMachine):
         assert (client == NONE) == (len(self.model.clients) == MAX_CONNECTIONS)
         if client != NONE:
             assert client not in self.model.clients
-            self.model.clients[client] = Client(trial.process, pick % len(self.model.pools))
-            trial.log_in(client, pick % len(self.model.pools), cancel_pid=client + 1)
+            number = pick % len(self.model.pools)
+            pool = self.model.pools[number]
+            assert not trial.enter(client, number, pool.generation + 1)
+            if not trial.enter(client, number, pool.generation):
+                assert not pool.is_live
+                trial.dismiss(client)
+                return
+            assert pool.is_live
+            self.model.clients[client] = Client(trial.process, number)
 
     @precondition(lambda self: self.free_clients())
     @rule(pick=picks)
@@ -175,7 +197,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(pick=picks)
     def reserve(self, pick: int) -> None:
-        pool, trial, now = pick % len(self.model.pools), self.trials[pick % WORKERS], self.tick()
+        pool, trial, now = self.used_pool(pick), self.trials[pick % WORKERS], self.tick()
         self.note_reserved(trial.reserve(pool, now), pool, trial.process, now)
 
     def note_reserved(self, slot: int, pool: int, process: int, now: int) -> None:
@@ -240,14 +262,14 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(pick=picks, paused=st.booleans())
     def set_paused(self, pick: int, paused: bool) -> None:
-        pool = pick % len(self.model.pools)
+        pool = self.used_pool(pick)
         self.trials[pick % WORKERS].set_paused(pool, paused)
         self.model.set_paused(pool, paused)
 
     @rule(pick=picks)
     def reconnect(self, pick: int) -> None:
         """RECONNECT outdates all servers and ends the idle ones."""
-        pool, trial = pick % len(self.model.pools), self.trials[pick % WORKERS]
+        pool, trial = self.used_pool(pick), self.trials[pick % WORKERS]
         trial.reconnect(pool)
         self.model.pools[pool].epoch += 1
         for slot in list(self.model.pools[pool].idle):
@@ -279,12 +301,65 @@ class PoolMachine(RuleBasedStateMachine):
     def cancelled(self) -> list[int]:
         return sorted(slot for slot, server in self.model.servers.items() if server.canceller != NONE)
 
+    # --- pools come, change and go -----------------------------------------------------------------------------------
+
+    def pools(self, wanted: Callable[[Pool], bool]) -> list[int]:
+        return [number for number, pool in enumerate(self.model.pools) if wanted(pool)]
+
+    def used_pool(self, pick: int) -> int:
+        return one_of(self.pools(lambda pool: not pool.is_unused), pick)
+
+    @rule(size=st.integers(1, 4))
+    def add(self, size: int) -> None:
+        number = find_unused_pool(self.table)
+        unused = self.pools(lambda pool: pool.is_unused)
+        expected = unused[0] if unused else len(self.model.pools)
+        assert number == (expected if expected < MOST_POOLS else NONE)
+        if number != NONE:
+            add_pool(self.table, number, size, self.max_opening)
+            self.model.add_pool(number, size, self.max_opening)
+
+    @precondition(lambda self: self.pools(lambda pool: pool.is_live))
+    @rule(pick=picks, size=st.integers(1, 4), anew=st.booleans())
+    def resize(self, pick: int, size: int, anew: bool) -> None:
+        pool = one_of(self.pools(lambda pool: pool.is_live), pick)
+        self.versions += anew
+        version = self.versions if anew else self.model.pools[pool].version
+        freed, wake = resize_pool(self.table, pool, size, self.max_opening, version=version)
+        assert (freed, wake) == ([], 1 << KEEPER_ROW)
+        self.model.resize(pool, size, version, KEEPER_ROW)
+
+    @precondition(lambda self: len(self.pools(lambda pool: pool.is_live)) > 1)
+    @rule(pick=picks)
+    def remove(self, pick: int) -> None:
+        pool = one_of(self.pools(lambda pool: pool.is_live), pick)
+        remove_pool(self.table, pool)
+        self.model.remove_pool(pool, KEEPER_ROW)
+
+    @precondition(lambda self: len(self.pools(lambda pool: pool.is_live)) > 1)
+    @rule(pick=picks)
+    def collect(self, pick: int) -> None:
+        number = one_of(self.pools(lambda pool: pool.is_live), pick)
+        pool = self.model.pools[number]
+        assert not collect_pool(self.table, number, pool.generation + 1)
+        assert collect_pool(self.table, number, pool.generation) == self.model.is_deserted(number)
+        pool.is_live = not self.model.is_deserted(number)
+
+    @rule()
+    def free(self) -> None:
+        for number, pool in enumerate(self.model.pools):
+            gone = not pool.is_live and not pool.is_unused and self.model.is_deserted(number)
+            assert free_pool(self.table, number) == gone
+            if gone:
+                pool.is_unused = True
+                pool.generation += 1
+
     # --- always ------------------------------------------------------------------------------------------------------
 
     @invariant()
     def the_table_keeps_its_rules(self) -> None:
         if hasattr(self, "table"):
-            check_table(self.trials[0])
+            check_table(self.trials[0], {n: pool.most for n, pool in enumerate(self.model.pools)})
 
     @invariant()
     def table_and_model_agree(self) -> None:
@@ -301,6 +376,7 @@ class PoolMachine(RuleBasedStateMachine):
         clients = [trial.client_row(client) for client in range(trial.header_row()["clients_high"])]
         for number, pool in enumerate(model.pools):
             row = trial.pool_row(number)
+            assert (row["generation"], row["pool_size"], row["epoch"]) == (pool.generation, pool.size, pool.epoch)
             idle = walk(row["idle_head"], row["idle_tail"], lambda n: (rows[n]["next"], rows[n]["previous"]))
             assert idle == pool.idle
             assert queue_of(trial, number, clients) == pool.queue
@@ -315,11 +391,25 @@ class PoolMachine(RuleBasedStateMachine):
             self.now += 100_000
             self.one_round()
         check_at_rest(self.trials[0])
+        self.send_clients_away()
+        self.free()
+        assert not self.pools(lambda pool: not pool.is_live and not pool.is_unused), "a removed pool is still named"
         self.table.close()
 
+    def send_clients_away(self) -> None:
+        for client, row in list(self.model.clients.items()):
+            if not self.model.pools[row.pool].is_live:
+                self.worker(client).dismiss(client)
+                del self.model.clients[client]
+
     def one_round(self) -> None:
-        for pool in range(len(self.model.pools)):
-            self.set_paused(pool, paused=False)
+        for pool in self.pools(lambda pool: not pool.is_unused):
+            self.trials[0].set_paused(pool, False)
+            self.model.set_paused(pool, False)
+        for client in self.clients(Wait.QUEUED):
+            if not self.model.pools[self.model.clients[client].pool].is_live:
+                self.worker(client).leave_queue(client)
+                self.model.leave_queue(client)
         self.look_at_waiters()
         self.read_mail()
         while self.cancelled():
@@ -328,7 +418,7 @@ class PoolMachine(RuleBasedStateMachine):
             self.hand_on(slot)
         while self.slots(Slot.CLOSING):
             self.finish_close(0)
-        for pool in range(len(self.model.pools)):
+        for pool in self.pools(lambda pool: not pool.is_unused):
             now = self.tick()
             self.note_reserved(self.trials[0].reserve(pool, now), pool, 0, now)
 

@@ -9,5 +9,6 @@ cdef bint is_quiet(Server server) noexcept
 cdef void note_tag(Server server, const char *tag, Py_ssize_t length) noexcept
 cdef bint forgets(const char *tag, Py_ssize_t length) noexcept
 cdef void count_time(uint64_t *histogram, int64_t elapsed) noexcept nogil
+cdef bint is_at_rest(Server server, Client client) noexcept
 cdef bint may_part(Server server, Client client) noexcept
 cdef int take_note(Server server, const char *message, Py_ssize_t length, int64_t now) except -1

@@ -83,7 +83,12 @@ cdef bint is_quiet(Server server) noexcept:
 
 
 cdef bint may_part(Server server, Client client) noexcept:
-    """Rule 3."""
+    """Rule 3. In session mode the client keeps its server: it may be at rest all the same."""
+    return not client.session_mode and is_at_rest(server, client)
+
+
+cdef bint is_at_rest(Server server, Client client) noexcept:
+    """No transaction is open, and everything that was asked for is answered."""
     return (
         server.status == b"I" and is_quiet(server) and not client.body_left
         and not server.pending.doubtful and not server.said_fatal

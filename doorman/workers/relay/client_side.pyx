@@ -21,6 +21,7 @@ from doorman.shm.layout cimport (
     WAIT_QUEUED,
     ClientRow,
 )
+from doorman.shm.lifecycle cimport enter_pool
 from doorman.shm.pools cimport leave_queue, start_reset, take
 from doorman.shm.statements cimport set_of
 from doorman.shm.table cimport copy_text, now_us
@@ -340,9 +341,15 @@ cdef class ClientSide(ServerSide):
         """Its session waits for something: keep a little of what it sends, notice when it goes."""
         client.suspended = True
 
-    def log_in(self, Client client, pool: int, *, settings, cancel_secret: bytes, application_name: bytes) -> None:
-        """The client is who it says: greet it, at once or when a server has told us what to greet it with."""
+    def log_in(self, Client client, pool: int, *, generation: int, settings, cancel_secret: bytes,
+               application_name: bytes) -> bool:
+        """The client is who it says: greet it, at once or when a server has told us what to greet it with.
+
+        False, and nothing done: that pool (row and generation) was removed meanwhile.
+        """
         cdef ClientRow *row = client.row
+        if not enter_pool(self.table, client.number, pool, generation):
+            return False
         client.pool = pool
         client.pool_row = &self.table.pools[pool]
         client.counters = self.table.counter_row(pool)
@@ -355,7 +362,6 @@ cdef class ClientSide(ServerSide):
         client.startup = settings
         client.settings_digest = settings.digest if settings is not None else 0
         client.counters.logins += 1
-        row.pool = pool
         copy_text(row.application_name, NAME_BYTES, application_name)
         row.cancel_length = min(<int>len(cancel_secret), <int>CLIENT_SECRET_BYTES)
         memcpy(row.cancel_secret, <const char *>cancel_secret, row.cancel_length)
@@ -367,9 +373,12 @@ cdef class ClientSide(ServerSide):
                 self.finish_login(client)
         else:
             self.finish_login(client)
+        return True
 
     cdef bint needs_server_to_greet(self, Client client):
-        return client.session_mode or not client.pool_row.parameters_length or self.must_learn_settings(client)
+        return (
+            client.session_mode or self.must_learn_parameters(client.pool_row) or self.must_learn_settings(client)
+        )
 
     cdef bytes check_of(self, int pool):
         """The check query of a pool as a message."""

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from doorman.shm.layout cimport PoolRow
 from doorman.workers.relay.engine cimport Client, Server
 from doorman.workers.relay.sockets cimport Sockets
 
@@ -13,6 +14,7 @@ cdef class Lending(Sockets):
     cdef int *wake_fds              # by process row
     cdef list parked                # (client, slot, generation) that wait for a server's socket
     cdef dict settings_of           # (pool, digest) -> ParameterStatus messages
+    cdef uint32_t *known_versions   # by pool row: with which settings this process would open a server
     cdef int64_t probe_patience
     cdef int64_t listen_logged_at
     cdef uint64_t to_wake           # processes that have new mail, as bits
@@ -21,6 +23,7 @@ cdef class Lending(Sockets):
     cdef bint bind(self, Client client, int slot) except -1
     cdef bint prepared(self, Client client) except -1
     cdef bint must_learn_settings(self, Client client)
+    cdef bint must_learn_parameters(self, PoolRow *pool) noexcept
     cdef int learn_settings(self, Client client, list reported) except -1
     cdef int answer_settings_error(self, Client client, reported) except -1
     cdef int granted(self, int slot, Client client) except -1

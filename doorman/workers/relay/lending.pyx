@@ -43,6 +43,8 @@ cdef class Lending(Sockets):
         """True: the client has a server and may use it now. False: it waits, and goes on through `serve`."""
         cdef Taken taken
         cdef int64_t now = self.now
+        if client.pool_row.session_mode:                # the pool's mode was changed: from now on it keeps its servers
+            client.session_mode = True
         take(self.table, client.pool, client.number, now, &taken)
         if taken.slot == NONE:
             client.row.state = CLIENT_WAITING
@@ -98,6 +100,10 @@ cdef class Lending(Sockets):
             client.phase == PHASE_LOGIN and client.settings_digest != 0
             and (client.pool, client.settings_digest) not in self.settings_of
         )
+
+    cdef bint must_learn_parameters(self, PoolRow *pool) noexcept:
+        """What the pool's servers report is not known, or is from before its settings were changed."""
+        return not pool.parameters_length or pool.parameters_version != pool.version
 
     cdef int serve(self, Client client) except -1:
         if self.prepared(client):

@@ -24,12 +24,12 @@ from doorman.shm.layout cimport (
     ATTEND_POOLS,
     ATTEND_WAITERS,
     NONE,
+    POOL_REMOVED,
     SLOT_ACTIVE,
     SLOT_CLOSING,
     SLOT_GRANTED,
     WAIT_CANCELLED,
     WAIT_FAILED,
-    WAIT_NO,
     WAIT_QUEUED,
     PoolRow,
     ProcessRow,
@@ -38,7 +38,6 @@ from doorman.shm.layout cimport (
 from doorman.shm.pools cimport accept_grant, leave_queue
 from doorman.shm.table cimport Table, now_us
 from doorman.shm.waiters cimport expired_waiter
-from doorman.workers.relay.buffer cimport buffer_length
 from doorman.workers.relay.engine cimport (
     KIND_CLIENT,
     KIND_LISTENER,
@@ -54,9 +53,11 @@ from doorman.workers.relay.engine cimport (
 from doorman.workers.relay.outgoing cimport outgoing_free
 from doorman.workers.relay.statements cimport Statements
 from doorman.workers.relay.sockets cimport EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, Sockets, epoll_event, epoll_wait
-from doorman.workers.relay.client_side cimport ClientSide, sockaddr_storage
+from doorman.workers.relay.client_side cimport sockaddr_storage
+from doorman.workers.relay.leaving cimport Leaving
 from doorman.workers.relay.upkeep cimport stop_completing
 
+from doorman.shm.lifecycle import REMOVED
 from doorman.shm.rows import get_failure
 
 log = logging.getLogger("doorman.relay")
@@ -85,7 +86,7 @@ cdef enum:
 cdef uint64_t ONE = 1
 
 
-cdef class Relay(ClientSide):
+cdef class Relay(Leaving):
     """All client and server sockets of this process.
 
     `host` is the Python side (`workers.process.Process`): it logs clients in, opens servers, talks to the master.
@@ -98,7 +99,6 @@ cdef class Relay(ClientSide):
     cdef int handled                # events of this round that were taken up
     cdef public int loop_work       # coroutines under way: uvloop must be served often
     cdef bint stop_listening
-    cdef readonly bint draining
     cdef int64_t complained_at
 
     def __init__(self, Table table, host, wake_fds, *, query_wait_us: int, probe_patience_us: int,
@@ -118,6 +118,7 @@ cdef class Relay(ClientSide):
         self.parked = []
         self.timed = []
         self.listeners = []
+        self.known_versions = <uint32_t *>calloc(table.header.n_pools, sizeof(uint32_t))
         self.settings_of = {}
         self.checks = {}
         self.statements = Statements(statements)
@@ -127,8 +128,17 @@ cdef class Relay(ClientSide):
         self.release_early = bool(os.environ.get("PG_DOORMAN_TEST_RELEASE_EARLY"))
         self.watch(wake_fds[table.process], EPOLLIN | EPOLLET, None)
 
+    def configure(self, *, query_wait_us: int, probe_patience_us: int, statements: int, gather_limit: int) -> None:
+        """Limits that hold from now on; of statements `statements` texts are remembered."""
+        self.query_wait = query_wait_us
+        self.probe_patience = probe_patience_us
+        self.gather_limit = gather_limit
+        if statements != self.statements.limit:
+            self.statements = Statements(statements)
+
     def __dealloc__(self):
         free(self.wake_fds)
+        free(self.known_versions)
 
     def run(self) -> None:
         """Called by uvloop when the epoll set is readable: handle what is ready, linger a moment for more (rule 1)."""
@@ -352,7 +362,9 @@ cdef class Relay(ClientSide):
         for client in list(self.clients):
             if client is None or client.closed:
                 continue
-            if client.row.wait_state == WAIT_FAILED:
+            if client.row.wait_state == WAIT_FAILED and client.pool_row.state == POOL_REMOVED:
+                self.send_away(client, REMOVED)
+            elif client.row.wait_state == WAIT_FAILED:
                 sqlstate, message = get_failure(self.table, client.pool)
                 self.end_wait(client, sqlstate, message, None)
             elif client.row.wait_state == WAIT_CANCELLED:
@@ -376,7 +388,7 @@ cdef class Relay(ClientSide):
     cdef int time_out_waiters(self, int64_t now) except -1:
         """Those whose time is over get an error; for the others a server is opened where that had to wait."""
         cdef int pool, client
-        for pool in range(<int>self.table.header.n_pools):
+        for pool in range(<int>self.table.header.pools_high):
             if not self.table.pools[pool].n_waiting:
                 continue
             while True:
@@ -451,17 +463,3 @@ cdef class Relay(ClientSide):
             if not stop_completing(self, server):
                 self.lose(server, True)         # PostgreSQL has been silent for long enough: its place is needed
         return 0
-
-    def drain(self) -> int:
-        """Graceful end: idle clients are told to go, the others when their transaction is over. How many are left."""
-        cdef Client client
-        self.draining = True
-        left = 0
-        for client in list(self.clients):
-            if client is None or client.closed:
-                continue
-            if client.server is None and client.row.wait_state == WAIT_NO and not buffer_length(&client.inb):
-                self.refuse(client, "FATAL", "57P01", "terminating connection due to administrator command")
-            else:
-                left += 1
-        return left

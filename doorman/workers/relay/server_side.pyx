@@ -200,20 +200,37 @@ cdef class ServerSide(Lending):
         return self.open_if_needed(pool)
 
     cdef int open_if_needed(self, int pool) except -1:
-        cdef int slot = reserve(self.table, pool, now_us())
+        cdef int slot
+        if self.known_versions[pool] != self.table.pools[pool].version:
+            return 0
+        slot = reserve(self.table, pool, now_us())
         if slot != NONE:
             self.open(pool, slot)
         return 0
 
     cdef int open(self, int pool, int slot) except -1:
+        """Fill a reserved slot. By settings that hold no longer nobody may: whoever knows the new ones will."""
+        if self.known_versions[pool] != self.table.pools[pool].version:
+            start_close(self.table, slot)
+            finish_close(self.table, slot)
+            return 0
         self.yield_now = True
         self.host.open_server(pool, slot, self.table.slots[slot].generation)
         return 0
+
+    def learn_pool(self, pool: int, version: int) -> None:
+        """This process knows by which settings servers of the row are opened (lifecycle.pxd, rule 4)."""
+        self.known_versions[pool] = version
+        self.checks.pop(pool, None)
+        self.settings_of = {key: told for key, told in self.settings_of.items() if key[0] != pool}
+        self.open_if_needed(pool)
 
     def open_minimum(self, pool: int) -> None:
         """Open one server if the pool has fewer than its `min_pool_size`, or waiters nobody opens one for."""
         cdef int slot
         self.open_if_needed(pool)
+        if self.known_versions[pool] != self.table.pools[pool].version:
+            return
         slot = reserve_minimum(self.table, pool, now_us())
         if slot != NONE:
             self.open(pool, slot)
@@ -231,8 +248,8 @@ cdef class ServerSide(Lending):
         row.idle_timeout = idle_timeout_us
         row.home = self.table.process
         self.table.counter_row(row.pool).servers_opened += 1
-        if not self.table.pools[row.pool].parameters_length:
-            set_parameters(self.table, row.pool, parameters)
+        if self.must_learn_parameters(&self.table.pools[row.pool]):
+            set_parameters(self.table, row.pool, parameters, row.epoch)
         self.arm(server, EPOLLIN)
         self.ready_again(server)
         self.open_if_needed(row.pool)

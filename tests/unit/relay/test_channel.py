@@ -9,7 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from doorman.workers.channel import MAX_DESCRIPTORS, Channel, Drain, Forget, Message, Publish, Ready, Want, close_all
+from doorman.workers.channel import (
+    MAX_DESCRIPTORS,
+    Channel,
+    Drain,
+    Forget,
+    Message,
+    Obtain,
+    Publish,
+    Ready,
+    Want,
+    close_all,
+)
 
 
 @pytest.fixture
@@ -124,3 +135,18 @@ def test_the_end_of_the_peer_is_told_after_its_last_message(ends: tuple[Channel,
         ends[1].receive()
     with pytest.raises(BrokenPipeError):
         ends[1].send(Ready())
+
+
+def test_a_message_longer_than_a_packet_arrives_whole_and_in_its_place(ends: tuple[Channel, Channel]) -> None:
+    ours, theirs = ends
+    overlay = {f"name_{number}": "x" * 100 for number in range(2000)}
+    sent = [Forget(1, 1), Obtain(7, "db", "user", overlay), Forget(2, 2)]
+    for message in sent:
+        ours.send(message)
+    received: list[Message] = []
+    while len(received) < len(sent):
+        ours.flush()
+        got = theirs.receive()
+        if got is not None:
+            received.append(got[0])
+    assert received == sent

@@ -1,0 +1,141 @@
+"""What a configuration means for the pools that are, decided on a real table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from doorman.config.resolve import resolve_pools
+from doorman.config.schema import AuthQuery, Config, General, Pool, User
+from doorman.shm.rows import pool_rows
+from doorman.shm.table import Table
+from doorman.shm.trial import Trial
+from doorman.workers import allocation as module
+from doorman.workers.allocation import Allocation, NoRoom
+
+GENERAL = General(admin_username="admin", admin_password="x")
+QUERY = AuthQuery(query="SELECT 1", user="finder", database="db")
+
+
+def config(**pools: Any) -> Config:
+    return Config(general=GENERAL, pools={name: pool(**keys) for name, keys in pools.items()})
+
+
+def pool(users: tuple[str, ...] = ("app",), size: int = 5, **keys: Any) -> Pool:
+    made = tuple(User(username=name, password="p", pool_size=size) for name in users)
+    return Pool(**{"server_host": "127.0.0.1", "server_port": 5432, "users": made, **keys})
+
+
+class Effects:
+    def __init__(self) -> None:
+        self.forgotten: list[tuple[int, int]] = []
+
+    def forget(self, slot: int, generation: int) -> None:
+        self.forgotten.append((slot, generation))
+
+    def wake(self, processes: int) -> None:
+        pass
+
+
+@pytest.fixture
+def table() -> Iterator[Table]:
+    table = Table.create(processes=2, pools=4, slots=8, clients=4, max_connections=4)
+    yield table
+    table.close()
+
+
+def start(table: Table, first: Config) -> Allocation:
+    effects = Effects()
+    return Allocation(table, resolve_pools(first), effects.forget, effects.wake)
+
+
+def test_a_plan_names_what_comes_changes_and_goes_and_touches_nothing(table: Table) -> None:
+    allocation = start(table, config(a={}, b={}, c={}))
+    plan = allocation.plan(config(a={}, b={"size": 6}, d={}))
+    assert [settings.database for settings in plan.added] == ["d"]
+    assert [(entry.settings.database, settings.pool_size) for entry, settings, _ in plan.changed] == [("b", 6)]
+    assert [entry.settings.database for entry in plan.removed] == ["c"]
+    assert [row.database for row in pool_rows(table)] == ["a", "b", "c"]
+    allocation.carry_out(plan)
+    assert sorted((entry.settings.database, entry.row) for entry in allocation.roster.entries()) == [
+        ("a", 0), ("b", 1), ("d", 3),
+    ]  # fmt: skip
+
+
+def test_only_what_servers_are_opened_with_outdates_them(table: Table) -> None:
+    allocation = start(table, config(a={}))
+    (before,) = allocation.roster.entries()
+    for keys, is_outdated in (({"size": 7}, False), ({"pool_mode": "session"}, False), ({"server_port": 1}, True)):
+        allocation.carry_out(allocation.plan(config(a=keys)))
+        (after,) = allocation.roster.entries()
+        assert (after.row, after.generation) == (before.row, before.generation)
+        assert (after.version != before.version) == is_outdated
+        assert pool_rows(table)[0].epoch == int(is_outdated)
+
+
+def test_more_pools_than_rows_are_refused_before_anything_is_done(table: Table) -> None:
+    allocation = start(table, config(a={}))
+    with pytest.raises(NoRoom, match="room for 3 more"):
+        allocation.plan(config(**{name: {} for name in "abcde"}))
+    assert len(pool_rows(table)) == 1
+
+
+def test_a_pool_on_demand_is_made_once_and_follows_the_configuration(table: Table) -> None:
+    first = config(a={"auth_query": QUERY})
+    allocation = start(table, first)
+    entry, is_news = allocation.obtain(first, "a", "eve", {})
+    assert is_news and entry.is_on_demand and entry.settings.pool_size == QUERY.pool_size
+    assert allocation.obtain(first, "a", "eve", {}) == (entry, False)
+    changed, is_news = allocation.obtain(first, "a", "eve", {"work_mem": "5MB"})
+    assert is_news and changed.row == entry.row and changed.version > entry.version
+    assert changed.settings.startup_parameters == {"work_mem": "5MB"}
+    second = config(a={"auth_query": QUERY, "idle_timeout": 1000})
+    allocation.carry_out(allocation.plan(second))
+    kept = allocation.roster.find("a", "eve")
+    assert kept is not None and kept.row == entry.row and kept.settings.idle_timeout_ms == 1000
+    assert kept.settings.startup_parameters == {"work_mem": "5MB"}
+
+
+def test_a_user_that_gets_a_pool_of_the_configuration_keeps_the_row(table: Table) -> None:
+    first = config(a={"auth_query": QUERY})
+    allocation = start(table, first)
+    entry, _ = allocation.obtain(first, "a", "eve", {})
+    allocation.carry_out(allocation.plan(config(a={"users": ("app", "eve"), "auth_query": QUERY})))
+    now = allocation.roster.find("a", "eve")
+    assert now is not None and now.row == entry.row and not now.is_on_demand
+
+
+def test_pools_on_demand_end_with_their_auth_query(table: Table) -> None:
+    first = config(a={"auth_query": QUERY})
+    allocation = start(table, first)
+    allocation.obtain(first, "a", "eve", {})
+    plan = allocation.plan(config(a={}))
+    assert [entry.settings.user for entry in plan.removed] == ["eve"]
+    allocation.carry_out(plan)
+    with pytest.raises(LookupError):
+        allocation.obtain(config(a={}), "a", "eve", {})
+
+
+def test_only_deserted_pools_are_collected_and_not_while_somebody_may_be_coming(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = config(a={"auth_query": QUERY})
+    allocation = start(table, first)
+    entry, _ = allocation.obtain(first, "a", "eve", {})
+    assert not allocation.collect(entry.row, entry.generation)
+    monkeypatch.setattr(module, "YOUNG_SECONDS", 0.0)
+    static = allocation.roster.find("a", "app")
+    assert static is not None and not allocation.collect(static.row, static.generation)
+    worker = Trial(table, process=0)
+    client = worker.admit(1)
+    assert worker.enter(client, entry.row, entry.generation)
+    assert not allocation.collect(entry.row, entry.generation)
+    worker.dismiss(client)
+    assert allocation.collect(entry.row, entry.generation)
+    assert not allocation.collect(entry.row, entry.generation)
+    assert allocation.roster.find("a", "eve") is None
+    allocation.free_rows()
+    again, is_news = allocation.obtain(first, "a", "eve", {})
+    assert is_news and (again.row, again.generation) == (entry.row, entry.generation + 1)
