@@ -24,10 +24,13 @@ def warn_small_buffer(config: Config) -> Iterator[ConfigProblem]:
         yield ConfigProblem("general.tcp_socket_buffer_size", reason)
 
 
-def warn_unbounded_cache(config: Config) -> Iterator[ConfigProblem]:
-    """No limit per client."""
-    if config.general.client_anonymous_prepared_cache_size == 0:
-        reason = "0 lets the cache of each client grow without bounds"
+def warn_cache_of_one(config: Config) -> Iterator[ConfigProblem]:
+    """A limit for something of which there is one."""
+    if config.general.client_anonymous_prepared_cache_size is not None:
+        reason = (
+            "has no effect: a client can reach only its latest unnamed statement, and no other is kept for it;"
+            " prepared_statements_cache_size bounds what a worker remembers"
+        )
         yield ConfigProblem("general.client_anonymous_prepared_cache_size", reason)
 
 
@@ -66,7 +69,7 @@ def warn_sso_off(config: Config) -> Iterator[ConfigProblem]:
 
 
 RULES: tuple[Rule, ...] = (
-    *(warn_small_buffer, warn_unbounded_cache, warn_unix_bypass, warn_no_time),
+    *(warn_small_buffer, warn_cache_of_one, warn_unix_bypass, warn_no_time),
     *(warn_console_off, warn_sso_off),
 )
 

@@ -13,6 +13,8 @@ from doorman.workers.settings import Settings, digest_for_planner, make_settings
 
 NOT_FOLLOWED = frozenset({"application_name", "is_superuser", "session_authorization", "in_hot_standby"})
 """Of the client's role and the server's state; and the name, which follows only with `sync_server_parameters`."""
+OF_THE_ROLE = frozenset({"is_superuser", "session_authorization"})
+"""What SET ROLE and SET SESSION AUTHORIZATION change, which end with the transaction."""
 
 
 class Followed:
@@ -22,7 +24,7 @@ class Followed:
     lower case everywhere.
     """
 
-    __slots__ = ("changed", "defaults", "greeting", "ignored", "returned", "spelled", "told")
+    __slots__ = ("changed", "defaults", "greeting", "ignored", "lent", "returned", "spelled", "told")
 
     def __init__(self, defaults: Mapping[str, str], greeting: Mapping[str, str], *, follow_name: bool) -> None:
         self.defaults = defaults
@@ -30,6 +32,7 @@ class Followed:
         self.ignored = NOT_FOLLOWED - {"application_name"} if follow_name else NOT_FOLLOWED
         self.told: dict[str, str] = {}
         self.returned: dict[str, str] = {}  # values that its next server has, and that it was not told
+        self.lent: set[str] = set()  # names whose values end with the transaction
         self.spelled: dict[str, str] = {}
         self.changed = False
 
@@ -38,6 +41,12 @@ class Followed:
         name, spelled = name.lower(), name
         self.spelled.setdefault(name, spelled)
         self.returned.pop(name, None)
+        if name in OF_THE_ROLE and name in self.greeting:
+            if value != self.greeting[name]:
+                self.lent.add(name)
+            else:
+                self.lent.discard(name)
+            self.changed = True
         if name in self.ignored or self.told.get(name, self.greeting.get(name)) == value:
             return False
         if self.greeting.get(name) == value:
@@ -61,6 +70,8 @@ class Followed:
                 wanted[name] = value
             else:
                 self.returned[name] = self.greeting[name]
+        self.returned.update((name, self.greeting[name]) for name in self.lent)
+        self.lent.clear()
         if wanted == asked:
             return startup
         return make_settings(wanted)

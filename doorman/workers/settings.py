@@ -36,6 +36,11 @@ class Settings(msgspec.Struct, frozen=True):
     planner: int
     wanted: dict[str, str]
 
+    @property
+    def creates_temporary(self) -> bool:
+        """The path may begin with the schema of temporary objects: a CREATE need not say that it makes one."""
+        return any("pg_temp" in value for value in self.wanted.values())
+
 
 def gather_settings(
     parameters: Mapping[str, str], managed: Mapping[str, str], reported: Mapping[str, str], *, follow_name: bool
@@ -81,6 +86,29 @@ def make_settings(wanted: Mapping[str, str]) -> Settings:
     )
     text = f"RESET ROLE; RESET ALL; SELECT {calls}"
     return Settings(query(text), digest_of(wanted), digest_for_planner(wanted), dict(pairs))
+
+
+def restoring(settings: Settings) -> bytes:
+    """The Query that sets again what was led back to the server's own value: whatever is not set by the session now."""
+    listed, others = [], []
+    for name, value in settings.wanted.items():
+        call = f"pg_catalog.set_config({literal(name)}, {literal(clean(name, value))}, false)"
+        if name == "role":
+            others.append(f"SELECT {call} WHERE pg_catalog.current_setting('role') OPERATOR(pg_catalog.=) 'none'")
+        elif "." in name:  # pg_settings does not show them
+            shown = f"pg_catalog.current_setting({literal(name)}, true)"
+            others.insert(0, f"SELECT {call} WHERE coalesce({shown}, '') OPERATOR(pg_catalog.=) ''")
+        else:
+            listed.append(f"({literal(name)}, {literal(clean(name, value))})")
+    if listed:
+        others.insert(
+            0,
+            "SELECT pg_catalog.set_config(asked.name, asked.value, false)"
+            f" FROM (VALUES {', '.join(listed)}) AS asked (name, value) JOIN pg_catalog.pg_settings AS shown"
+            " ON pg_catalog.lower(shown.name) OPERATOR(pg_catalog.=) asked.name"
+            " WHERE shown.source OPERATOR(pg_catalog.<>) 'session'",
+        )
+    return query("; ".join(others))
 
 
 def digest_of(wanted: Mapping[str, str]) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.e2e.lone import Lone, extended, lone_pooler
+from tests.e2e.lone import Lone, extended, first_value, lone_pooler
 from tests.e2e.raw import Raw
 from tests.harness import Doorman, Postgres
 from tests.torture.wire import query
@@ -150,16 +150,39 @@ def test_the_way_back_of_a_client_that_asked_for_nothing(lone: Lone, sql: str) -
     assert on_each_server(lone, raw, "SHOW TimeZone") == {SERVER_ZONE} == {raw.parameters["TimeZone"]}
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="startup TimeZone=Asia/Tokyo; BEGIN; RESET TimeZone; SHOW TimeZone -> Etc/UTC (PostgreSQL: Asia/Tokyo)",
-)
-def test_the_way_back_inside_a_transaction(lone: Lone) -> None:
-    raw = lone.client("two", TimeZone="Asia/Tokyo")
-    raw.ask(query("BEGIN"), query("SET TimeZone = 'America/Lima'"), query("RESET TimeZone"), ready=3)
-    shown = raw.value("SHOW TimeZone")
+@pytest.mark.parametrize("send", [query, extended], ids=["simple", "extended"])
+@pytest.mark.parametrize("sql", [sql for sql in RETURNS if sql != "DISCARD ALL"])
+def test_the_way_back_inside_a_transaction(lone: Lone, sql: str, send: Encode) -> None:
+    raw = lone.client("two", options="-c TimeZone=Asia/Tokyo -c statement_timeout=54321 -c my.own=mine")
+    raw.ask(query("BEGIN"), query("SET TimeZone = 'America/Lima'; SET DateStyle = German"), ready=2)
+    raw.ask(send(sql))
+    assert_agrees(raw)
+    shown = raw.rows(
+        "SELECT "
+        + ", ".join(f"current_setting('{name}')" for name in ("TimeZone", "statement_timeout", "my.own", "DateStyle"))
+    )
     raw.ask(query("COMMIT"))
-    assert shown == "Asia/Tokyo"
+    assert shown == [["Asia/Tokyo", "54321ms", "mine", "ISO, MDY" if sql == "RESET ALL" else "German, DMY"]]
+    assert on_each_server(lone, raw, "SHOW TimeZone") == {"Asia/Tokyo"} == {raw.parameters["TimeZone"]}
+
+
+def test_the_way_back_of_what_is_not_reported(lone: Lone) -> None:
+    raw = lone.client("two", options="-c statement_timeout=54321 -c my.own=mine -c role=other")
+    for name, other, own in (("statement_timeout", "5", "54321ms"), ("my.own", "x", "mine"), ("role", "app", "other")):
+        raw.send(query("BEGIN"), query(f"SET {name} = '{other}'"), query(f"RESET {name}"), query(f"SHOW {name}"))
+        assert [first_value(raw.until("Z")) for _ in range(4)] == [None, None, None, own]
+        raw.ask(query("ROLLBACK"))
+
+
+def test_the_way_back_is_taken_back_with_its_transaction(lone: Lone) -> None:
+    raw = lone.client("two", TimeZone="Asia/Tokyo")
+    raw.ask(query("BEGIN; SET TimeZone = 'America/Lima'; SAVEPOINT s"))
+    raw.ask(query("RESET TimeZone"))
+    assert raw.value("SHOW TimeZone") == "Asia/Tokyo" == raw.parameters["TimeZone"]
+    raw.ask(query("ROLLBACK TO s"))
+    assert raw.value("SHOW TimeZone") == "America/Lima" == raw.parameters["TimeZone"]
+    raw.ask(query("COMMIT"))
+    assert on_each_server(lone, raw, "SHOW TimeZone") == {"America/Lima"}
 
 
 def test_the_servers_own_value_can_be_chosen(lone: Lone) -> None:
@@ -177,13 +200,13 @@ def test_the_way_back_is_told_also_when_the_next_server_has_the_value_already(lo
     assert raw.parameters["TimeZone"] == "Asia/Tokyo"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="superuser: SET ROLE app (told is_superuser off); SHOW is_superuser -> on, and it was not told"
-)
-def test_what_the_clean_up_takes_back_is_told(lone: Lone) -> None:
+@pytest.mark.parametrize("sql", ["SET ROLE app", "SET SESSION AUTHORIZATION app", "BEGIN; SET ROLE app; COMMIT"])
+def test_what_the_clean_up_takes_back_is_told(lone: Lone, sql: str) -> None:
     raw = lone.client("super")
-    raw.ask(query("SET ROLE app"))
-    assert raw.value("SHOW is_superuser") == raw.parameters["is_superuser"]
+    for _ in range(2):
+        raw.ask(query(sql))
+        assert raw.value("SHOW is_superuser") == raw.parameters["is_superuser"] == "on"
+        assert raw.value("SELECT session_user") == raw.parameters["session_authorization"] == "postgres"
 
 
 def test_what_is_not_reported_holds_for_its_transaction(lone: Lone) -> None:

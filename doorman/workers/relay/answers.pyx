@@ -41,7 +41,9 @@ from doorman.workers.relay.replies cimport (
     REPLY_PARSE_KNOWN,
     REPLY_PARSE_OURS,
     REPLY_PARSE_TRIED,
+    REPLY_RESTORE,
     REPLY_SYNC,
+    REPLY_SYNC_OURS,
     Reply,
     replies_at,
     replies_head,
@@ -50,6 +52,7 @@ from doorman.workers.relay.replies cimport (
 )
 from doorman.workers.relay.prepare cimport doubt_set
 from doorman.workers.relay.statements cimport Named, Statement
+from doorman.workers.relay.upkeep cimport restore
 
 cdef extern from "<string.h>" nogil:
     void *memmem(const void *haystack, size_t length, const void *needle, size_t needle_length)
@@ -112,7 +115,7 @@ cdef Py_ssize_t feed_answers(Engine engine, Server server, const char *data, Py_
                 return -1
             if server.kept is not None and data[at] != b"t":
                 start = give_kept(server, out, data, start, at)
-        elif server.replies.length and replies_head(&server.replies).kind == REPLY_OURS:
+        elif server.replies.length and is_query_of_ours(replies_head(&server.replies).kind):
             is_ours = True                              # a notice, or rows
         if is_ours:
             outgoing_add(out, data + start, at - start)
@@ -195,7 +198,7 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
         if due == REPLY_DESCRIBE or due == REPLY_DESCRIBE_OURS:
             take_description(engine, server, head, message, length)
             return expect(server, True, due == REPLY_DESCRIBE_OURS)
-        return due == REPLY_OURS
+        return is_query_of_ours(due)
     if kind == b"t":                                    # ParameterDescription
         if due == REPLY_DESCRIBE_OURS:
             return True
@@ -204,10 +207,10 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
             return True
         return False
     if kind == b"I" or kind == b"s":                    # EmptyQueryResponse, PortalSuspended
-        return expect(server, True, False) if due == REPLY_EXECUTE else due == REPLY_OURS
+        return expect(server, True, False) if due == REPLY_EXECUTE else is_query_of_ours(due)
     if kind == b"Z":                                    # ReadyForQuery
         return take_ready(engine, server, message, length, due)
-    if due == REPLY_OURS and kind == b"E":              # ErrorResponse
+    if is_query_of_ours(due) and kind == b"E":          # ErrorResponse
         if not server.begin_fails:                      # nothing else of ours may fail
             engine.lose_server(server)
         server.begin_fails = False
@@ -239,7 +242,7 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
         if length == 12 and memcmp(message + 5, b"LISTEN\x00", 7) == 0:
             engine.note_listen(server.client)
             server.kept = LISTEN_WARNING
-        return expect(server, True, False) if due == REPLY_EXECUTE else due == REPLY_OURS
+        return expect(server, True, False) if due == REPLY_EXECUTE else is_query_of_ours(due)
     if kind == b"S":                                    # ParameterStatus
         engine.follow_parameter(server.client, message[:length])
         return due == REPLY_OURS
@@ -249,6 +252,10 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
             server.holding = False
             engine.queue(server.client)
     return False
+
+
+cdef inline bint is_query_of_ours(uint8_t due) noexcept:
+    return due == REPLY_OURS or due == REPLY_RESTORE
 
 
 cdef bint expect(Server server, bint fits, bint is_ours) except -1:
@@ -267,12 +274,12 @@ cdef bint take_ready(Engine engine, Server server, const char *message, Py_ssize
     if server.healing:
         run_again(engine, server)
         return True
-    if due == REPLY_OURS:
+    if is_query_of_ours(due) or due == REPLY_SYNC_OURS:
         pending_ready(&server.pending)
         server.status = message[5]
         server.started = engine.now
         replies_pop(&server.replies)
-        return True
+        return due != REPLY_RESTORE
     take_note(server, message, length, engine.now)
     if 0 < due < FIRST_ANSWERED:
         replies_pop(&server.replies)
@@ -281,6 +288,8 @@ cdef bint take_ready(Engine engine, Server server, const char *message, Py_ssize
         server.pending.doubtful = True
     if not server.replies.length:
         server.touchy = False
+        if server.went_back and server.status == b"T":
+            return restore(engine, server)
     return False
 
 
@@ -304,7 +313,9 @@ cdef bytes with_names_of(Client client, Reply *head, bytes error):
     """An ErrorResponse that speaks of statements by our names, with the client's."""
     cdef Named named
     unnamed = client.unnamed.name if client.unnamed is not None else b""
-    if head.kind == REPLY_BIND and head.new != NULL and isinstance(<object>head.new, Statement):
+    if head.new != NULL and isinstance(<object>head.new, Named):
+        names = {(<Named>head.new).statement.name: (<Named>head.new).name}
+    elif head.kind == REPLY_BIND and head.new != NULL and isinstance(<object>head.new, Statement):
         names = {(<Statement>head.new).name: b""}
     else:
         names = {unnamed: b""}
@@ -324,14 +335,14 @@ cdef int forget_segment(Engine engine, Server server) except -1:
     while n < server.replies.length and replies_at(&server.replies, n).kind != REPLY_SYNC:
         n += 1
     for at in range(n, 0, -1):
-        undo(engine, server, replies_at(&server.replies, at - 1), at == 1)
+        undo(engine, server, replies_at(&server.replies, at - 1), at == 1, n)
     for at in range(n):
         replies_pop(&server.replies)
     return 0
 
 
-cdef int undo(Engine engine, Server server, Reply *reply, bint failed) except -1:
-    """One message failed, or was skipped because of one before it."""
+cdef int undo(Engine engine, Server server, Reply *reply, bint failed, uint32_t end) except -1:
+    """One message failed, or was skipped because of one before it. end: entries up to the next Sync."""
     cdef Client client = server.client
     cdef object new = <object>reply.new if reply.new != NULL else None
     if reply.kind == REPLY_PARSE or reply.kind == REPLY_PARSE_OURS:
@@ -345,7 +356,7 @@ cdef int undo(Engine engine, Server server, Reply *reply, bint failed) except -1
         return 0
     if reply.kind == REPLY_EXECUTE:
         return undo_forgetting(client, reply)
-    if client is None or new is None or reply.kind == REPLY_PARSE_OURS:
+    if client is None or new is None or reply.kind == REPLY_PARSE_OURS or reply.kind == REPLY_PARSE_CLASH:
         return 0
     if reply.kind == REPLY_BIND or reply.kind == REPLY_DESCRIBE:    # they name a statement and change nothing
         return 0
@@ -353,9 +364,21 @@ cdef int undo(Engine engine, Server server, Reply *reply, bint failed) except -1
         undo_close(client, new, server.replies.queries > 0)
     elif isinstance(new, Named):
         undo_name(client, <Named>new)
-    elif client.unnamed is new:
+    elif client.unnamed is new and not is_parsed_again(server, new, end):
         client.unnamed = <Statement>reply.old if reply.old != NULL and not failed else None
     return 0
+
+
+cdef bint is_parsed_again(Server server, object statement, uint32_t at) except -1:
+    """Does a later batch make it the unnamed statement?"""
+    cdef Reply *reply
+    for at in range(at, server.replies.length):
+        reply = replies_at(&server.replies, at)
+        if reply.new == <PyObject *>statement and (
+            reply.kind == REPLY_PARSE or reply.kind == REPLY_PARSE_KNOWN or reply.kind == REPLY_PARSE_TRIED
+        ):
+            return True
+    return False
 
 
 cdef int undo_forgetting(Client client, Reply *reply) except -1:

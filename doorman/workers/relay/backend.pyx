@@ -202,10 +202,11 @@ cdef void note_tag(Server server, const char *tag, Py_ssize_t length) noexcept:
         if server.pending.length <= 1 and server.replies.length <= 1:   # else more was sent behind it already
             server.dirt &= DIRT_EVERYTHING
         server.row.parameter_digest = 0
-        server.returns = True
+        server.returns = server.went_back = True
         return
     for i in range(7):
         if length >= TAGS[i].length and tag[0] == TAGS[i].text[0] and memcmp(tag, TAGS[i].text, TAGS[i].length) == 0:
             server.dirt |= TAGS[i].dirt
-            server.returns |= i == TAG_RESET
+            if i == TAG_RESET:
+                server.returns = server.went_back = True
             return

@@ -358,9 +358,8 @@ cdef class ClientSide(ServerSide):
         client.renames = client.follows and client.pool_row.statements
         client.planner = settings.planner if settings is not None else 0
         client.check = self.check_of(pool)
-        client.settings = settings
         client.startup = settings
-        client.settings_digest = settings.digest if settings is not None else 0
+        self.take_settings(client, settings)
         client.counters.logins += 1
         copy_text(row.application_name, NAME_BYTES, application_name)
         row.cancel_length = min(<int>len(cancel_secret), <int>CLIENT_SECRET_BYTES)

@@ -88,6 +88,7 @@ cdef class Client(Conn):
     cdef public object session      # Login or Console
     cdef public object settings     # Settings that its servers are to have, or None
     cdef uint64_t settings_digest
+    cdef uint32_t standing_dirt     # what any of its statements may leave, with these settings
     cdef readonly bint is_unix
     cdef bint suspended             # its login waits for a coroutine or for time to pass: what it sends is kept
     cdef bint follows               # transaction mode: each message's answer is followed (`replies`)
@@ -126,6 +127,7 @@ cdef class Server(Conn):
     cdef Statement verified         # was prepared anew just now, for its rows looked other than its client was told
     cdef bint verifying             # one of them is a Describe of ours (heal)
     cdef bint returns               # RESET, DISCARD ALL or SET … DEFAULT was among what its client ran
+    cdef bint went_back             # likewise, and what was asked for at startup has not been set again since
     cdef uint64_t private_planner   # while `sets`: digest of settings that nobody else has
     cdef bint sets                  # a message behind the last Sync may change how texts are parsed
     cdef bint executed              # an Execute was sent since the last Sync

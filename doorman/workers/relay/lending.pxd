@@ -28,6 +28,7 @@ cdef class Lending(Sockets):
     cdef int answer_settings_error(self, Client client, reported) except -1
     cdef int granted(self, int slot, Client client) except -1
     cdef int keep_parameters(self, Client client) except -1
+    cdef int take_settings(self, Client client, settings) except -1
     cdef int tell_returned(self, Client client) except -1
     cdef int correct_parameters(self, Client client, list reported) except -1
     cdef int part(self, Server server) except -1

@@ -16,7 +16,7 @@ from doorman.shm.atomics cimport lowest_bit, swap32
 from doorman.shm.layout cimport CLIENT_ACTIVE, CLIENT_IDLE, CLIENT_WAITING, NONE, PoolRow
 from doorman.shm.pools cimport BACK_CLOSE, BACK_IDLE, BACK_REFUSED, Taken, give_back, start_reset, take
 from doorman.workers.relay.backend cimport count_time
-from doorman.workers.relay.engine cimport DIRT_STATEMENTS, PHASE_LOGIN, STAGE_NONE, Client, Server
+from doorman.workers.relay.engine cimport DIRT_STATEMENTS, DIRT_TEMPORARY, PHASE_LOGIN, STAGE_NONE, Client, Server
 from doorman.workers.relay.sockets cimport EPOLLIN, is_tcp
 from doorman.workers.relay.upkeep cimport start_clean, start_probe, start_sync
 from doorman.workers.relay.sockets cimport Sockets
@@ -92,6 +92,7 @@ cdef class Lending(Sockets):
         if client.phase == PHASE_LOGIN:
             self.finish_login(client)
             return False
+        server.dirt |= client.standing_dirt
         return True
 
     cdef bint must_learn_settings(self, Client client):
@@ -204,13 +205,20 @@ cdef class Lending(Sockets):
                 follow_name=self.host.pools[client.pool].sync_server_parameters)
         if client.followed.tell(name.decode("utf-8", "replace"), value.decode("utf-8", "surrogateescape")):
             client.planner = client.followed.planner(client.startup)
+        if b"pg_temp" in value:
+            client.server.dirt |= DIRT_TEMPORARY        # whatever is created from now on may be temporary
         return 0
 
     cdef int keep_parameters(self, Client client) except -1:
         """The transaction is over: what it leaves set is to hold on the client's next server."""
         client.followed.changed = False
-        client.settings = client.followed.settings(client.startup, returns=client.server.returns)
-        client.settings_digest = client.settings.digest if client.settings is not None else 0
+        return self.take_settings(client, client.followed.settings(client.startup, returns=client.server.returns))
+
+    cdef int take_settings(self, Client client, settings) except -1:
+        """These are to hold on the client's servers."""
+        client.settings = settings
+        client.settings_digest = settings.digest if settings is not None else 0
+        client.standing_dirt = DIRT_TEMPORARY if settings is not None and settings.creates_temporary else 0
         return 0
 
     cdef int part(self, Server server) except -1:
@@ -219,6 +227,7 @@ cdef class Lending(Sockets):
         server.holding = False
         server.touchy = False
         server.returns = False
+        server.went_back = False
         server.replaying = False
         server.verifying = False
         server.verified = None

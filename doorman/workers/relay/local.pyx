@@ -100,6 +100,7 @@ cdef bint end_here(Engine engine, Client client, const char *message, Py_ssize_t
 cdef int begin_now(Engine engine, Client client, Server server) except -1:
     """Rule 2; and rule 4: make the failed transaction real, then PostgreSQL decides what it takes."""
     send_ours(engine, server, BEGIN_FAILED if client.begin_failed else client.begin)
+    server.status = b"T"                                # what is sent behind it meets an open transaction
     if client.begin_failed:
         server.begin_fails = True
     client.begin = None

@@ -63,7 +63,8 @@ cdef int take_over(Engine engine, Server server, Statement statement) except -1:
             server.sets = True
             engine.nonce += 1
             server.private_planner = server.client.planner ^ (engine.nonce << 32 | <uint32_t>server.row.served)
-        server.returns |= statement.returns
+        if statement.returns:
+            server.returns = server.went_back = True
         if statement.forgets:
             doubt_set(engine, server)
     return 0

@@ -50,12 +50,14 @@ from doorman.workers.relay.replies cimport (
     REPLY_DESCRIBE,
     REPLY_EXECUTE,
     REPLY_NAME_KNOWN,
+    REPLY_OURS,
     REPLY_PARSE,
     REPLY_PARSE_CLASH,
     REPLY_PARSE_KNOWN,
     REPLY_PARSE_TRIED,
     REPLY_QUERY,
     REPLY_SYNC,
+    replies_head,
     replies_push,
 )
 from doorman.workers.relay.statements cimport SERVER_NAME_LENGTH, Named, Statement
@@ -88,7 +90,9 @@ cdef int rename(
     if kind == b"Q":                                    # Query: PostgreSQL drops the unnamed statement
         client.unnamed = None
         server.dirt |= traces_in(message, here, total)
-        server.returns |= leads_back(message + 5, here - 5)
+        if leads_back(message + 5, here - 5):
+            server.returns = server.went_back = True
+            server.holding = client.startup is not None     # what follows is to find that again
     elif kind == b"F":                                  # FunctionCall
         server.dirt |= traces_of_call(message, here)
     elif kind == b"D":                                  # of a portal
@@ -284,13 +288,13 @@ cdef int rename_parse(
     statement = engine.statements.intern(planner_of(client, server), body, length)
     heed_epoch(engine, server)
     has = set_has(engine.table, server.slot, &statement.digest)
-    if has and server.replies.synced and server.status != b"I":
+    if has and server.status != b"I" and may_have_failed(server):
         return hold(server)
     outgoing_add(&engine.to_server, run, run_length)
     if name_length:
         named = find_named(client, name, name_length)
         if named is not None:
-            return parse_again(engine, server, named.statement, body, length)
+            return parse_again(engine, server, named, body, length)
         named = Named()
         named.name = name[:name_length]
         named.statement = statement
@@ -310,6 +314,13 @@ cdef int rename_parse(
         client.unnamed_shape = 0
         client.fresh_unnamed = True
     return STEP_CUT
+
+
+cdef bint may_have_failed(Server server) noexcept:
+    """Is anything under way that can make the open transaction a failed one? A BEGIN of ours alone cannot."""
+    return server.begin_fails or server.replies.synced > (
+        1 if server.replies.length and replies_head(&server.replies).kind == REPLY_OURS else 0
+    )
 
 
 cdef uint64_t planner_of(Client client, Server server) noexcept:
@@ -332,11 +343,13 @@ cdef int add_named(Client client, Named named) except -1:
     return 0
 
 
-cdef int parse_again(Engine engine, Server server, Statement statement, const char *body, Py_ssize_t length) except -1:
+cdef int parse_again(Engine engine, Server server, Named named, const char *body, Py_ssize_t length) except -1:
     """The client has a statement of that name: PostgreSQL is to look at the new text, and then to say so."""
-    ensure(engine, server, statement, None, 0)
-    note(engine, server, b"P")
-    write_parse(&engine.to_server, statement.name, SERVER_NAME_LENGTH + 1, body, length)
+    ensure(engine, server, named.statement, None, 0)
+    note_start(engine, server)
+    pending_sent(&server.pending, b"P")
+    replies_push(&server.replies, REPLY_PARSE_CLASH, <PyObject *>named, NULL, NULL)
+    write_parse(&engine.to_server, named.statement.name, SERVER_NAME_LENGTH + 1, body, length)
     return STEP_CUT
 
 

@@ -24,23 +24,26 @@ cdef enum ReplyKind:
     REPLY_QUERY = 2             # anything, then Z
     REPLY_CALL = 3              # likewise
     REPLY_OURS = 4              # a Query of ours: all of its answer is kept back
-    REPLY_BIND = 5              # 2
-    REPLY_DESCRIBE = 6          # T or n, a t before it; `new` is the Named, or the unnamed Statement
-    REPLY_EXECUTE = 7           # rows, then C, I or s
-    REPLY_CLOSE = 8             # 3
-    REPLY_CLOSE_OURS = 9        # 3, kept back; `digest` was evicted, zero: nothing to undo
-    REPLY_CLOSE_KNOWN = 10      # 3, given by us; `new` is the Named that was closed, or the unnamed Statement
-    REPLY_PARSE = 11            # 1; `new` was named and prepared
-    REPLY_PARSE_TRIED = 12      # 1; `new` was named, but the server keeps nothing
-    REPLY_PARSE_CLASH = 13      # 1, but an error is what must come: the name exists
-    REPLY_PARSE_OURS = 14       # 1, kept back; `new` was prepared
-    REPLY_PARSE_KNOWN = 15      # 1, given by us; `new` is now the unnamed statement
-    REPLY_NAME_KNOWN = 16       # 1, given by us; `new` is a Named
-    REPLY_DESCRIBE_OURS = 17    # t, then T or n, kept back; `new` is the Statement
-    REPLY_BIND_STALE = 18       # the error that comes is written anew: the statement returns other rows now
+    REPLY_RESTORE = 5           # likewise, but the client gets what it says about parameters, and its Z
+    REPLY_SYNC_OURS = 6         # Z, kept back
+    REPLY_BIND = 7              # 2
+    REPLY_DESCRIBE = 8          # T or n, a t before it; `new` is the Named, or the unnamed Statement
+    REPLY_EXECUTE = 9           # rows, then C, I or s
+    REPLY_CLOSE = 10            # 3
+    REPLY_CLOSE_OURS = 11       # 3, kept back; `digest` was evicted, zero: nothing to undo
+    REPLY_CLOSE_KNOWN = 12      # 3, given by us; `new` is the Named that was closed, or the unnamed Statement
+    REPLY_PARSE = 13            # 1; `new` was named and prepared
+    REPLY_PARSE_TRIED = 14      # 1; `new` was named, but the server keeps nothing
+    REPLY_PARSE_CLASH = 15      # 1, but an error is what must come: `new` is the Named that exists
+    REPLY_PARSE_OURS = 16       # 1, kept back; `new` was prepared
+    REPLY_PARSE_KNOWN = 17      # 1, given by us; `new` is now the unnamed statement
+    REPLY_NAME_KNOWN = 18       # 1, given by us; `new` is a Named
+    REPLY_DESCRIBE_OURS = 19    # t, then T or n, kept back; `new` is the Statement
+    REPLY_BIND_STALE = 20       # the error that comes is written anew: the statement returns other rows now
+    REPLY_PARSE_LENT = 21       # 1 or an error, kept back: a statement is given to the server by its client's own name
 
 cdef enum:
-    FIRST_ANSWERED = 5          # below: ended by ReadyForQuery
+    FIRST_ANSWERED = 7          # below: ended by ReadyForQuery
 
 cdef struct Reply:
     uint8_t kind

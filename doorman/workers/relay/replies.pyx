@@ -7,7 +7,7 @@ from libc.stdlib cimport free, malloc
 
 from doorman.shm.statements cimport Digest
 
-cdef uint8_t[19] UNPROVEN
+cdef uint8_t[22] UNPROVEN
 for _kind in (
     <int>REPLY_CLOSE, <int>REPLY_CLOSE_OURS, <int>REPLY_CLOSE_KNOWN, <int>REPLY_PARSE, <int>REPLY_PARSE_TRIED,
     <int>REPLY_PARSE_CLASH, <int>REPLY_PARSE_OURS, <int>REPLY_NAME_KNOWN,

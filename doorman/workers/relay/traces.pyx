@@ -90,10 +90,10 @@ cdef inline bint is_space(char byte) noexcept nogil:
 
 
 cdef bint leads_back(const char *text, Py_ssize_t length):
-    """Is this a SET that leads back to a default? (RESET and DISCARD ALL show by their tags.)"""
-    if length < 12 or strncasecmp(text, b"set", 3) != 0:
-        return False
-    return DEFAULT.search(text[:length]) is not None
+    """Is this a SET that leads back to a default, or RESET? (It shows by its tag too, but only then.)"""
+    if length < 6 or strncasecmp(text, b"set", 3) != 0:
+        return length >= 6 and strncasecmp(text, b"reset", 5) == 0
+    return length >= 12 and DEFAULT.search(text[:length]) is not None
 
 
 cdef bytes first_word_of(const char *text, Py_ssize_t length):

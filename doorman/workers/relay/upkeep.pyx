@@ -5,6 +5,8 @@ Rules
 2. Stages follow one another: DRAIN -> ROLLBACK -> CLEAN -> given back; each ends with ReadyForQuery and has a deadline.
 3. Any error, any status but I after ROLLBACK or CLEAN, any doubt: the server is closed, never lent again.
 4. PROBE and SYNC happen while a client is already attached; its first message waits for their end.
+5. What a client asked for at startup is set in its session, for no server is its own. So what leads back to the server's
+   values inside a transaction is followed by a Query that sets it again (`restore`), and the client gets that one's Z.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -31,6 +33,8 @@ from doorman.workers.relay.engine cimport (
     Engine,
     Server,
 )
+from doorman.workers.relay.prepare cimport note_start
+from doorman.workers.relay.replies cimport REPLY_RESTORE, replies_push
 from doorman.workers.relay.pending cimport (
     pending_copy_in,
     pending_error,
@@ -38,6 +42,8 @@ from doorman.workers.relay.pending cimport (
     pending_sent,
     pending_unsynced,
 )
+
+from doorman.workers.settings import restoring
 
 cdef enum:
     PATIENCE_US = 3_000_000             # for each stage of a server without a client
@@ -107,6 +113,20 @@ cdef int start_sync(Engine engine, Server server, bytes query, bint anew, int64_
         pending_sent(&server.pending, b"Q")
         query = RESET_SETTINGS + query
     return ask(engine, server, STAGE_SYNC, query, patience)
+
+
+cdef bint restore(Engine engine, Server server) except -1:
+    """Rule 5. True: ReadyForQuery is to be kept back, the client gets another."""
+    cdef bytes message
+    server.went_back = False
+    if server.client.startup is None:
+        return False
+    message = restoring(server.client.startup)
+    note_start(engine, server)
+    pending_sent(&server.pending, b"Q")
+    replies_push(&server.replies, REPLY_RESTORE, NULL, NULL, NULL)
+    engine.forward(server, <const char *>message, len(message))
+    return True
 
 
 cdef int start_drain(Engine engine, Server server, bint complete) except -1:

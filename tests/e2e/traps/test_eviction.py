@@ -12,6 +12,7 @@ import pytest
 from tests.e2e.conftest import Connect
 from tests.e2e.raw import Raw, tell
 from tests.e2e.traps.clients import KEEPS, SERVERS, WORK, ask, held, on_each_server, run, whole, words
+from tests.harness import Postgres
 from tests.torture.wire import (
     FLUSH,
     SYNC,
@@ -85,6 +86,28 @@ def test_an_evicted_statement_in_a_failed_transaction(connect: Connect, database
         assert ask(raw, run(name)) == ["25P02"]
     assert raw.ask(run("back"), SYNC) == "2 C ZI"
     assert ask(raw, run("a"), run("b")) == ["A", "B"]
+
+
+@pytest.mark.parametrize(
+    ("message", "directly"),
+    [(bind([b"x"], "a"), "08P01"), (describe_statement("a"), "t n ZE")],
+    ids=["Bind with wrong parameters", "Describe of what returns nothing"],
+)
+def test_what_is_not_at_hand_in_a_failed_transaction_is_25p02_and_nothing_else(
+    connect: Connect, postgres: Postgres, message: bytes, directly: str
+) -> None:
+    """docs/prepared-statements.md: it cannot be prepared there, so nothing can be said of it (a direct connection has
+    the statement, and still runs nothing)."""
+    raw = connect("keeps_1")
+    with Raw((postgres.host, postgres.port)).log_in(database="postgres") as direct:
+        for one in (raw, direct):
+            one.ask(parse("DELETE FROM pg_class WHERE false", "a"), SYNC)
+            one.ask(parse("SELECT 'B'", "b"), SYNC)
+            one.ask(query("BEGIN; SELECT 1/0"))
+        assert directly in direct.ask(message, SYNC)
+    assert raw.ask(message, SYNC) == "E:25P02 ZE"
+    assert raw.ask(query("ROLLBACK")) == "C ZI"
+    assert raw.ask(describe_statement("a"), SYNC) == "t n ZI"
 
 
 @every_size

@@ -413,7 +413,8 @@ def test_a_plain_configuration_has_no_warnings(loader: Loader) -> None:
     ("keys", "start"),
     [
         ("tcp_socket_buffer_size: 65535", "general.tcp_socket_buffer_size: a very small fixed buffer"),
-        ("client_anonymous_prepared_cache_size: 0", "general.client_anonymous_prepared_cache_size: 0 lets"),
+        ("client_anonymous_prepared_cache_size: 0", "general.client_anonymous_prepared_cache_size: has no effect"),
+        ("client_anonymous_prepared_cache_size: 256", "general.client_anonymous_prepared_cache_size: has no effect"),
         ("hba: [10.0.0.0/8], unix_socket_dir: /tmp", "general.hba: clients on the Unix socket bypass"),
         ("connect_timeout: 0", "general.connect_timeout: 0 leaves no time"),
         ("query_wait_timeout: 0", "general.query_wait_timeout: 0 leaves no time"),

@@ -174,8 +174,9 @@ def test_other_keys_of_a_users_table_are_refused(loader: Loader, refused: Refuse
 def test_the_prepared_cache_alias_works_and_is_reported(loader: Loader) -> None:
     loaded = loader.general("client_prepared_statements_cache_size: 7")
     assert loaded.config.general.client_anonymous_prepared_cache_size == 7
-    [warning] = loaded.warnings
+    warning, useless = loaded.warnings
     assert "client_anonymous_prepared_cache_size" in warning.reason and "deprecated" in warning.reason
+    assert "has no effect" in useless.reason
 
 
 def test_alias_and_key_together_are_a_duplicate(loader: Loader, refused: Refused) -> None:

@@ -254,8 +254,9 @@ def test_the_yaml_example_loads(loader: Loader, pem: Pem, tmp_path: Path) -> Non
         text = text.replace(f"/etc/pooler/{name}", path)
     loaded = loader.load(text)
     general, pools = loaded.config.general, {(p.database, p.user): p for p in resolve_pools(loaded.config)}
-    assert [str(warning) for warning in loaded.warnings] == [
-        "pools.extra: has neither users nor auth_query: nobody can log in"
+    assert [warning.key for warning in loaded.warnings] == [
+        "general.client_anonymous_prepared_cache_size",
+        "pools.extra",
     ]
     assert (general.connect_timeout, general.query_wait_timeout, general.idle_timeout) == (2_000, 7_500, 480_000)
     assert (general.tcp_socket_buffer_size, general.unix_socket_mode) == (128 * 1024, 0o660)
@@ -281,6 +282,7 @@ def test_the_toml_example_loads(loader: Loader) -> None:
     assert [warning.key for warning in loaded.warnings] == [
         "general.client_prepared_statements_cache_size",
         "general.server_tls",
+        "general.client_anonymous_prepared_cache_size",
     ]
     assert (config.general.idle_timeout, config.general.worker_stack_size) == (300_000, 4 * 2**20)
     assert config.general.client_anonymous_prepared_cache_size == 128
