@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memset
 
 from doorman.shm.atomics cimport add64, store32
-from doorman.shm.layout cimport CLIENT_FREE, CLIENT_LOGIN, NONE, ClientRow, Header
+from doorman.shm.layout cimport CLIENT_FREE, CLIENT_LOGIN, NONE, ClientRow, Header, TlsRow
 from doorman.shm.lock cimport acquire, release
 from doorman.shm.table cimport Table
 
@@ -55,6 +55,8 @@ cdef void give_up_row(Table table, int client) noexcept nogil:
         return
     store32(&table.cancel_pids[client], 0)
     memset(row.cancel_secret, 0, sizeof(row.cancel_secret))
+    if row.tls:
+        memset(&table.client_tls[client], 0, sizeof(TlsRow))
     store32(&row.state, CLIENT_FREE)
     row.next_free = header.clients_free
     header.clients_free = client

@@ -32,6 +32,8 @@ cdef enum:
     REFUSAL_CAUSES = 16         # of logins, see refusals.pyx
     HISTOGRAM_BUCKETS = 2048    # 64 a power of two, 1 us to 2^32 us
     KEY_BYTES = 32              # of SCRAM-SHA-256's StoredKey and ClientKey
+    TLS_FAULTS = 24             # kinds of TLS errors (doorman/tls/faults.py)
+    TLS_SECONDS_BUCKETS = 11    # 1, 5, 10, 25, 50, 100, 250 ms, 0.5, 1, 2.5 s, and longer
 
 cdef enum SlotState:
     SLOT_FREE = 0
@@ -75,6 +77,35 @@ cdef struct Lock:
     uint32_t sleepers           # [atomic] 1: somebody may be asleep on the semaphore
     sem_t semaphore
 
+cdef struct TlsDirection:           # one direction of an encrypted connection
+    uint64_t sequence               # of the next record
+    uint64_t explicit_base          # TLS 1.2 with AES-GCM: explicit nonce of record 0; each record has one more
+    uint32_t epoch                  # counts changes of the key
+    uint32_t owes_update            # outbound: the peer asked for a KeyUpdate, which goes before the next record
+    uint8_t iv[12]                  # TLS 1.2 with AES-GCM: 4 bytes are used
+    uint8_t spare[12]
+    uint8_t key[32]
+    uint8_t secret[48]              # TLS 1.3: the current traffic secret, which the next key is derived from
+
+cdef struct TlsRow:                 # written by whoever may touch the socket now; zero where the connection is plain
+    uint32_t version                # 0x0303, 0x0304; 0 = not encrypted. Written last, cleared first
+    uint32_t suite                  # IANA number of the cipher suite
+    int64_t established_at
+    uint8_t spare[48]
+    TlsDirection inbound
+    TlsDirection outbound
+
+cdef struct TlsCounterRow:          # one for each process, [worker] throughout
+    uint64_t client_handshakes
+    uint64_t client_handshakes_12   # of these with TLS 1.2
+    uint64_t server_handshakes
+    uint64_t server_handshakes_12
+    uint64_t client_time            # microseconds from the first byte of a handshake to its last
+    uint64_t server_time
+    uint64_t client_faults[24]      # by kind (doorman/tls/faults.py)
+    uint64_t server_faults[24]
+    uint64_t spare[2]
+
 cdef struct Header:
     uint64_t magic
     uint32_t layout_version
@@ -97,6 +128,7 @@ cdef struct Header:
     uint32_t n_users
     int32_t users_writing           # [users] user row that is just being written, NONE; repair wipes it
     Lock users_lock
+    int64_t next_handshake          # [atomic] when the next client may start a TLS handshake (tls_rate_limit_per_second)
 
 cdef struct ProcessRow:
     uint32_t pid                    # [once]
@@ -176,7 +208,8 @@ cdef struct SlotRow:
     int64_t idle_timeout            # [once] jittered, 0 = none
     uint32_t backend_pid            # [once]
     uint32_t secret_length          # [once]
-    uint32_t spare[8]
+    uint32_t tls                    # [once] 1: encrypted, its keys are in `slot_tls`
+    uint32_t spare[7]
     uint8_t secret[256]             # [once]
 
 cdef struct ClientRow:
@@ -227,7 +260,11 @@ cdef struct CounterRow:             # one for each (pool, process), [worker] thr
     uint64_t servers_opened
     uint64_t servers_closed
     uint64_t listens                # LISTEN in transaction mode
-    uint64_t spare[17]
+    uint64_t tls_handshakes         # with servers
+    uint64_t tls_handshake_errors
+    uint64_t tls_handshake_time     # microseconds
+    uint64_t tls_histogram[11]      # handshakes with servers by time (TLS_SECONDS_BUCKETS)
+    uint64_t spare[3]
     uint64_t query_histogram[2048]
     uint64_t transaction_histogram[2048]
     uint64_t wait_histogram[2048]

@@ -1,7 +1,7 @@
 """The door between slot states. Runs in every process; slots.pxd has the rules."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from doorman.shm.atomics cimport cas32, load32, store32
 from doorman.shm.layout cimport (
@@ -16,6 +16,7 @@ from doorman.shm.layout cimport (
     SLOT_RESETTING,
     PoolRow,
     SlotRow,
+    TlsRow,
 )
 from doorman.shm.statements cimport set_clear, set_of
 from doorman.shm.table cimport Table
@@ -56,6 +57,9 @@ cdef bint move_slot(Table table, int slot, uint32_t to) noexcept nogil:
         unlink_idle(table, pool, slot)
     if to == SLOT_FREE:
         row.generation += 1
+        if row.tls:                                 # set before the keys are written
+            memset(&table.slot_tls[slot], 0, sizeof(TlsRow))
+            row.tls = 0
     store32(&row.state, to)
     if to == SLOT_IDLE:
         push_idle(table, pool, slot)
@@ -159,6 +163,7 @@ cdef void fill_claimed(Table table, SlotRow *row, int pool, int64_t now) noexcep
     row.held = 0
     row.backend_pid = 0
     row.secret_length = 0
+    row.tls = 0
     row.opened_at = now
     row.used_at = now
     row.active_since = 0

@@ -2,7 +2,17 @@
 
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
-from doorman.shm.layout cimport ClientRow, CounterRow, Header, PoolRow, ProcessRow, SlotRow, UserRow
+from doorman.shm.layout cimport (
+    ClientRow,
+    CounterRow,
+    Header,
+    PoolRow,
+    ProcessRow,
+    SlotRow,
+    TlsCounterRow,
+    TlsRow,
+    UserRow,
+)
 
 
 cdef class Table:
@@ -20,6 +30,9 @@ cdef class Table:
     cdef ClientRow *clients
     cdef uint32_t *cancel_pids      # of client rows, packed: a cancel request looks through these
     cdef CounterRow *counters
+    cdef TlsRow *slot_tls           # keys of encrypted server connections, by slot
+    cdef TlsRow *client_tls         # keys of encrypted client connections, by client row
+    cdef TlsCounterRow *tls_counters    # by process
     cdef char *statements           # a set for each slot (statements.pxd)
     cdef size_t statement_set_bytes
     cdef uint32_t statement_buckets # of each set, a power of two

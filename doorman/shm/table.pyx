@@ -25,6 +25,8 @@ from doorman.shm.layout cimport (
     PoolRow,
     ProcessRow,
     SlotRow,
+    TlsCounterRow,
+    TlsRow,
     UserRow,
 )
 from doorman.shm.lock cimport lock_init
@@ -136,6 +138,12 @@ cdef class Table:
         at = room(at, shape.n_users * sizeof(UserRow))
         self.counters = <CounterRow *>(self.base + at)
         at = room(at, <size_t>shape.n_pools * shape.n_processes * sizeof(CounterRow))
+        self.slot_tls = <TlsRow *>(self.base + at)
+        at = room(at, shape.n_slots * sizeof(TlsRow))
+        self.client_tls = <TlsRow *>(self.base + at)
+        at = room(at, shape.n_clients * sizeof(TlsRow))
+        self.tls_counters = <TlsCounterRow *>(self.base + at)
+        at = room(at, shape.n_processes * sizeof(TlsCounterRow))
         self.statements = self.base + at
         self.statement_buckets = buckets_for(shape.statement_capacity)
         self.statement_set_bytes = set_bytes(shape.statement_capacity)
@@ -283,4 +291,6 @@ def row_sizes() -> dict[str, int]:
         "client": sizeof(ClientRow),
         "counter": sizeof(CounterRow),
         "user": sizeof(UserRow),
+        "tls": sizeof(TlsRow),
+        "tls counter": sizeof(TlsCounterRow),
     }

@@ -14,7 +14,7 @@ LEVELS: list[set[str]] = [
     {"errors", "log"},
     {"config"},
     {"wire", "shm", "daemon"},
-    {"auth", "admin"},
+    {"auth", "admin", "tls"},
     {"workers.settings", "workers.roster", "workers.socket_options", "workers.listener"},
     {"workers.channel", "workers.allocation"},
     {"workers.followed"},
