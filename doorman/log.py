@@ -15,6 +15,7 @@ import sys
 import time
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 TRACE = 5
 LEVELS = {
@@ -26,9 +27,15 @@ LEVELS = {
 }
 FORMATS = ("text", "structured", "debug")
 SYSLOG_SOCKET = "/dev/log"
+OFF = 100
+MAX_PREFIX_BYTES = 256
+BURST = 20
+BURST_SECONDS = 5.0
 
 _NAMES = {number: name.upper() for name, number in LEVELS.items()} | {logging.CRITICAL: "ERROR"}
 _COLORS = {"ERROR": "31", "WARN": "33", "INFO": "32", "DEBUG": "34", "TRACE": "35"}
+_FILTER_LEVELS = {**LEVELS, "warning": logging.WARNING, "off": OFF}
+_FILTER_NAMES = {number: name for name, number in LEVELS.items()} | {OFF: "off"}
 _ROOT = str(Path(__file__).resolve().parent.parent) + os.sep
 _ONE_LINE = str.maketrans({"\n": "\\n", "\r": "\\r", "\x1b": "\\x1b", "\0": "\\0"})
 
@@ -45,13 +52,77 @@ def setup_logging(level: str, log_format: str, color: bool, syslog_prog_name: st
         handler.setFormatter(JsonFormatter() if log_format == "structured" else TextFormatter(color))
     logging.addLevelName(TRACE, "TRACE")
     logging.raiseExceptions = False  # a log line that cannot be written must not stop anything
+    handler.addFilter(repeats)
     logging.getLogger().handlers[:] = [handler]
-    set_level(level)
+    global _at_start
+    _at_start = parse_filter(level)
+    set_filter(level)
 
 
-def set_level(level: str, logger: str | None = None) -> None:
-    """Change the level of everything, or of one module and what is below it (`doorman.workers`)."""
-    logging.getLogger(logger).setLevel(LEVELS[level.lower()])
+class Filter(NamedTuple):
+    """What is logged: `base` for everything, `overrides` for the loggers whose names begin so, the longest first."""
+
+    base: int
+    overrides: tuple[tuple[str, int], ...] = ()
+
+    def __str__(self) -> str:
+        words = [_FILTER_NAMES[self.base]] + [f"{prefix}={_FILTER_NAMES[level]}" for prefix, level in self.overrides]
+        return ",".join(words)
+
+    def level_for(self, name: str) -> int:
+        """The level of a logger."""
+        return next((level for prefix, level in self.overrides if name.startswith(prefix)), self.base)
+
+
+def parse_filter(text: str) -> Filter:
+    """`info,doorman.workers=debug`: at most one level for all, and levels for modules; `default` is that of the start.
+
+    Modules may be written as in pg_doorman (`pg_doorman::web`). Raises ValueError with the reason.
+    """
+    if text.strip().lower() == "default":
+        return _at_start
+    bases = []
+    overrides = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        prefix, equals, word = part.rpartition("=")
+        level = _FILTER_LEVELS.get(word.strip().lower())
+        if level is None:
+            raise ValueError(f"unknown level {word.strip()!a} (known: {', '.join(_FILTER_LEVELS)})")
+        if not equals:
+            bases.append(level)
+        elif not prefix.strip() or len(prefix.encode()) > MAX_PREFIX_BYTES:
+            raise ValueError(f"the name of a module has 1 to {MAX_PREFIX_BYTES} bytes")
+        else:
+            overrides[_module_name(prefix.strip())] = level
+    if len(bases) > 1:
+        raise ValueError("more than one level for everything")
+    if not bases and not overrides:
+        raise ValueError("it is empty")
+    longest_first = sorted(overrides.items(), key=lambda item: (-len(item[0]), item[0]))
+    return Filter(bases[0] if bases else logging.INFO, tuple(longest_first))
+
+
+def _module_name(prefix: str) -> str:
+    name = prefix.replace("::", ".")
+    return name.removeprefix("pg_") if name.startswith("pg_doorman") else name
+
+
+def set_filter(text: str) -> None:
+    """Log by this filter from now on, in this process and those that it forks. Raises ValueError as `parse_filter`."""
+    global _now
+    _now = parse_filter(text)
+    logging.getLogger().setLevel(_now.base)
+    for prefix, level in _now.overrides:
+        logging.getLogger(prefix).setLevel(level)  # also for modules that are imported later
+    for name, logger in logging.root.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger):
+            level = _now.level_for(name)
+            logger.setLevel(logging.NOTSET if level == _now.base and not _now.overrides else level)
+
+
+def shown_filter() -> str:
+    """The filter that holds in this process, as SHOW LOG_LEVEL writes it."""
+    return str(_now)
 
 
 def is_color_wanted(no_color: bool) -> bool:
@@ -66,6 +137,54 @@ def open_syslog(prog_name: str, path: str = SYSLOG_SOCKET) -> logging.Handler:
     handler = SyslogHandler(path, logging.handlers.SysLogHandler.LOG_USER)
     handler.setFormatter(SyslogFormatter(prog_name))
     return handler
+
+
+_at_start = _now = Filter(logging.INFO)
+
+
+class Repeats:
+    """Lets no line of the source code flood the log: of its warnings and errors the first `BURST` in `BURST_SECONDS`.
+
+    How many were left out is said by a line of its own when the time is over (`flush`, called now and then).
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, int], _Burst] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Called by the handler: False leaves the record out."""
+        if record.levelno < logging.WARNING:
+            return True
+        now = time.monotonic()
+        burst = self._seen.get((record.pathname, record.lineno))
+        if burst is None or now >= burst.until:
+            self.flush(now)
+            burst = self._seen[record.pathname, record.lineno] = _Burst(now + BURST_SECONDS, record)
+        burst.count += 1
+        return burst.count <= BURST
+
+    def flush(self, now: float) -> None:
+        """Say what was left out in times that are over."""
+        over = [key for key, burst in self._seen.items() if now >= burst.until]
+        for burst in [self._seen.pop(key) for key in over]:
+            if burst.count > BURST:
+                left_out = burst.count - BURST
+                text = f"({left_out} more like {burst.record.getMessage()!a} were left out in {BURST_SECONDS:g} s)"
+                logger = logging.getLogger(burst.record.name)
+                record = logger.makeRecord(
+                    logger.name, burst.record.levelno, burst.record.pathname, burst.record.lineno, text, (), None
+                )
+                logging.getLogger().handlers[0].emit(record)
+
+
+class _Burst:
+    def __init__(self, until: float, record: logging.LogRecord) -> None:
+        self.until = until
+        self.record = record
+        self.count = 0
+
+
+repeats = Repeats()
 
 
 class StderrHandler(logging.Handler):

@@ -1,7 +1,8 @@
 """The admin console as an object: bytes of a logged-in client in, bytes to send out. Runs in a worker, one a session.
 
 Rules:
-1. Nothing waits: every message is answered in full by the `feed` that consumes it. There are no transactions.
+1. Nothing waits here: a message is answered in full by the `feed` that consumes it, but for an `Order`, which is handed
+   out; until `finish_order` brings its result nothing is consumed. There are no transactions.
 2. Only whole messages are consumed; the caller keeps the rest and feeds it again with what came after it.
 3. An error has severity ERROR. After one in the extended protocol everything up to Sync is skipped; in any other
    message it is followed by ReadyForQuery. Only a length that no message may have ends the session (FATAL).
@@ -29,6 +30,7 @@ from doorman.admin.messages import (
     parse_query,
     parse_target,
 )
+from doorman.admin.orders import Order, OrderResult, find_order
 from doorman.admin.result import BINARY_FORMAT, TEXT_FORMAT, Formats, Row, describe_row, encode_rows
 from doorman.admin.show import Show, Sources, find_show
 from doorman.admin.statements import Words, split_statements
@@ -49,6 +51,8 @@ _INVALID_CURSOR_NAME: Final = "34000"
 _DUPLICATE_CURSOR: Final = "42P03"
 _DUPLICATE_PREPARED_STATEMENT: Final = "42P05"
 
+Command = Show | Order
+
 log = logging.getLogger(__name__)
 
 
@@ -56,12 +60,14 @@ class ConsoleAnswer(msgspec.Struct, frozen=True):
     """`consumed` bytes are done with and `output` is for the client; `ended`: close after sending it.
 
     `has_more`: there is more to do without another byte from the client. Feed the rest again once `output` is written.
+    `order`: have the master do this, and say what came of it with `finish_order`.
     """
 
     consumed: int
     output: bytes
     ended: bool
     has_more: bool = False
+    order: Order | None = None
 
 
 class Stage(enum.Enum):
@@ -86,7 +92,7 @@ class Portal:
 
     __slots__ = ("formats", "rows", "show")
 
-    def __init__(self, show: Show | None, formats: Formats) -> None:
+    def __init__(self, show: Command | None, formats: Formats) -> None:
         self.show = show
         self.formats = formats
         self.rows: deque[Row] | None = None
@@ -100,8 +106,11 @@ class Console:
         self._stage = Stage.READY
         self._output = bytearray()
         self._script: deque[Words] = deque()  # statements of a Query that are still to be run
-        self._statements: dict[str, Show | None] = {}
+        self._statements: dict[str, Command | None] = {}
         self._portals: dict[str, Portal] = {}
+        self._order: Order | None = None  # whose result we wait for
+        self._formats: Formats = ()  # of its rows
+        self._is_handed_out = False
 
     def greeting_parameters(self, application_name: str = DEFAULT_APPLICATION_NAME) -> list[tuple[str, str]]:
         """What ParameterStatus says after the login; `application_name` is the client's own where it gave one."""
@@ -119,7 +128,7 @@ class Console:
         """Take what the client sent and was not consumed yet; say what to do."""
         at = 0
         try:
-            while self._is_open and len(self._output) < OUTPUT_PAUSE_BYTES:
+            while self._is_open and self._order is None and len(self._output) < OUTPUT_PAUSE_BYTES:
                 if self._script:
                     self._run_next()
                     continue
@@ -128,13 +137,35 @@ class Console:
                     break
                 self._handle(data[at], data[at + 5 : at + size])
                 at += size
-            has_more = self._is_open and bool(self._script or message_size(data, at))
+            has_more = self._is_open and self._order is None and bool(self._script or message_size(data, at))
         except ClientFault as fault:  # of message_size: where the next message begins is unknown
             self._send(backend.fault_response(fault, "FATAL"))
             self._move(Stage.ENDED)
             has_more = False
         output, self._output = bytes(self._output), bytearray()
-        return ConsoleAnswer(at if self._is_open else len(data), output, not self._is_open, has_more)
+        order = None if self._is_handed_out else self._order
+        self._is_handed_out = order is not None or self._is_handed_out
+        return ConsoleAnswer(at if self._is_open else len(data), output, not self._is_open, has_more, order)
+
+    def finish_order(self, result: OrderResult) -> None:
+        """What came of the order that was handed out. `feed` goes on from here, with what is left to feed."""
+        order, self._order = self._order, None
+        assert order is not None
+        self._is_handed_out = False
+        is_simple = self._stage is Stage.READY
+        if result.problem:
+            self._script.clear()
+            fault = ClientFault(result.sqlstate, result.problem, detail=result.detail)
+            self._report(fault, is_cycle=is_simple)
+            return
+        for notice in result.notices:
+            self._send(backend.notice_response("00000", notice, severity="NOTICE"))
+        if is_simple and order.columns:
+            self._send(describe_row(order.columns, self._formats))
+        self._send(encode_rows(order.columns, self._formats, order.rows))
+        self._send(backend.command_complete(order.tag))
+        if is_simple and not self._script:
+            self._get_ready()
 
     @property
     def _is_open(self) -> bool:
@@ -185,6 +216,9 @@ class Console:
         """One statement of a Query; the first that fails ends it."""
         try:
             show = self._find(self._script.popleft())
+            if isinstance(show, Order):
+                self._begin_order(show, (TEXT_FORMAT,) * len(show.columns))
+                return
         except ClientFault as fault:
             self._script.clear()
             self._report(fault, is_cycle=True)
@@ -196,9 +230,12 @@ class Console:
         if not self._script:
             self._get_ready()
 
-    def _find(self, words: Words) -> Show:
+    def _begin_order(self, order: Order, formats: Formats) -> None:
+        self._order, self._formats = order, formats
+
+    def _find(self, words: Words) -> Command:
         try:
-            return find_show(words)
+            return find_order(words) or find_show(words)
         except ClientFault:
             log.warning("Refused a console command: command=%.64s", ascii(" ".join(words[:2]).upper()))
             raise
@@ -246,13 +283,16 @@ class Console:
         else:
             portal = self._portal(target.name)
             show, formats = portal.show, portal.formats
-        self._send(describe_row(show.columns, formats) if show else backend.NO_DATA)
+        self._send(describe_row(show.columns, formats) if show and show.columns else backend.NO_DATA)
 
     def _on_execute(self, body: bytes) -> None:
         message = parse_execute(body)
         portal = self._portal(message.portal)
         if portal.show is None:
             self._send(backend.EMPTY_QUERY_RESPONSE)
+            return
+        if isinstance(portal.show, Order):
+            self._begin_order(portal.show, portal.formats)
             return
         if portal.rows is None:
             portal.rows = deque(portal.show.rows(self._sources))
@@ -278,7 +318,7 @@ class Console:
     def _on_sync(self, body: bytes) -> None:
         self._get_ready()
 
-    def _statement(self, name: str) -> Show | None:
+    def _statement(self, name: str) -> Command | None:
         if name not in self._statements:
             quoted = f'prepared statement "{name}"' if name else "unnamed prepared statement"
             raise ClientFault(SqlState.INVALID_SQL_STATEMENT_NAME, f"{quoted} does not exist")
@@ -306,7 +346,7 @@ def _refuse_unknown(console: Console, body: bytes) -> None:
     raise ProtocolViolation("invalid frontend message type")
 
 
-def _formats_of(show: Show | None, wanted: Formats) -> Formats:
+def _formats_of(show: Command | None, wanted: Formats) -> Formats:
     """A format code for each column: `wanted` is none (all text), one for all, or one for each."""
     columns = show.columns if show else ()
     for code in wanted:

@@ -195,6 +195,10 @@ cdef class Table:
         """Client rows of the table."""
         return self.header.n_clients
 
+    def set_max_connections(self, limit: int) -> None:
+        """How many clients are admitted from now on; the table has room for `max_clients`."""
+        store32(&self.header.max_connections, min(limit, self.max_clients))
+
     @property
     def slot_count(self) -> int:
         """Slot rows of the table."""

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from doorman.admin.orders import Order, OrderResult
 from doorman.config.schema import Config
 from doorman.workers.roster import PoolEntry
 
@@ -105,6 +106,26 @@ class Collect(msgspec.Struct, tag=True, frozen=True):
     generation: int
 
 
+class Ask(msgspec.Struct, tag=True, frozen=True):
+    """Worker to master: the administrator orders this. Answered by `Answered`, perhaps much later."""
+
+    request: int
+    order: Order
+
+
+class Answered(msgspec.Struct, tag=True, frozen=True):
+    """Master to worker: what came of an order."""
+
+    request: int
+    result: OrderResult
+
+
+class SetLogLevel(msgspec.Struct, tag=True, frozen=True):
+    """Master to everyone: log by this filter from now on (log.py)."""
+
+    wanted: str
+
+
 class Part(msgspec.Struct, tag=True, frozen=True):
     """A piece of a message that is too long for one packet."""
 
@@ -117,6 +138,9 @@ Message = (
     | Publish
     | Forget
     | Want
+    | Ask
+    | Answered
+    | SetLogLevel
     | Drain
     | Configure
     | Configured

@@ -51,6 +51,12 @@ class Listeners:
         """All of them."""
         return self.tcp + ([self.unix] if self.unix is not None else [])
 
+    def set_options(self, options: SocketOptions) -> None:
+        """For the connections that are accepted from now on, in whatever process."""
+        for sock in self.sockets():
+            if sock.fileno() >= 0:
+                options.apply(sock)
+
     def close(self) -> None:
         """Refuse connections from now on."""
         for sock in self.sockets():

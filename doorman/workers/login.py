@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from doorman import __version__
 from doorman.admin.console import Console, ConsoleAnswer
 from doorman.admin.login import console_exchange
+from doorman.admin.orders import Order, OrderResult
 from doorman.auth.exchange import Answer, ClientExchange, Wait
 from doorman.auth.methods import Applicant, exchange_for, kind_of
 from doorman.auth.scram import wrong_password
@@ -359,4 +360,17 @@ class ConsoleSession:
                 self.process.relay.send(self.client, answer.output)
             if answer.ended:
                 self.process.relay.end(self.client)
+            if answer.order is not None:
+                self.process.relay.suspend(self.client)
+                self.process.spawn(self.carry_out(answer.order))
         return consumed
+
+    async def carry_out(self, order: Order) -> None:
+        """Have the master do what the administrator wants; the session goes on when it is done."""
+        result = await self.process.order(order)
+        self.process.relay.resume(self.client, lambda: self.go_on(result))
+
+    def go_on(self, result: OrderResult) -> None:
+        """Answer an order, and run what stands behind it in the same query."""
+        self.console.finish_order(result)
+        self.feed(b"")

@@ -23,17 +23,18 @@ import time
 from collections import Counter
 
 from doorman import __version__
-from doorman.config.load import load_config
+from doorman.admin.orders import OrderResult
 from doorman.config.resolve import PoolSettings, resolve_pools
 from doorman.config.schema import Config
-from doorman.errors import ConfigError
+from doorman.log import set_filter
 from doorman.shm.repair import repair_after
 from doorman.shm.table import Table
 from doorman.workers.allocation import Allocation, NoRoom
 from doorman.workers.channel import (
+    Answered,
+    Ask,
     Channel,
     Collect,
-    Configure,
     Configured,
     Drain,
     Forget,
@@ -44,12 +45,14 @@ from doorman.workers.channel import (
     PoolRemoved,
     Publish,
     Ready,
+    SetLogLevel,
     Want,
     close_all,
 )
 from doorman.workers.keeper import Keeper
 from doorman.workers.listener import Listeners, UnixSocketError
 from doorman.workers.process import Inheritance, set_up_signals
+from doorman.workers.reload import Reloader
 from doorman.workers.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -60,6 +63,7 @@ EXIT_OS = 71
 BOOT_ATTEMPTS = 3
 BOOT_FAILURE = 3
 RETRY_SECONDS = 1.0
+ANSWER_SECONDS = 0.1  # for the answer to SHUTDOWN to reach the console
 COMPLAINT_SECONDS = 5.0
 PR_SET_NAME = 15
 SPARE_SLOTS = 1024
@@ -119,13 +123,13 @@ class Master:
     def __init__(self, config: Config, config_path: str, listeners: Listeners) -> None:
         self.config = config
         self.config_path = config_path
-        self.config_number = 0
         self.listeners = listeners
         self.workers = config.general.worker_threads
         self.keeper_row = self.workers
         pools = resolve_pools(config)
         self.table = make_table(config, pools, self.workers + 1)
         self.allocation = Allocation(self.table, pools, self.forget, self.wake)
+        self.reloader = Reloader(self)
         self.wake_fds = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(self.workers + 1)]
         self.vault: dict[tuple[int, int], int] = {}
         self.children: dict[int, Child] = {}
@@ -135,6 +139,8 @@ class Master:
         self.restart_at: dict[int, float] = {}
         self.is_open = False
         self.deadline: float | None = None
+        self.drain_at: float | None = None
+        self.leave_at: float | None = None
         self.poll = select.poll()
         self.signal_pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -157,6 +163,9 @@ class Master:
             self.answer_wants()
             self.restart_due()
             self.allocation.free_rows()
+            self.reloader.look()
+            if self.is_leaving():
+                return EXIT_OK
             if self.is_drained():
                 return EXIT_OK
 
@@ -165,8 +174,7 @@ class Master:
         times = list(self.restart_at.values())
         if self.deadline is not None:
             times.append(self.deadline)
-        if self.allocation.free_at is not None:
-            times.append(self.allocation.free_at)
+        times += [at for at in (self.allocation.free_at, self.reloader.deadline, self.drain_at, self.leave_at) if at]
         return max(0, int((min(times) - time.monotonic()) * 1000) + 1) if times else None
 
     # --- signals -----------------------------------------------------------------------------------------------------
@@ -191,35 +199,30 @@ class Master:
             elif number == signal.SIGINT:
                 self.start_drain()
             elif number == signal.SIGHUP:
-                self.reload()
+                log.info("SIGHUP: reloading the configuration")
+                self.reloader.ask(lambda result: None)
             else:
                 log.warning("%s is not supported by this version", signal.Signals(number).name)
         return code
 
-    def reload(self) -> None:
-        """SIGHUP: read the configuration again. All of it holds from now on, or nothing does."""
-        try:
-            config = load_config(self.config_path).config
-            plan = self.allocation.plan(config)
-        except (ConfigError, NoRoom) as problem:
-            log.error("the configuration was not reloaded: %s", problem)
-            return
-        self.allocation.carry_out(plan)
-        self.config = config
-        self.config_number += 1
-        self.tell_all(Configure(self.config_number, config, self.allocation.roster.entries()))
-        log.info("the configuration was reloaded")
-
     def start_drain(self) -> None:
-        """SIGINT: take no more clients, let transactions end, leave at `shutdown_timeout`."""
+        """Take no more clients, let transactions end, leave at `shutdown_timeout`."""
         if self.deadline is not None:
             return
-        log.info("SIGINT: waiting for transactions to end, at most %d ms", self.config.general.shutdown_timeout)
+        log.info("shutting down: waiting for transactions to end, at most %d ms", self.config.general.shutdown_timeout)
         self.deadline = time.monotonic() + self.config.general.shutdown_timeout / 1000
         self.listeners.close()
         for child in self.children.values():
             if child.row != self.keeper_row:
                 self.tell(child, Drain())
+
+    def is_leaving(self) -> bool:
+        """Carry out what the console ordered, once its answer has had time to get through."""
+        now = time.monotonic()
+        if self.drain_at is not None and now >= self.drain_at:
+            self.drain_at = None
+            self.start_drain()
+        return self.leave_at is not None and now >= self.leave_at
 
     def is_drained(self) -> bool:
         """Nothing is left to wait for, or no time."""
@@ -302,6 +305,7 @@ class Master:
         self.read_all(child)
         self.poll.unregister(fd)
         del self.children[fd]
+        self.reloader.note_end(child)
         child.channel.close()
         freed, wake = repair_after(self.table, child.row, child.pid)
         for slot, generation in freed:
@@ -374,7 +378,9 @@ class Master:
         elif isinstance(message, Want):
             self.unanswered.append((child, message))
         elif isinstance(message, Configured):
-            pass
+            self.reloader.note_configured(child, message.number)
+        elif isinstance(message, Ask):
+            self.on_ask(child, message)
         elif isinstance(message, Obtain):
             self.on_obtain(child, message)
         elif isinstance(message, Collect):
@@ -440,6 +446,30 @@ class Master:
         """The keeper thinks that nobody uses a pool on demand."""
         if self.allocation.collect(message.row, message.generation):
             self.tell_all(PoolRemoved(message.row, message.generation))
+
+    def on_ask(self, child: Child, message: Ask) -> None:
+        """The administrator orders something on the console of a worker."""
+
+        def answer(result: OrderResult) -> None:
+            self.tell(child, Answered(message.request, result))
+
+        log.info("ordered on the console: %s", message.order.name)
+        if message.order.name == "RELOAD":
+            self.reloader.ask(answer)
+            return
+        now = time.monotonic()
+        if message.order.name == "SHUTDOWN":
+            self.leave_at = now + ANSWER_SECONDS
+        elif message.order.name == "DRAIN":
+            self.drain_at = now + ANSWER_SECONDS
+        elif message.order.name == "LOG_LEVEL":
+            self.set_log_level(message.order.argument)
+        answer(OrderResult([]))
+
+    def set_log_level(self, wanted: str) -> None:
+        """In every process; those that are forked later have it from here."""
+        set_filter(wanted)
+        self.tell_all(SetLogLevel(wanted))
 
     def tell_all(self, message: Message) -> None:
         """Send to every child."""

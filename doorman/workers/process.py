@@ -23,14 +23,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import uvloop
 
+from doorman.admin.orders import Order, OrderResult
 from doorman.config.resolve import PoolSettings
 from doorman.config.schema import Config
 from doorman.errors import ServerFault
+from doorman.log import repeats, set_filter
 from doorman.shm.rows import client_row, get_parameters, process_rows
 from doorman.shm.table import Table
 from doorman.wire.startup import StartupMessage
 from doorman.workers.cancel import cancel_statement
 from doorman.workers.channel import (
+    Answered,
+    Ask,
     Channel,
     Collect,
     Configure,
@@ -44,6 +48,7 @@ from doorman.workers.channel import (
     PoolRemoved,
     Publish,
     Ready,
+    SetLogLevel,
     Want,
     close_all,
 )
@@ -105,7 +110,7 @@ class Process:
         self.socket_options = SocketOptions.of(general)
         self.dismissing: set[int] = set()  # rows of removed pools that have clients here
         self.requests = itertools.count()
-        self.answers: dict[int, asyncio.Future[int]] = {}
+        self.answers: dict[int, asyncio.Future[Obtained | Answered]] = {}
         self.failure_logged_at = 0.0
         self.old_servers: set[tuple[str, int]] = set()  # host and port of those that speak nothing newer than 3.0
         self.refusals = Refusals(self)
@@ -164,6 +169,7 @@ class Process:
             self.refusals.tick()
             self.dismiss_clients()
             self.upkeep()
+            repeats.flush(time.monotonic())
         except Exception:
             log.exception("upkeep failed")
 
@@ -231,8 +237,10 @@ class Process:
             self.learn_pool(message.pool)
         elif isinstance(message, PoolRemoved):
             self.lose_pool(self.pools.entry(message.row))
-        elif isinstance(message, Obtained):
+        elif isinstance(message, Obtained | Answered):
             self.take_answer(message)
+        elif isinstance(message, SetLogLevel):
+            set_filter(message.wanted)
 
     def on_master_gone(self) -> NoReturn:
         """Rule 2. Whoever notices first removes the socket's file, then ends those that do not notice: a kernel's
@@ -304,19 +312,30 @@ class Process:
         ServerFault (53300) when there is no room for it, or no auth_query any more.
         """
         request = next(self.requests)
-        self.answers[request] = self.loop.create_future()
-        self.tell(Obtain(request, database, user, overlay))
-        return self.pools.entry(await self.answers[request])
+        answer = await self.ask(request, Obtain(request, database, user, overlay))
+        assert isinstance(answer, Obtained)
+        if answer.row < 0:
+            raise ServerFault("53300", answer.problem)
+        return self.pools.entry(answer.row)
 
-    def take_answer(self, message: Obtained) -> None:
-        """The master has answered `obtain_pool`."""
+    async def order(self, order: Order) -> OrderResult:
+        """Have the master carry out what the administrator ordered."""
+        request = next(self.requests)
+        answer = await self.ask(request, Ask(request, order))
+        assert isinstance(answer, Answered)
+        return answer.result
+
+    def ask(self, request: int, message: Message) -> asyncio.Future[Obtained | Answered]:
+        """Send the master what it will answer under this number."""
+        self.answers[request] = self.loop.create_future()
+        self.tell(message)
+        return self.answers[request]
+
+    def take_answer(self, message: Obtained | Answered) -> None:
+        """The master has answered; perhaps nobody waits for it any more."""
         answer = self.answers.pop(message.request)
-        if answer.cancelled():
-            return
-        if message.row >= 0:
-            answer.set_result(message.row)
-        else:
-            answer.set_exception(ServerFault("53300", message.problem))
+        if not answer.done():
+            answer.set_result(message)
 
     def collect_pool(self, entry: PoolEntry) -> None:
         """Nobody seems to use this pool on demand: the master removes it if that is so."""

@@ -23,6 +23,7 @@ LEVELS: list[set[str]] = [
     {"workers.opening", "workers.cancel", "workers.login", "workers.refusals"},
     {"workers.process"},
     {"workers.worker", "workers.keeper"},
+    {"workers.reload"},
     {"workers.master"},
     {"cli"},
 ]

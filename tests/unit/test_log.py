@@ -71,7 +71,7 @@ def test_each_level_lets_through_itself_and_above(capfd: pytest.CaptureFixture[s
 
 def test_one_module_may_have_its_own_level(capfd: pytest.CaptureFixture[str]) -> None:
     log.setup_logging("error", "text", False)
-    log.set_level("DEBUG", "doorman.test")
+    log.set_filter("error,doorman.test=debug")
     logger.debug("shown")
     logging.getLogger("doorman.other").warning("hidden")
     assert [line[-5:] for line in lines(capfd)] == ["shown"]
@@ -181,7 +181,7 @@ def test_syslog_lines(tmp_path: Path) -> None:
         server.settimeout(10)
         handler = log.open_syslog("doorman", path)
         logging.getLogger().handlers[:] = [handler]
-        log.set_level("trace")
+        log.set_filter("trace")
         expected = [
             (logging.ERROR, 11),
             (logging.WARNING, 12),
@@ -201,3 +201,73 @@ def test_syslog_lines(tmp_path: Path) -> None:
 def test_no_syslog_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         log.open_syslog("doorman", str(tmp_path / "nobody"))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("info", "info"),
+        ("WARNING", "warn"),
+        ("off", "off"),
+        ("doorman.workers=debug", "info,doorman.workers=debug"),
+        (" error , doorman=info,, doorman.workers.master = trace", "error,doorman.workers.master=trace,doorman=info"),
+        ("pg_doorman::web::access=debug", "info,doorman.web.access=debug"),
+    ],
+)
+def test_a_filter_is_read_and_shown(text: str, shown: str) -> None:
+    assert str(log.parse_filter(text)) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("loud", "unknown level 'loud'"),
+        ("info,debug", "more than one level"),
+        ("", "empty"),
+        (" , ", "empty"),
+        ("=debug", "name of a module"),
+        ("x" * 257 + "=debug", "name of a module"),
+        ("doorman=", "unknown level ''"),
+    ],
+)
+def test_a_filter_that_is_wrong_says_why(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        log.parse_filter(text)
+
+
+def test_the_longest_name_that_fits_decides_in_both_directions(capfd: pytest.CaptureFixture[str]) -> None:
+    log.setup_logging("info", "text", False)
+    quiet, late = logging.getLogger("doorman.test.quiet"), "doorman.test.late"
+    log.set_filter("info,doorman.test=debug,doorman.test.quiet=error")
+    logger.debug("one")
+    quiet.warning("two")
+    logging.getLogger(late).debug("three")
+    logging.getLogger("doorman.other").debug("four")
+    assert [line.split()[-1] for line in lines(capfd)] == ["one", "three"]
+    log.set_filter("default")
+    assert log.shown_filter() == "info"
+    logger.debug("five")
+    quiet.warning("six")
+    assert [line.split()[-1] for line in lines(capfd)] == ["six"]
+
+
+def test_repeats_are_left_out_and_counted(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(log.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(log, "repeats", log.Repeats())
+    log.setup_logging("info", "text", False)
+    for number in range(log.BURST + 30):
+        logger.warning("flood %d", number)
+        logger.info("session %d", number)
+    shown = lines(capfd)
+    assert sum("flood" in line for line in shown) == log.BURST
+    assert sum("session" in line for line in shown) == log.BURST + 30
+    log.repeats.flush(now[0] + 1)
+    assert lines(capfd) == []
+    now[0] += log.BURST_SECONDS
+    log.repeats.flush(now[0])
+    (summary,) = lines(capfd)
+    assert " WARN tests/unit/test_log.py:" in summary
+    assert "(30 more like 'flood 0' were left out in 5 s)" in summary
+    logger.warning("flood again")
+    assert lines(capfd)[0].endswith("flood again")

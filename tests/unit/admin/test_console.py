@@ -59,7 +59,7 @@ def test_an_empty_query_is_answered_as_postgresql_does(session: Session, sql: st
         ("BEGIN", "58000"),
         ("SHOW", "58000"),
         ("SHOW SECRETS", "58000"),
-        ("RELOAD", "58000"),
+        ("RESTART", "58000"),
         ("SHOW 'VERSION", "42601"),
         ("SHOW VERSION /* ", "42601"),
     ],
