@@ -14,6 +14,7 @@ from tests.harness.service import port_answers
 CONFIG = """\
 daemonize no
 log_to_stdout yes
+log_format "%p %t %l [%i %s] (%c) %m\\n"
 log_session no
 log_query no
 workers {workers}
