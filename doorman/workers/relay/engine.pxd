@@ -118,6 +118,7 @@ cdef class Server(Conn):
     cdef SlotRow *row
     cdef Client client
     cdef int stage
+    cdef uint32_t passed_by         # events in a row that were another process's
     cdef char status                # of the last ReadyForQuery: I T E
     cdef Pending pending
     cdef Replies replies

@@ -17,6 +17,7 @@ cdef class Lending(Sockets):
     cdef uint32_t *known_versions   # by pool row: with which settings this process would open a server
     cdef int64_t probe_patience
     cdef int64_t listen_logged_at
+    cdef uint32_t patience          # events of another process that a server is kept watched for
     cdef uint64_t to_wake           # processes that have new mail, as bits
     cdef bint in_round              # `run` is at work: it wakes them at the end of its round
 
@@ -39,3 +40,4 @@ cdef class Lending(Sockets):
     cdef Server known(self, int slot)
     cdef Server handle(self, int slot, uint32_t generation, int fd)
     cdef int drop_handle(self, Server server) except -1
+    cdef int listen_to(self, Server server) except -1

@@ -5,6 +5,10 @@ Rules
 2. Between a client and its first message may stand: the server's socket (`parked`), a probe, the client's settings, the
    end of its login. `prepared` takes the next of these steps; `serve` goes on after each.
 3. Whatever `give_back` decides about a slot is carried out here, in `hand_on`.
+4. With two workers a busy server is as likely to come back as not, and an event too many costs less than to stop and to
+   start watching: so both watch it by edge, and who does not own it passes its events by (`passed_by`), up to
+   `patience` of them. Such an event may have announced what comes after the owner is done: who waits for a server to
+   speak, without having sent it anything, begins with `listen_to`.
 """
 
 import logging
@@ -253,13 +257,23 @@ cdef class Lending(Sockets):
         return self.ready_again(server)
 
     cdef int ready_again(self, Server server) except -1:
-        """A quiet, clean server goes back. Before it goes to another process this one stops listening to it."""
+        """A quiet, clean server goes back. Before it goes to another process this one stops listening to it, unless it
+        is likely to get it back soon (rule 4)."""
         cdef PoolRow *pool = &self.table.pools[server.row.pool]
         cdef int head = pool.wait_head
-        if head != NONE and self.table.clients[head].worker != self.table.process:
+        if head != NONE and self.table.clients[head].worker != self.table.process and not (server.edge and self.patience):
             self.disarm(server)
-        if self.hand_on(server.slot) == BACK_IDLE and not server.armed:
-            self.arm(server, EPOLLIN)
+        if self.hand_on(server.slot) == BACK_IDLE:
+            self.listen_to(server)
+        return 0
+
+    cdef int listen_to(self, Server server) except -1:
+        """Hear all that the server says from now on, and what it said while this process passed it by."""
+        if not server.armed:
+            return self.arm(server, EPOLLIN)
+        if server.passed_by:
+            server.passed_by = 0
+            return self.look_again(server)
         return 0
 
     cdef int hand_on(self, int slot) except? -99:

@@ -81,6 +81,8 @@ cdef enum:
     BURST_US = 20_000               # rule 1
     BURST_WITH_WORK_US = 2_000      # while coroutines are under way
     TICK_NS = 100_000_000
+    PATIENCE = 3                    # rule 4 of lending
+    FEW_PROCESSES = 3               # two workers and the keeper
     ACCEPTS = 32                    # connections accepted in a row
 
 cdef uint64_t ONE = 1
@@ -125,6 +127,7 @@ cdef class Relay(Leaving):
         self.gather_limit = gather_limit
         self.query_wait = query_wait_us
         self.probe_patience = probe_patience_us
+        self.patience = PATIENCE if len(wake_fds) <= FEW_PROCESSES else 0
         self.release_early = bool(os.environ.get("PG_DOORMAN_TEST_RELEASE_EARLY"))
         self.watch(wake_fds[table.process], EPOLLIN | EPOLLET, None)
 

@@ -87,7 +87,8 @@ cdef class ServerSide(Lending):
 
     cdef int server_event(self, Server server, uint32_t events) except -1:
         if server.client is None and server.stage == STAGE_NONE:
-            self.idle_server_speaks(server)
+            if not self.idle_server_speaks(server):
+                return 0
         else:
             if events & EPOLLOUT and self.flush(server):
                 self.arm(server, EPOLLIN)
@@ -102,6 +103,7 @@ cdef class ServerSide(Lending):
     cdef int read_server(self, Server server) except -1:
         cdef Py_ssize_t length, used
         cdef int reads
+        server.passed_by = 0
         for reads in range(READS):
             length = self.read(server)
             if length < 0:
@@ -126,18 +128,30 @@ cdef class ServerSide(Lending):
                 return 0
         return 0
 
-    cdef int idle_server_speaks(self, Server server) except -1:
-        """Only its home reads an idle server, and only after taking it out of the pool."""
+    cdef bint idle_server_speaks(self, Server server) except -1:
+        """Only its home reads an idle server, and only after taking it out of the pool. True: it was read."""
         cdef SlotRow *row = server.row
         if row.generation != server.generation:
-            return self.drop_handle(server)
+            self.drop_handle(server)
+            return False
         if row.owner == self.table.process and row.state != SLOT_IDLE:
-            return self.look_again(server)          # just granted to us: its mail is on the way
+            self.look_again(server)                 # just granted to us: its mail is on the way
+            return False
         if row.home != self.table.process or not claim_idle(self.table, server.slot, server.generation, SLOT_RESETTING):
-            return self.disarm(server)
+            self.pass_by(server)
+            return False
         server.stage = STAGE_LISTEN
         self.note_deadline(server, now_us() + CLOSE_PATIENCE_US)
-        return self.read_server(server)
+        self.read_server(server)
+        return True
+
+    cdef int pass_by(self, Server server) except -1:
+        """It speaks to another process (rule 4 of lending)."""
+        server.passed_by += 1
+        if not server.edge or server.passed_by > self.patience:
+            server.passed_by = 0
+            self.disarm(server)
+        return 0
 
     cdef int lose_server(self, Server server) except -1:
         """The stream cannot be trusted any more."""
@@ -182,7 +196,7 @@ cdef class ServerSide(Lending):
             self.transmit(server, TERMINATE, len(TERMINATE))
             buffer_free(&server.outb)
         shutdown(server.fd, SHUT_WR)
-        self.arm(server, EPOLLIN)
+        self.listen_to(server)
         return self.note_deadline(server, now_us() + CLOSE_PATIENCE_US)
 
     cdef int finish_server(self, Server server) except -1:
@@ -392,7 +406,7 @@ cdef class ServerSide(Lending):
         server = self.known(slot)
         if server is not None:                          # its home may have stopped listening while it was held
             server.row.home = self.table.process
-            self.arm(server, EPOLLIN)
+            self.listen_to(server)
         self.hand_on(slot)
 
     cdef int note_deadline(self, Server server, int64_t deadline) except -1:
