@@ -2,15 +2,30 @@
 between two rounds, so it belongs to no connection."""
 
 from libc.stdint cimport uint32_t
+from libc.string cimport memcpy
 
 cdef struct Outgoing:
     char *data
     size_t length
     size_t capacity
 
-cdef char *outgoing_room(Outgoing *outgoing, size_t length) except NULL
-cdef int outgoing_add(Outgoing *outgoing, const char *bytes, size_t length) except -1
+cdef int outgoing_grow(Outgoing *outgoing, size_t length) except -1
 cdef void outgoing_free(Outgoing *outgoing) noexcept
+
+
+cdef inline char *outgoing_room(Outgoing *outgoing, size_t length) except NULL:
+    """Where `length` more bytes go; they count at once."""
+    if outgoing.length + length > outgoing.capacity:
+        outgoing_grow(outgoing, length)
+    outgoing.length += length
+    return outgoing.data + outgoing.length - length
+
+
+cdef inline int outgoing_add(Outgoing *outgoing, const char *bytes, size_t length) except -1:
+    """Copy bytes to the end."""
+    if length:
+        memcpy(outgoing_room(outgoing, length), bytes, length)
+    return 0
 
 
 cdef inline void write_length(char *into, uint32_t value) noexcept nogil:

@@ -15,6 +15,7 @@ Rules
 """
 
 from cpython.object cimport PyObject
+from cpython.ref cimport Py_XDECREF, Py_XINCREF
 from libc.stdint cimport uint8_t, uint32_t
 
 from doorman.shm.statements cimport Digest
@@ -63,11 +64,65 @@ cdef struct Replies:
     uint32_t copy_end           # entries that stood before a CopyDone sent before its COPY was announced; 0 = none was
     bint broken                 # rule 5
 
-cdef int replies_push(Replies *replies, uint8_t kind, PyObject *new, PyObject *old, const Digest *digest) except -1
+cdef int replies_grow(Replies *replies) except -1
 cdef int replies_push_first(Replies *replies, uint8_t kind, PyObject *new) except -1
-cdef Reply *replies_head(Replies *replies) noexcept
-cdef Reply *replies_at(Replies *replies, uint32_t at) noexcept
-cdef void replies_pop(Replies *replies) noexcept
 cdef void replies_skip_copied_syncs(Replies *replies) noexcept
 cdef void replies_clear(Replies *replies) noexcept
 cdef void replies_free(Replies *replies) noexcept
+
+
+# Once or more for each message; so they stand here, where every caller gets a copy of its own.
+
+cdef inline bint is_unproven(uint8_t kind) noexcept nogil:
+    """Rule 4."""
+    return (
+        kind == REPLY_CLOSE or kind == REPLY_CLOSE_OURS or kind == REPLY_CLOSE_KNOWN or kind == REPLY_PARSE
+        or kind == REPLY_PARSE_TRIED or kind == REPLY_PARSE_CLASH or kind == REPLY_PARSE_OURS or kind == REPLY_NAME_KNOWN
+    )
+
+
+cdef inline Reply *replies_at(Replies *replies, uint32_t at) noexcept:
+    """The entry `at` places behind the head."""
+    return &replies.ring[(replies.head + at) & (replies.capacity - 1)]
+
+
+cdef inline Reply *replies_head(Replies *replies) noexcept:
+    """What the next message of the server answers; NULL when nothing is owed."""
+    return &replies.ring[replies.head] if replies.length else NULL
+
+
+cdef inline int replies_push(Replies *replies, uint8_t kind, PyObject *new, PyObject *old, const Digest *digest) except -1:
+    """One message more that will be answered."""
+    cdef Reply *reply
+    if replies.length == replies.capacity:
+        replies_grow(replies)
+    reply = replies_at(replies, replies.length)
+    Py_XINCREF(new)
+    Py_XINCREF(old)
+    reply.kind = kind
+    reply.new = new
+    reply.old = old
+    if digest != NULL:
+        reply.digest = digest[0]
+    replies.length += 1
+    replies.unproven += is_unproven(kind)
+    if kind < FIRST_ANSWERED:
+        replies.synced = replies.length
+        replies.unproven_synced = replies.unproven
+        replies.queries += kind == REPLY_QUERY
+    return 0
+
+
+cdef inline void replies_pop(Replies *replies) noexcept:
+    """The head is answered."""
+    cdef Reply *reply = &replies.ring[replies.head]
+    replies.head = (replies.head + 1) & (replies.capacity - 1)
+    replies.length -= 1
+    replies.copy_end -= replies.copy_end > 0
+    replies.unproven -= is_unproven(reply.kind)
+    replies.queries -= reply.kind == REPLY_QUERY
+    if replies.synced:
+        replies.synced -= 1
+        replies.unproven_synced -= is_unproven(reply.kind)
+    Py_XDECREF(reply.new)
+    Py_XDECREF(reply.old)

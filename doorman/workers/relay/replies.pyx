@@ -1,31 +1,13 @@
 """The queue of replies; replies.pxd has the rules. Pure state, no sockets."""
 
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_XDECREF, Py_XINCREF
+from cpython.ref cimport Py_XINCREF
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 
 from doorman.shm.statements cimport Digest
 
-cdef uint8_t[22] UNPROVEN
-for _kind in (
-    <int>REPLY_CLOSE, <int>REPLY_CLOSE_OURS, <int>REPLY_CLOSE_KNOWN, <int>REPLY_PARSE, <int>REPLY_PARSE_TRIED,
-    <int>REPLY_PARSE_CLASH, <int>REPLY_PARSE_OURS, <int>REPLY_NAME_KNOWN,
-):
-    UNPROVEN[_kind] = 1
-
-
-cdef Reply *replies_at(Replies *replies, uint32_t at) noexcept:
-    """The entry `at` places behind the head."""
-    return &replies.ring[(replies.head + at) & (replies.capacity - 1)]
-
-
-cdef Reply *replies_head(Replies *replies) noexcept:
-    """What the next message of the server answers; NULL when nothing is owed."""
-    return &replies.ring[replies.head] if replies.length else NULL
-
-
-cdef int grow(Replies *replies) except -1:
+cdef int replies_grow(Replies *replies) except -1:
     cdef uint32_t at
     cdef uint32_t capacity = replies.capacity * 2 if replies.capacity else 16
     cdef Reply *larger = <Reply *>malloc(capacity * sizeof(Reply))
@@ -40,33 +22,11 @@ cdef int grow(Replies *replies) except -1:
     return 0
 
 
-cdef int replies_push(Replies *replies, uint8_t kind, PyObject *new, PyObject *old, const Digest *digest) except -1:
-    """One message more that will be answered."""
-    cdef Reply *reply
-    if replies.length == replies.capacity:
-        grow(replies)
-    reply = replies_at(replies, replies.length)
-    Py_XINCREF(new)
-    Py_XINCREF(old)
-    reply.kind = kind
-    reply.new = new
-    reply.old = old
-    if digest != NULL:
-        reply.digest = digest[0]
-    replies.length += 1
-    replies.unproven += UNPROVEN[kind]
-    if kind < FIRST_ANSWERED:
-        replies.synced = replies.length
-        replies.unproven_synced = replies.unproven
-        replies.queries += kind == REPLY_QUERY
-    return 0
-
-
 cdef int replies_push_first(Replies *replies, uint8_t kind, PyObject *new) except -1:
     """A message of ours that goes in front of everything: nothing of that is under way."""
     cdef Reply *reply
     if replies.length == replies.capacity:
-        grow(replies)
+        replies_grow(replies)
     replies.head = (replies.head + replies.capacity - 1) & (replies.capacity - 1)
     reply = &replies.ring[replies.head]
     Py_XINCREF(new)
@@ -75,26 +35,11 @@ cdef int replies_push_first(Replies *replies, uint8_t kind, PyObject *new) excep
     reply.old = NULL
     reply.digest.high = reply.digest.low = 0
     replies.length += 1
-    replies.unproven += UNPROVEN[kind]
+    replies.unproven += is_unproven(kind)
     if replies.synced:
         replies.synced += 1
-        replies.unproven_synced += UNPROVEN[kind]
+        replies.unproven_synced += is_unproven(kind)
     return 0
-
-
-cdef void replies_pop(Replies *replies) noexcept:
-    """The head is answered."""
-    cdef Reply *reply = &replies.ring[replies.head]
-    replies.head = (replies.head + 1) & (replies.capacity - 1)
-    replies.length -= 1
-    replies.copy_end -= replies.copy_end > 0
-    replies.unproven -= UNPROVEN[reply.kind]
-    replies.queries -= reply.kind == REPLY_QUERY
-    if replies.synced:
-        replies.synced -= 1
-        replies.unproven_synced -= UNPROVEN[reply.kind]
-    Py_XDECREF(reply.new)
-    Py_XDECREF(reply.old)
 
 
 cdef void replies_skip_copied_syncs(Replies *replies) noexcept:
@@ -123,7 +68,7 @@ cdef void replies_skip_copied_syncs(Replies *replies) noexcept:
             last = at + 1
     replies.synced = last
     for at in range(last):
-        replies.unproven_synced += UNPROVEN[replies_at(replies, at).kind]
+        replies.unproven_synced += is_unproven(replies_at(replies, at).kind)
 
 
 cdef void replies_clear(Replies *replies) noexcept:
