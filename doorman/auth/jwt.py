@@ -9,9 +9,14 @@ Rules
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import Any, Final
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwt.exceptions import PyJWTError
 
 from doorman.auth.public_keys import KeyUnavailable, algorithm_of, key_file, key_set
@@ -25,6 +30,10 @@ _OPTIONS: Final[Any] = {
     "verify_sub": False,
     "verify_jti": False,
 }
+
+
+SIGNED_FOR_SECONDS: Final = 120
+"""How long a token of ours is good: for one login."""
 
 
 class TokenRefused(Exception):
@@ -76,6 +85,18 @@ def decode_token(token: bytes, key: Any, *, issuer: str | None = None, audience:
     except (ValueError, TypeError, OverflowError, RecursionError):
         raise TokenRefused("a claim has a form that it may not have") from None
     return claims
+
+
+def sign_token(key_path: str, user: str) -> str:
+    """A token with which we log in to a server as `user`. Raises `KeyUnavailable`; the file is read each time."""
+    try:
+        key = load_pem_private_key(Path(key_path).read_bytes(), None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise KeyUnavailable(f"{key_path}: {getattr(error, 'strerror', None) or 'no usable private key'}") from None
+    if not isinstance(key, RSAPrivateKey):
+        raise KeyUnavailable(f"{key_path} holds no RSA key")
+    claims = {"exp": int(time.time()) + SIGNED_FOR_SECONDS, "preferred_username": user}
+    return jwt.encode(claims, key, "RS256")
 
 
 def _reason(error: PyJWTError) -> str:

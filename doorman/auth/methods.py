@@ -25,10 +25,8 @@ from doorman.auth.scram import wrong_password
 from doorman.config.hba import Admission
 from doorman.config.ldap_options import read_settings
 from doorman.config.tokens import TOKEN_PREFIXES
-from doorman.errors import ClientFault, PeerFault
+from doorman.errors import ClientFault
 
-BLOCKING_SECONDS: Final = 30.0
-"""PAM, a directory, a key set: the longest that a login waits for one of them."""
 LOCAL_HOST: Final = "[local]"
 
 
@@ -46,10 +44,14 @@ class Account(Protocol):
 
 
 class Applicant(msgspec.Struct, frozen=True):
-    """Who wants in. `address` is None for the Unix socket; `binding` as for `choose_exchange`."""
+    """Who wants in. `address` is None for the Unix socket; `binding` as for `choose_exchange`.
+
+    `patience`: seconds that the login may wait for PAM, a directory or a key set.
+    """
 
     user: str
     address: str | None
+    patience: float
     binding: bytes | None = None
 
 
@@ -90,11 +92,8 @@ def _judged(applicant: Applicant, is_known: bool, what: str, check: Callable[[by
         if not is_known:
             raise refusal(applicant.user, f"{what}: accepted, but there is no such user here")
 
-    return CleartextExchange(judge, BLOCKING_SECONDS, _too_late(applicant.user, what))
-
-
-def _too_late(user: str, what: str) -> PeerFault:
-    return refusal(user, f"{what}: no answer within {BLOCKING_SECONDS:g} s")
+    late = refusal(applicant.user, f"{what}: no answer within auth_wait_timeout ({applicant.patience:g} s)")
+    return CleartextExchange(judge, applicant.patience, late)
 
 
 def refusal(user: str, for_log: str) -> ClientFault:

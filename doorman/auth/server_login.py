@@ -17,7 +17,9 @@ from typing import Final
 
 import msgspec
 
+from doorman.auth.jwt import sign_token
 from doorman.auth.md5 import SALT_BYTES, md5_answer, md5_hash
+from doorman.auth.public_keys import KeyUnavailable
 from doorman.auth.scram import SCRAM_SHA_256, SCRAM_SHA_256_PLUS, Random, ScramClient
 from doorman.auth.verifier import ScramVerifier
 from doorman.errors import ServerFault
@@ -49,14 +51,16 @@ class Step(enum.Enum):
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):
-    """What proves us to a server, each part optional: `password` in clear, `md5_hash` (`md5…`), or the `client_key`
-    that a client proved, with the `verifier` that it belongs to. `lacking` says why there is not more, in an error.
+    """What proves us to a server, each part optional: `password` in clear, `md5_hash` (`md5…`), the `client_key` that a
+    client proved, with the `verifier` that it belongs to, or `token_key`, the file of a private key that signs a token
+    for a server which asks for a password in clear. `lacking` says why there is not more, in an error.
     """
 
     password: str | None = None
     md5_hash: str | None = None
     client_key: bytes | None = None
     verifier: ScramVerifier | None = None
+    token_key: str | None = None
     lacking: str = "nothing is configured that could answer it"
 
     def __repr__(self) -> str:
@@ -196,7 +200,8 @@ class ServerLogin:
         return b""
 
     def _on_cleartext(self, data: bytes) -> bytes:
-        if not self._password:
+        token_key = self._credentials.token_key
+        if not self._password and token_key is None:
             raise self._no_credentials("a cleartext password")
         if not self._encrypted_or_local:
             raise ServerFault(
@@ -204,7 +209,12 @@ class ServerLogin:
                 "server asks for a cleartext password over an unencrypted connection; it was not sent",
             )
         self.step = Step.AUTHENTICATED
-        return _password_message(self._password)
+        if token_key is None:
+            return _password_message(self._password or "")
+        try:
+            return _password_message(sign_token(token_key, self._user))
+        except KeyUnavailable as error:
+            raise ServerFault(SqlState.INVALID_AUTHORIZATION, f"no token could be signed: {error}") from None
 
     def _on_md5(self, salt: bytes) -> bytes:
         stored = self._credentials.md5_hash

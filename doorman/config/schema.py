@@ -97,6 +97,7 @@ class General(Redacted, frozen=True, kw_only=True):
     hba: tuple[f.Cidr, ...] = ()
     pg_hba: PgHba | None = None
     auth_ldap_options: LdapOptions | None = None
+    auth_wait_timeout: f.PositiveDuration = 30 * SECOND
     auth_failure_delay: f.Duration = 300
     auth_failure_log_interval: f.Duration = 10 * SECOND
     startup_parameters: dict[str, f.Text] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from doorman.auth.md5 import is_md5_hash
 from doorman.auth.server_login import Credentials
 from doorman.auth.verifier import PREFIX, ScramVerifier, parse_verifier
 from doorman.config.resolve import PoolSettings
-from doorman.config.tokens import TOKEN_PREFIXES
+from doorman.config.tokens import SIGNER_PREFIX, TOKEN_PREFIXES
 from doorman.errors import ServerFault
 from doorman.shm.table import Table
 from doorman.shm.users import drop_key, find_key, has_key, keep_key
@@ -38,6 +38,9 @@ def verifier_of(pool: PoolSettings) -> ScramVerifier | None:
 
 def credentials_for(pool: PoolSettings, table: Table) -> Credentials:
     """What there is at this moment. `lacking` says what is missing in a failure's text."""
+    if (pool.server_password or "").startswith(SIGNER_PREFIX):
+        token_key = (pool.server_password or "").removeprefix(SIGNER_PREFIX)
+        return Credentials(token_key=token_key, lacking="a token answers only the request for a cleartext password")
     if pool.server_password is not None:
         return Credentials(password=pool.server_password, lacking="server_password is empty")
     if not is_passthrough(pool):

@@ -153,11 +153,11 @@ class Login:
         if self.process.relay.draining:
             raise ClientFault("57P03", "the connection pooler is shutting down")
         admission = self.admission(startup)
-        applicant = Applicant(startup.user, self.address)
+        general = self.process.config.general
+        applicant = Applicant(startup.user, self.address, general.auth_wait_timeout / 1000)
         if startup.database in CONSOLES:
             self.finish = self.enter_console
             self.kind = kind_of(admission, None)
-            general = self.process.config.general
             self.exchange = console_exchange(admission, applicant, general.admin_username, general.admin_password)
         elif is_talos(self.process.config.talos, startup.user, admission):
             self.kind = "talos"

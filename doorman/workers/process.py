@@ -406,13 +406,13 @@ class Process:
         mapped = ipaddress.IPv6Address(view.address)
         return str(mapped.ipv4_mapped or mapped)
 
-    def name_of(self, client: Client) -> str:
-        """The client for log lines."""
+    def name_of(self, client: Client, login: str | None = None) -> str:
+        """The client for log lines; `login` is USER@DATABASE of one that is not logged in."""
         if client.number < 0:
-            return "#c-"
+            return f"#c- {login or ''}".strip()
         view = client_row(self.table, client.number)
         where = "unix" if not view.family else f"{self.address_of(client)}:{view.port}"
-        return f"#c{view.connection_id} {view.user}@{view.database} from {where}"
+        return f"#c{view.connection_id} {login or f'{view.user}@{view.database}'} from {where}"
 
     def note_login(self, client: Client, startup: StartupMessage | None) -> None:
         """Log a login when that is wanted."""

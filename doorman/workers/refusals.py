@@ -70,11 +70,11 @@ class Refusals:
         left_out = self.left_out(self.source_of(client, cause), now)
         if left_out is None:
             return
-        who = f"{startup.user}@{startup.database}" if startup is not None else "unknown"
+        login = f"{startup.user}@{startup.database}" if startup is not None else "unknown"
         why = f" [{fault.for_log}]" if fault.for_log else ""
         more = f" ({left_out} more by this source were not logged)" if left_out else ""
-        name = self.process.name_of(client)
-        log.warning("client %s (%s) was refused: %s %s%s%s", name, who, fault.sqlstate, fault.message, why, more)
+        name = self.process.name_of(client, login)
+        log.warning("client %s was refused: %s %s%s%s", name, fault.sqlstate, fault.message, why, more)
 
     def source_of(self, client: Client, cause: str) -> Source:
         """Whom to be silent about for a while."""

@@ -23,7 +23,7 @@ MD5_REQUEST, SASL_REQUEST, CLEARTEXT_REQUEST = 5, 10, 3
 
 
 def exchange_of(method: str | None, user: str, admin: str, password: str) -> ClientExchange:
-    return console_exchange(Admission(method), Applicant(user, "127.0.0.1"), admin, password)
+    return console_exchange(Admission(method), Applicant(user, "127.0.0.1", 30.0), admin, password)
 
 
 def request_of(exchange: ClientExchange) -> tuple[int, bytes]:

@@ -54,7 +54,8 @@ class ConsoleServer:
         while not isinstance(startup, StartupMessage):
             writer.write(b"N")
             startup = parse_startup_packet(await _read_startup(reader))
-        exchange = console_exchange(Admission("scram-sha-256"), Applicant(startup.user, "127.0.0.1"), ADMIN, PASSWORD)
+        applicant = Applicant(startup.user, "127.0.0.1", 30.0)
+        exchange = console_exchange(Admission("scram-sha-256"), applicant, ADMIN, PASSWORD)
         writer.write(backend.negotiation_answer(startup) + settle(exchange.start()))
         while not exchange.done:
             header = await reader.readexactly(5)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
+from pathlib import Path
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +17,7 @@ from doorman.auth.server_login import MAX_LOGIN_BYTES, Credentials, ServerLogin,
 from doorman.errors import ServerFault
 from doorman.wire import backend, frontend
 from tests.unit.auth.chopping import Chop, each_way
+from tests.unit.auth.tokens import KEYS
 
 SECRET = "s3cret-password"
 SESSION = (
@@ -116,6 +121,22 @@ def test_md5_from_the_hash() -> None:
 def test_a_cleartext_password_goes_only_where_nobody_listens() -> None:
     assert login(encrypted_or_local=True).feed(backend.CLEARTEXT_REQUEST) == frontend.password(SECRET)
     assert failure(login(), backend.CLEARTEXT_REQUEST).sqlstate == "28000"
+
+
+def test_a_token_is_signed_for_a_server_that_asks_for_a_password_in_clear(tmp_path: Path) -> None:
+    key = tmp_path / "signer.pem"
+    key.write_bytes(KEYS["RS256"].private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    known = Credentials(token_key=str(key))
+    answer = ServerLogin("app", known, "shop", {}, encrypted_or_local=True).feed(backend.CLEARTEXT_REQUEST)
+    claims = jwt.decode(answer[5:-1], KEYS["RS256"].public_key(), ["RS256"])
+    assert claims["preferred_username"] == "app" and 100 < claims["exp"] - time.time() <= 120
+    attempt = ServerLogin("app", known, "shop", {}, encrypted_or_local=False)
+    assert failure(attempt, backend.CLEARTEXT_REQUEST).sqlstate == "28000"
+    attempt = ServerLogin("app", known, "shop", {}, encrypted_or_local=True)
+    assert failure(attempt, backend.md5_request(b"salt")).sqlstate == "28P01"
+    key.write_text("garbage")
+    attempt = ServerLogin("app", known, "shop", {}, encrypted_or_local=True)
+    assert "no usable private key" in failure(attempt, backend.CLEARTEXT_REQUEST).message
 
 
 @pytest.mark.parametrize(
