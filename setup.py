@@ -13,6 +13,8 @@ DIRECTIVES = {
     "initializedcheck": False,
 }
 
+FLAGS = ["-O3", "-fno-plt", "-fno-semantic-interposition", "-fno-strict-aliasing", "-Wno-unused-function"]
+
 
 def compiled_modules() -> list[Extension]:
     """One extension for each .pyx file below doorman/."""
@@ -20,7 +22,13 @@ def compiled_modules() -> list[Extension]:
         Extension(
             ".".join(path.with_suffix("").parts),
             [str(path)],
-            extra_compile_args=["-O3", "-fno-plt", "-fno-semantic-interposition", "-fno-strict-aliasing", "-Wno-unused-function"],
+            extra_compile_args=[
+                "-O3",
+                "-fno-plt",
+                "-fno-semantic-interposition",
+                "-fno-strict-aliasing",
+                "-Wno-unused-function",
+            ],
         )
         for path in sorted(Path("doorman").rglob("*.pyx"))
     ]
