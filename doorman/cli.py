@@ -76,7 +76,12 @@ def main(
         os.environ["INHERIT_FD"] = str(inherit_fd)  # where the master looks, whichever way it was given
     from doorman.workers.master import run_master
 
-    raise SystemExit(run_master(loaded.config, config_file, log_level, log_format, color))
+    code = run_master(loaded.config, config_file, log_level, log_format, color)
+    if daemon:
+        from doorman.daemon import remove_pid_file
+
+        remove_pid_file(loaded.config.general.daemon_pid_file)
+    raise SystemExit(code)
 
 
 def load_or_exit(path: str) -> LoadedConfig:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 EXIT_FAILED = 71
@@ -66,6 +68,13 @@ def write_pid_file(path: str) -> None:
         os.write(descriptor, f"{os.getpid()}\n".encode())
     finally:
         os.close(descriptor)
+
+
+def remove_pid_file(path: str) -> None:
+    """At the end, unless a successor has written its own pid into it."""
+    with contextlib.suppress(OSError):
+        if Path(path).read_text() == f"{os.getpid()}\n":
+            Path(path).unlink()
 
 
 def _drop_streams() -> None:

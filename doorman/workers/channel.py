@@ -55,6 +55,10 @@ class Drain(msgspec.Struct, tag=True, frozen=True):
     """Master to worker: take no more clients, let transactions end, then leave."""
 
 
+class Leave(msgspec.Struct, tag=True, frozen=True):
+    """Master to worker: tell the clients that this is the end, and leave at once."""
+
+
 class Configure(msgspec.Struct, tag=True, frozen=True):
     """Master to everyone: from now on this holds, all of it. `pools` are all live pools. Answered by `Configured`."""
 
@@ -142,6 +146,7 @@ Message = (
     | Answered
     | SetLogLevel
     | Drain
+    | Leave
     | Configure
     | Configured
     | PoolAdded

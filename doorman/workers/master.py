@@ -16,7 +16,6 @@ import ctypes
 import gc
 import logging
 import os
-import resource
 import select
 import signal
 import time
@@ -28,7 +27,9 @@ from doorman.config.resolve import PoolSettings, resolve_pools
 from doorman.config.schema import Config
 from doorman.log import set_filter
 from doorman.shm.repair import repair_after
-from doorman.shm.table import Table
+from doorman.shm.rows import process_rows
+from doorman.shm.table import Table, monotonic_us
+from doorman.systemd import Notifier
 from doorman.workers.allocation import Allocation, NoRoom
 from doorman.workers.channel import (
     Answered,
@@ -38,6 +39,7 @@ from doorman.workers.channel import (
     Configured,
     Drain,
     Forget,
+    Leave,
     Message,
     Obtain,
     Obtained,
@@ -49,6 +51,7 @@ from doorman.workers.channel import (
     Want,
     close_all,
 )
+from doorman.workers.descriptors import find_shortage, raise_descriptor_limit
 from doorman.workers.keeper import Keeper
 from doorman.workers.listener import Listeners, UnixSocketError
 from doorman.workers.process import Inheritance, set_up_signals
@@ -63,6 +66,7 @@ EXIT_OS = 71
 BOOT_ATTEMPTS = 3
 BOOT_FAILURE = 3
 RETRY_SECONDS = 1.0
+FAREWELL_SECONDS = 0.5  # for workers to tell their clients that this is the end
 ANSWER_SECONDS = 0.1  # for the answer to SHUTDOWN to reach the console
 COMPLAINT_SECONDS = 5.0
 PR_SET_NAME = 15
@@ -93,7 +97,9 @@ class StartFailed(Exception):
 
 def run_master(config: Config, config_path: str, log_level: str, log_format: str, color: bool) -> int:
     """Run the pooler until it is told to stop; the exit code of the command."""
-    raise_descriptor_limit()
+    limit = raise_descriptor_limit()
+    if shortage := find_shortage(limit, config.general.max_connections, resolve_pools(config)):
+        log.warning("%s", shortage)
     try:
         listeners = Listeners(config.general, config.general.worker_threads)
     except UnixSocketError as error:
@@ -130,6 +136,7 @@ class Master:
         self.table = make_table(config, pools, self.workers + 1)
         self.allocation = Allocation(self.table, pools, self.forget, self.wake)
         self.reloader = Reloader(self)
+        self.notifier = Notifier.from_environment()
         self.wake_fds = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(self.workers + 1)]
         self.vault: dict[tuple[int, int], int] = {}
         self.children: dict[int, Child] = {}
@@ -164,6 +171,7 @@ class Master:
             self.restart_due()
             self.allocation.free_rows()
             self.reloader.look()
+            self.give_sign_of_life()
             if self.is_leaving():
                 return EXIT_OK
             if self.is_drained():
@@ -175,6 +183,7 @@ class Master:
         if self.deadline is not None:
             times.append(self.deadline)
         times += [at for at in (self.allocation.free_at, self.reloader.deadline, self.drain_at, self.leave_at) if at]
+        times += [] if self.notifier.next_sign is None else [self.notifier.next_sign]
         return max(0, int((min(times) - time.monotonic()) * 1000) + 1) if times else None
 
     # --- signals -----------------------------------------------------------------------------------------------------
@@ -209,6 +218,7 @@ class Master:
         """Take no more clients, let transactions end, leave at `shutdown_timeout`."""
         if self.deadline is not None:
             return
+        self.notifier.stopping("waiting for transactions to end")
         log.info("shutting down: waiting for transactions to end, at most %d ms", self.config.general.shutdown_timeout)
         self.deadline = time.monotonic() + self.config.general.shutdown_timeout / 1000
         self.listeners.close()
@@ -500,11 +510,25 @@ class Master:
             return
         self.is_open = True
         self.listeners.open()
+        self.notifier.ready(self.describe_self())
         general = self.config.general
         log.info(
             "pg_doorman %s is ready on %s:%d with %d workers and %d pools",
             __version__, general.host, general.port, self.workers, len(self.allocation.roster),
         )  # fmt: skip
+
+    def describe_self(self) -> str:
+        """For `systemctl status`."""
+        return f"{self.workers} workers, {len(self.allocation.roster)} pools"
+
+    def give_sign_of_life(self) -> None:
+        """Tell the watchdog while at least one worker looks after its clients."""
+        now = time.monotonic()
+        if not self.notifier.is_due(now) or self.notifier.interval is None:
+            return
+        oldest = monotonic_us() - self.notifier.interval * 2_000_000
+        beats = [row.heartbeat for row in process_rows(self.table) if row.role == "worker"]
+        self.notifier.alive(now, is_well=not self.is_open or any(beat >= oldest for beat in beats))
 
     def wake(self, processes: int) -> None:
         """Make processes look at their mail."""
@@ -515,7 +539,12 @@ class Master:
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def end(self) -> None:
-        """Rule 5."""
+        """Rule 5. Clients are told, as far as that goes quickly."""
+        self.notifier.stopping("stopping")
+        for child in self.children.values():
+            if child.is_ready:
+                self.tell(child, Leave())
+        self.wait_for_children(time.monotonic() + FAREWELL_SECONDS)
         for child in self.children.values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGKILL)
@@ -525,6 +554,19 @@ class Master:
         self.listeners.close()
         self.listeners.remove()
         log.info("pg_doorman stopped")
+
+    def wait_for_children(self, deadline: float) -> None:
+        """Until those that were told to leave are gone, or their time is over."""
+        while time.monotonic() < deadline:
+            for fd, child in list(self.children.items()):
+                with contextlib.suppress(ChildProcessError):
+                    if child.is_ready and os.waitpid(child.pid, os.WNOHANG)[0] == 0:
+                        continue
+                if child.is_ready:
+                    del self.children[fd]
+            if not any(child.is_ready for child in self.children.values()):
+                return
+            time.sleep(0.005)
 
 
 def make_table(config: Config, pools: list[PoolSettings], processes: int) -> Table:
@@ -540,13 +582,6 @@ def make_table(config: Config, pools: list[PoolSettings], processes: int) -> Tab
         statements=min(max(statements, USUAL_STATEMENTS), MOST_STATEMENTS),
         users=USERS,
     )
-
-
-def raise_descriptor_limit() -> None:
-    """Clients and servers are descriptors: take what the hard limit allows."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def name_process(name: str) -> None:

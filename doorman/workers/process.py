@@ -41,6 +41,7 @@ from doorman.workers.channel import (
     Configured,
     Drain,
     Forget,
+    Leave,
     Message,
     Obtain,
     Obtained,
@@ -231,6 +232,9 @@ class Process:
             self.republish_later(message.slot, message.generation)
         elif isinstance(message, Drain):
             self.drain()
+        elif isinstance(message, Leave):
+            self.relay.dismiss_all()
+            os._exit(0)
         elif isinstance(message, Configure):
             self.configure(message)
         elif isinstance(message, PoolAdded):

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 from doorman.admin.orders import OrderResult
 from doorman.config.diff import find_changes, needs_restart
 from doorman.config.load import load_config
+from doorman.config.resolve import resolve_pools
 from doorman.config.schema import Config
 from doorman.errors import ConfigError
 from doorman.workers.allocation import NoRoom
 from doorman.workers.channel import Configure
+from doorman.workers.descriptors import find_shortage, raise_descriptor_limit
 from doorman.workers.socket_options import SocketOptions
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ class Reloader:
         self.master = master
         self.started = master.config  # what restart-only keys hold still
         self.number = 0
+        self.shortage: str | None = None
         self.asking: list[Answer] = []
         self.answering: list[Answer] = []
         self.waiting: set[Child] = set()
@@ -63,6 +66,7 @@ class Reloader:
     def start(self) -> None:
         """Rule 1."""
         master = self.master
+        master.notifier.reloading()
         try:
             loaded = load_config(master.config_path)
             plan = master.allocation.plan(loaded.config)
@@ -91,6 +95,11 @@ class Reloader:
         most = self.master.table.max_clients
         if new.general.max_connections > most:
             lines.append(f"general.max_connections: {most} at most until a restart")
+        shortage = find_shortage(raise_descriptor_limit(), new.general.max_connections, resolve_pools(new))
+        if shortage and shortage != self.shortage:
+            log.warning("%s", shortage)
+            lines.append(shortage)
+        self.shortage = shortage
         return lines
 
     def reject(self, problem: Exception) -> None:
@@ -125,6 +134,7 @@ class Reloader:
 
     def answer(self, result: OrderResult) -> None:
         """To everybody who asked for this one."""
+        self.master.notifier.ready(self.master.describe_self())
         answers, self.answering = self.answering, []
         for answer in answers:
             answer(result)

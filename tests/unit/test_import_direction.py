@@ -13,10 +13,10 @@ PACKAGE = Path(__file__).resolve().parents[2] / "doorman"
 LEVELS: list[set[str]] = [
     {"errors", "log"},
     {"config"},
-    {"wire", "shm", "daemon"},
+    {"wire", "shm", "daemon", "systemd"},
     {"auth", "admin", "tls"},
     {"workers.settings", "workers.roster", "workers.socket_options", "workers.listener"},
-    {"workers.channel", "workers.allocation"},
+    {"workers.channel", "workers.allocation", "workers.descriptors"},
     {"workers.followed"},
     {"workers.relay"},
     {"workers.credentials"},

@@ -46,6 +46,15 @@ cdef class Leaving(ClientSide):
                 left += 1
         return left
 
+    def dismiss_all(self) -> None:
+        """The process ends now. A client that is amid a message cannot be told: it would take that for a part of it."""
+        cdef Client client
+        for client in list(self.clients):
+            if client is None or client.closed or client.phase == PHASE_FAREWELL or buffer_length(&client.outb):
+                continue
+            if client.server is None or not client.server.body_left:
+                self.send_away(client, SHUTTING_DOWN)
+
     cdef bint is_idle(self, Client client) noexcept:
         """Rule 1. What it has sent and nobody has looked at yet counts, unless it waits for a server."""
         cdef Server server = client.server
