@@ -1,13 +1,15 @@
 """The admin console as an object: bytes of a logged-in client in, bytes to send out. Runs in a worker, one a session.
 
 Rules:
-1. Nothing waits here: a message is answered in full by the `feed` that consumes it, but for an `Order`, which is handed
-   out; until `finish_order` brings its result nothing is consumed. There are no transactions.
+1. Every message is answered in full by the `feed` that consumes it, but for commands that wait: then nothing more is
+   taken until `poll`, called now and then, has their answer (`Pending`), or `finish_order` brings the result of an
+   `Order`, which was handed out. There are no transactions.
 2. Only whole messages are consumed; the caller keeps the rest and feeds it again with what came after it.
 3. An error has severity ERROR. After one in the extended protocol everything up to Sync is skipped; in any other
    message it is followed by ReadyForQuery. Only a length that no message may have ends the session (FATAL).
 4. Statements live until they are closed, portals until Sync or Query ends the implicit transaction, as in PostgreSQL.
-5. What a session can make us keep is bounded: message size, number of statements and portals, output of one `feed`.
+5. Who is not an administrator may look and change nothing (42501).
+6. What a session can make us keep is bounded: message size, number of statements and portals, output of one `feed`.
 
 Source: PostgreSQL manual, "Message Flow".
 """
@@ -17,11 +19,12 @@ from __future__ import annotations
 import enum
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
+from doorman.admin.command import Command, Pending, Rows, Sources
 from doorman.admin.messages import (
     message_size,
     parse_bind,
@@ -30,14 +33,12 @@ from doorman.admin.messages import (
     parse_query,
     parse_target,
 )
-from doorman.admin.orders import Order, OrderResult, find_order
+from doorman.admin.orders import Order, OrderResult
 from doorman.admin.result import BINARY_FORMAT, TEXT_FORMAT, Formats, Row, describe_row, encode_rows
-from doorman.admin.show import Show, Sources, find_show
+from doorman.admin.show import COMPLETION_MARK, complete, find_command
 from doorman.admin.statements import Words, split_statements
-from doorman.config.resolve import PoolSettings
 from doorman.config.startup import DEFAULT_APPLICATION_NAME
 from doorman.errors import ClientFault, ProtocolViolation
-from doorman.shm.table import Table
 from doorman.wire import backend
 from doorman.wire.codes import Frontend, SqlState
 
@@ -51,8 +52,6 @@ _INVALID_CURSOR_NAME: Final = "34000"
 _DUPLICATE_CURSOR: Final = "42P03"
 _DUPLICATE_PREPARED_STATEMENT: Final = "42P05"
 
-Command = Show | Order
-
 log = logging.getLogger(__name__)
 
 
@@ -60,6 +59,7 @@ class ConsoleAnswer(msgspec.Struct, frozen=True):
     """`consumed` bytes are done with and `output` is for the client; `ended`: close after sending it.
 
     `has_more`: there is more to do without another byte from the client. Feed the rest again once `output` is written.
+    `waiting`: feed nothing; call `poll` until it says otherwise.
     `order`: have the master do this, and say what came of it with `finish_order`.
     """
 
@@ -67,6 +67,7 @@ class ConsoleAnswer(msgspec.Struct, frozen=True):
     output: bytes
     ended: bool
     has_more: bool = False
+    waiting: bool = False
     order: Order | None = None
 
 
@@ -88,29 +89,30 @@ _FOLLOWERS: Final = {
 
 
 class Portal:
-    """A bound statement; `rows` are made at the first Execute. `show` None is the empty statement."""
+    """A bound statement; `rows` are made at the first Execute. `command` None is the empty statement."""
 
-    __slots__ = ("formats", "rows", "show")
+    __slots__ = ("command", "formats", "rows")
 
-    def __init__(self, show: Command | None, formats: Formats) -> None:
-        self.show = show
+    def __init__(self, command: Command | None, formats: Formats) -> None:
+        self.command = command
         self.formats = formats
         self.rows: deque[Row] | None = None
 
 
 class Console:
-    """One session. `feed` is all that happens in it."""
+    """One session. `feed` and `poll` are all that happens in it. Who is no administrator may only look."""
 
-    def __init__(self, table: Table, config_pools: Sequence[PoolSettings], version: str) -> None:
-        self._sources = Sources(table, config_pools, version)
+    def __init__(self, sources: Sources, *, is_admin: bool = True) -> None:
+        self._sources = sources
+        self._is_admin = is_admin
         self._stage = Stage.READY
         self._output = bytearray()
         self._script: deque[Words] = deque()  # statements of a Query that are still to be run
+        self._waiting: Pending | Order | None = None
+        self._finish: Callable[[Rows], None] | None = None  # what to do with the rows of what we wait for
+        self._is_handed_out = False
         self._statements: dict[str, Command | None] = {}
         self._portals: dict[str, Portal] = {}
-        self._order: Order | None = None  # whose result we wait for
-        self._formats: Formats = ()  # of its rows
-        self._is_handed_out = False
 
     def greeting_parameters(self, application_name: str = DEFAULT_APPLICATION_NAME) -> list[tuple[str, str]]:
         """What ParameterStatus says after the login; `application_name` is the client's own where it gave one."""
@@ -128,7 +130,7 @@ class Console:
         """Take what the client sent and was not consumed yet; say what to do."""
         at = 0
         try:
-            while self._is_open and self._order is None and len(self._output) < OUTPUT_PAUSE_BYTES:
+            while self._is_open and not self._waiting and len(self._output) < OUTPUT_PAUSE_BYTES:
                 if self._script:
                     self._run_next()
                     continue
@@ -137,35 +139,64 @@ class Console:
                     break
                 self._handle(data[at], data[at + 5 : at + size])
                 at += size
-            has_more = self._is_open and self._order is None and bool(self._script or message_size(data, at))
+            has_more = self._is_open and not self._waiting and bool(self._script or message_size(data, at))
         except ClientFault as fault:  # of message_size: where the next message begins is unknown
             self._send(backend.fault_response(fault, "FATAL"))
             self._move(Stage.ENDED)
             has_more = False
-        output, self._output = bytes(self._output), bytearray()
-        order = None if self._is_handed_out else self._order
-        self._is_handed_out = order is not None or self._is_handed_out
-        return ConsoleAnswer(at if self._is_open else len(data), output, not self._is_open, has_more, order)
+        return self._answer(at if self._is_open else len(data), has_more)
+
+    def poll(self) -> ConsoleAnswer:
+        """Has what a command waits for come? If so its answer is there, and `feed` may be called again."""
+        assert isinstance(self._waiting, Pending)
+        try:
+            rows = self._waiting.look()
+            if rows is not None:
+                self._end_wait()(rows)
+        except ClientFault as fault:
+            self._fail_wait(fault)
+        return self._answer(0, has_more=bool(self._script))
 
     def finish_order(self, result: OrderResult) -> None:
         """What came of the order that was handed out. `feed` goes on from here, with what is left to feed."""
-        order, self._order = self._order, None
-        assert order is not None
-        self._is_handed_out = False
-        is_simple = self._stage is Stage.READY
+        order = self._waiting
+        assert isinstance(order, Order)
         if result.problem:
-            self._script.clear()
-            fault = ClientFault(result.sqlstate, result.problem, detail=result.detail)
-            self._report(fault, is_cycle=is_simple)
+            self._fail_wait(ClientFault(result.sqlstate, result.problem, detail=result.detail))
             return
         for notice in result.notices:
             self._send(backend.notice_response("00000", notice, severity="NOTICE"))
-        if is_simple and order.columns:
-            self._send(describe_row(order.columns, self._formats))
-        self._send(encode_rows(order.columns, self._formats, order.rows))
-        self._send(backend.command_complete(order.tag))
-        if is_simple and not self._script:
-            self._get_ready()
+        self._end_wait()(list(order.rows))
+
+    def _end_wait(self) -> Callable[[Rows], None]:
+        finish, self._finish, self._waiting = self._finish, None, None
+        self._is_handed_out = False
+        assert finish is not None
+        return finish
+
+    def _fail_wait(self, fault: ClientFault) -> None:
+        self._end_wait()
+        self._script.clear()
+        self._report(fault, is_cycle=self._stage is Stage.READY)
+
+    def _answer(self, consumed: int, has_more: bool) -> ConsoleAnswer:
+        output, self._output = bytes(self._output), bytearray()
+        order = self._waiting if isinstance(self._waiting, Order) and not self._is_handed_out else None
+        self._is_handed_out = self._is_handed_out or order is not None
+        is_pending = isinstance(self._waiting, Pending)
+        return ConsoleAnswer(consumed, output, not self._is_open, has_more, is_pending, order)
+
+    def _run(self, command: Command, finish: Callable[[Rows], None]) -> None:
+        """Make a command's rows, now or when they are there, and give them to `finish`."""
+        if command.changes and not self._is_admin:
+            raise ClientFault("42501", f"{command.tag} is for the administrator (admin_username) only")
+        made = command.run(self._sources)
+        if isinstance(made, Pending) and (rows := made.look()) is not None:
+            made = rows
+        if isinstance(made, Pending | Order):
+            self._waiting, self._finish = made, finish
+        else:
+            finish(made)
 
     @property
     def _is_open(self) -> bool:
@@ -207,7 +238,11 @@ class Console:
     def _on_query(self, body: bytes) -> None:
         self._portals.clear()
         self._statements.pop("", None)
-        self._script.extend(split_statements(parse_query(body)))
+        query = parse_query(body)
+        if COMPLETION_MARK in query:
+            self._run_one(complete(query))
+            return
+        self._script.extend(split_statements(query))
         if not self._script:
             self._send(backend.EMPTY_QUERY_RESPONSE)
             self._get_ready()
@@ -215,27 +250,26 @@ class Console:
     def _run_next(self) -> None:
         """One statement of a Query; the first that fails ends it."""
         try:
-            show = self._find(self._script.popleft())
-            if isinstance(show, Order):
-                self._begin_order(show, (TEXT_FORMAT,) * len(show.columns))
-                return
+            self._run_one(self._find(self._script.popleft()))
         except ClientFault as fault:
             self._script.clear()
             self._report(fault, is_cycle=True)
-            return
-        formats = (TEXT_FORMAT,) * len(show.columns)
-        self._send(describe_row(show.columns, formats))
-        self._send(encode_rows(show.columns, formats, show.rows(self._sources)))
-        self._send(backend.command_complete("SHOW"))
-        if not self._script:
-            self._get_ready()
 
-    def _begin_order(self, order: Order, formats: Formats) -> None:
-        self._order, self._formats = order, formats
+    def _run_one(self, command: Command) -> None:
+        def finish(rows: Rows) -> None:
+            formats = (TEXT_FORMAT,) * len(command.columns)
+            if command.columns:
+                self._send(describe_row(command.columns, formats))
+                self._send(encode_rows(command.columns, formats, rows))
+            self._send(backend.command_complete(command.tag))
+            if not self._script:
+                self._get_ready()
+
+        self._run(command, finish)
 
     def _find(self, words: Words) -> Command:
         try:
-            return find_order(words) or find_show(words)
+            return find_command(words)
         except ClientFault:
             log.warning("Refused a console command: command=%.64s", ascii(" ".join(words[:2]).upper()))
             raise
@@ -246,22 +280,27 @@ class Console:
         message = parse_parse(body)
         if not message.statement:
             self._statements.pop("", None)
-        scripts = split_statements(message.text)
-        if len(scripts) > 1:
-            raise ClientFault(SqlState.SYNTAX_ERROR, "cannot insert multiple commands into a prepared statement")
-        show = self._find(scripts[0]) if scripts else None
+        command = self._understand(message.text)
         if message.statement in self._statements:
             raise ClientFault(_DUPLICATE_PREPARED_STATEMENT, f'prepared statement "{message.statement}" already exists')
         if len(self._statements) >= MAX_STATEMENTS:
             raise _too_many("prepared statements", MAX_STATEMENTS)
-        self._statements[message.statement] = show
+        self._statements[message.statement] = command
         self._send(backend.PARSE_COMPLETE)
+
+    def _understand(self, text: str) -> Command | None:
+        if COMPLETION_MARK in text:
+            return complete(text)
+        scripts = split_statements(text)
+        if len(scripts) > 1:
+            raise ClientFault(SqlState.SYNTAX_ERROR, "cannot insert multiple commands into a prepared statement")
+        return self._find(scripts[0]) if scripts else None
 
     def _on_bind(self, body: bytes) -> None:
         message = parse_bind(body)
         if not message.portal:
             self._portals.pop("", None)
-        show = self._statement(message.statement)
+        command = self._statement(message.statement)
         if message.parameter_count:
             raise ProtocolViolation(
                 f"bind message supplies {message.parameter_count} parameters, "
@@ -271,37 +310,44 @@ class Console:
             raise ClientFault(_DUPLICATE_CURSOR, f'cursor "{message.portal}" already exists')
         if len(self._portals) >= MAX_PORTALS:
             raise _too_many("portals", MAX_PORTALS)
-        self._portals[message.portal] = Portal(show, _formats_of(show, message.formats))
+        self._portals[message.portal] = Portal(command, _formats_of(command, message.formats))
         self._send(backend.BIND_COMPLETE)
 
     def _on_describe(self, body: bytes) -> None:
         target = parse_target(body, "DESCRIBE")
         if target.kind == "S":
-            show = self._statement(target.name)
-            formats = _formats_of(show, ())
+            command = self._statement(target.name)
+            formats = _formats_of(command, ())
             self._send(backend.parameter_description(()))
         else:
             portal = self._portal(target.name)
-            show, formats = portal.show, portal.formats
-        self._send(describe_row(show.columns, formats) if show and show.columns else backend.NO_DATA)
+            command, formats = portal.command, portal.formats
+        self._send(describe_row(command.columns, formats) if command and command.columns else backend.NO_DATA)
 
     def _on_execute(self, body: bytes) -> None:
         message = parse_execute(body)
         portal = self._portal(message.portal)
-        if portal.show is None:
+        if portal.command is None:
             self._send(backend.EMPTY_QUERY_RESPONSE)
-            return
-        if isinstance(portal.show, Order):
-            self._begin_order(portal.show, portal.formats)
-            return
-        if portal.rows is None:
-            portal.rows = deque(portal.show.rows(self._sources))
-        limit = message.max_rows or len(portal.rows)
+        elif portal.rows is not None:
+            self._send_some(portal, portal.command, message.max_rows)
+        else:
+            self._run(portal.command, lambda rows: self._start_portal(portal, rows, message.max_rows))
+
+    def _start_portal(self, portal: Portal, rows: Rows, max_rows: int) -> None:
+        assert portal.command is not None
+        portal.rows = deque(rows)
+        self._send_some(portal, portal.command, max_rows)
+
+    def _send_some(self, portal: Portal, command: Command, max_rows: int) -> None:
+        assert portal.rows is not None
+        limit = max_rows or len(portal.rows)
         rows = [portal.rows.popleft() for _ in range(min(limit, len(portal.rows)))]
-        self._send(encode_rows(portal.show.columns, portal.formats, rows))
+        if command.columns:
+            self._send(encode_rows(command.columns, portal.formats, rows))
         # Suspended also when just the last row was sent: PostgreSQL does not look ahead either.
-        is_suspended = message.max_rows and len(rows) == message.max_rows
-        self._send(backend.PORTAL_SUSPENDED if is_suspended else backend.command_complete("SHOW"))
+        is_suspended = command.columns and max_rows and len(rows) == max_rows
+        self._send(backend.PORTAL_SUSPENDED if is_suspended else backend.command_complete(command.tag))
 
     def _on_close(self, body: bytes) -> None:
         """Closing what does not exist is no error (manual, "Extended Query")."""
@@ -346,9 +392,9 @@ def _refuse_unknown(console: Console, body: bytes) -> None:
     raise ProtocolViolation("invalid frontend message type")
 
 
-def _formats_of(show: Command | None, wanted: Formats) -> Formats:
+def _formats_of(command: Command | None, wanted: Formats) -> Formats:
     """A format code for each column: `wanted` is none (all text), one for all, or one for each."""
-    columns = show.columns if show else ()
+    columns = command.columns if command else ()
     for code in wanted:
         if code not in (TEXT_FORMAT, BINARY_FORMAT):
             raise ClientFault(SqlState.INVALID_PARAMETER_VALUE, f"unsupported format code: {code}")

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from doorman.admin.result import Row, text
+from doorman.admin.result import text
 from doorman.admin.statements import Words
 from doorman.errors import ClientFault
 from doorman.log import parse_filter
@@ -28,7 +28,7 @@ class Order(msgspec.Struct, frozen=True):
     argument: str = ""
     tag: str = ""
     columns: tuple[Column, ...] = ()
-    rows: tuple[Row, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
 
 
 class OrderResult(msgspec.Struct, frozen=True):

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import Final
 
 from doorman.wire.backend import TEXT_OID, Column, message
 from doorman.wire.text import cstring, encode
 
-Value = str | int
+Value = str | int | Decimal
 Row = tuple[Value, ...]
 Formats = tuple[int, ...]
 
+INT4_OID: Final = 23
 NUMERIC_OID: Final = 1700
 TEXT_FORMAT: Final = 0
 BINARY_FORMAT: Final = 1
@@ -23,6 +25,7 @@ BINARY_FORMAT: Final = 1
 _COUNT: Final = struct.Struct("!H")
 _LENGTH: Final = struct.Struct("!i")
 _COLUMN: Final = struct.Struct("!IhIhih")
+_INT4_MAX: Final = 2**31 - 1
 _NUMERIC_BASE: Final = 10_000
 _NUMERIC_NEGATIVE: Final = 0x4000
 
@@ -33,8 +36,13 @@ def text(name: str) -> Column:
 
 
 def numeric(name: str) -> Column:
-    """A column of type numeric, holding whole numbers."""
+    """A column of type numeric, holding whole numbers or decimal fractions."""
     return Column(name, NUMERIC_OID)
+
+
+def int4(name: str) -> Column:
+    """A column of type int4; what is larger is shown as the largest."""
+    return Column(name, INT4_OID, 4)
 
 
 def describe_row(columns: Sequence[Column], formats: Formats) -> bytes:
@@ -62,16 +70,28 @@ def _encode_text(value: Value) -> bytes:
 
 
 def _encode_numeric(value: Value) -> bytes:
-    number = abs(int(value))
+    """Digits of base 10000, `weight` of the first; a fraction has whole groups of four decimals behind the point."""
+    exact = Decimal(value)
+    scale = max(0, -int(exact.as_tuple().exponent))
+    groups = (scale + 3) // 4
+    number = abs(int(exact.scaleb(4 * groups)))
     digits: list[int] = []
     while number:
         number, digit = divmod(number, _NUMERIC_BASE)
         digits.insert(0, digit)
-    weight = max(len(digits) - 1, 0)
+    weight = len(digits) - 1 - groups if digits else 0
     while digits and not digits[-1]:
         digits.pop()
-    sign = _NUMERIC_NEGATIVE if int(value) < 0 else 0
-    return _field(struct.pack(f"!hhHh{len(digits)}h", len(digits), weight, sign, 0, *digits))
+    sign = _NUMERIC_NEGATIVE if exact < 0 else 0
+    return _field(struct.pack(f"!hhHh{len(digits)}h", len(digits), weight, sign, scale, *digits))
+
+
+def _encode_int4_text(value: Value) -> bytes:
+    return _field(encode(str(min(int(value), _INT4_MAX))))
+
+
+def _encode_int4(value: Value) -> bytes:
+    return _field(_LENGTH.pack(min(int(value), _INT4_MAX)))
 
 
 def _field(raw: bytes) -> bytes:
@@ -83,4 +103,6 @@ _ENCODERS: Final[dict[tuple[int, int], Callable[[Value], bytes]]] = {
     (TEXT_OID, BINARY_FORMAT): _encode_text,
     (NUMERIC_OID, TEXT_FORMAT): _encode_text,
     (NUMERIC_OID, BINARY_FORMAT): _encode_numeric,
+    (INT4_OID, TEXT_FORMAT): _encode_int4_text,
+    (INT4_OID, BINARY_FORMAT): _encode_int4,
 }

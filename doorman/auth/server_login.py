@@ -143,6 +143,11 @@ class ServerLogin:
             self.step = Step.FAILED
             raise failure from None
 
+    @property
+    def is_authenticated(self) -> bool:
+        """AuthenticationOk has come."""
+        return self.step in (Step.SETTINGS, Step.READY)
+
     def connection_lost(self) -> ServerFault:
         """The fault to raise when the server closes the connection before `done`."""
         return self._fault("server closed the connection unexpectedly", SqlState.CONNECTION_FAILURE)

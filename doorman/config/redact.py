@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-SECRET_KEYS = frozenset({"password", "admin_password", "server_password", "ldapbindpasswd", "auth_ldap_options"})
+SECRET_KEYS = frozenset(
+    {"password", "admin_password", "stats_password", "server_password", "ldapbindpasswd", "auth_ldap_options"}
+)
 
 
 class Redacted(msgspec.Struct, frozen=True):

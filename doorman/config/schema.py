@@ -36,6 +36,8 @@ class General(Redacted, frozen=True, kw_only=True):
 
     admin_username: f.Text
     admin_password: f.Secret
+    stats_username: f.Text | None = None
+    stats_password: f.Secret | None = None
 
     # Listener and process
     host: f.Text = "0.0.0.0"

@@ -21,7 +21,7 @@ cdef extern from "<semaphore.h>" nogil:
     int sem_post(sem_t *sem)
 
 cdef enum:
-    LAYOUT_VERSION = 5
+    LAYOUT_VERSION = 6
     NONE = -1
     NAME_BYTES = 128            # database, user, application_name: bytes kept, terminating NUL included
     SECRET_BYTES = 256          # protocol 3.2: a cancel secret has 4 to 256 bytes
@@ -30,10 +30,15 @@ cdef enum:
     FAILURE_BYTES = 384         # message of the last failed attempt to open a server
     MAIL_SUMMARY_WORDS = 16     # 64 slots a word, 64 words a summary word: 65,536 slots at most
     REFUSAL_CAUSES = 16         # of logins, see refusals.pyx
-    HISTOGRAM_BUCKETS = 2048    # 64 a power of two, 1 us to 2^32 us
     KEY_BYTES = 32              # of SCRAM-SHA-256's StoredKey and ClientKey
     TLS_FAULTS = 24             # kinds of TLS errors (doorman/tls/faults.py)
     TLS_SECONDS_BUCKETS = 11    # 1, 5, 10, 25, 50, 100, 250 ms, 0.5, 1, 2.5 s, and longer
+    HISTOGRAM_BUCKETS = 2048    # 64 a power of two, 1 us to 2^37 us
+    SQLSTATE_CLASSES = 6        # 08, 53, 57, 25P02, 26000, all others
+    STREAM_KINDS = 3            # DataRow, CopyData, FunctionCallResponse
+    OPEN_PHASES = 4             # connect, TLS, authentication, the rest of the login
+    OPEN_BUCKETS = 6            # 1 ms, 10 ms, 100 ms, 1 s, 10 s, longer
+    SOCKET_STATES = 34          # columns of SHOW SOCKETS
 
 cdef enum SlotState:
     SLOT_FREE = 0
@@ -71,6 +76,7 @@ cdef enum ProcessRole:
 cdef enum Attention:
     ATTEND_WAITERS = 1          # a waiter of this process was failed or cancelled
     ATTEND_POOLS = 2            # a pool may need a server opened
+    ATTEND_CONDEMNED = 4        # a client of this process is to be sent away
 
 cdef struct Lock:
     uint32_t owner              # [atomic] pid of the holder, 0 = free
@@ -177,7 +183,8 @@ cdef struct PoolRow:
     char user[128]                  # [once]
     uint32_t version                # [pool] of what its servers are opened with: only who knows that may open one
     uint32_t parameters_version     # [pool] `version` of the server that `parameters` are from
-    uint8_t spare[16]
+    uint32_t disabled               # [pool] 1: takes no new clients (DISABLE)
+    uint8_t spare[12]
 
 cdef struct SlotRow:
     uint32_t state                  # [pool]; FREE -> OPENING by compare-and-swap
@@ -239,10 +246,14 @@ cdef struct ClientRow:
     uint8_t tls                     # [worker]
     uint8_t address[16]             # [once] network order
     uint32_t admin                  # [worker] 1: console
+    uint32_t named_statements       # [worker] counted once a second
+    uint8_t has_unnamed             # [worker] likewise: an unnamed statement
+    uint8_t has_flushed             # [worker] it has used Flush
+    uint16_t spare_word
+    uint64_t condemned              # [atomic] its own connection_id: it is to be sent away (KILL)
     char application_name[128]      # [worker]
     char database[128]              # [worker] console only; others have their pool's
     char user[128]                  # [worker] console only
-    uint8_t spare[16]
 
 cdef struct CounterRow:             # one for each (pool, process), [worker] throughout
     uint64_t transactions
@@ -260,11 +271,20 @@ cdef struct CounterRow:             # one for each (pool, process), [worker] thr
     uint64_t servers_opened
     uint64_t servers_closed
     uint64_t listens                # LISTEN in transaction mode
+    uint64_t errors_of_class[6]     # by SQLSTATE, see SQLSTATE_CLASSES
+    uint64_t statement_hits         # the server held the prepared statement already
+    uint64_t statement_misses       # it had to be prepared first
+    uint64_t checks_known           # check queries answered from memory
+    uint64_t checks_sent
+    uint64_t opens_started          # attempts to open a server
+    uint64_t streams[3]             # messages passed on in pieces, see STREAM_KINDS
+    uint64_t streams_failed[3]
+    uint64_t streamed_bytes[3]
     uint64_t tls_handshakes         # with servers
     uint64_t tls_handshake_errors
     uint64_t tls_handshake_time     # microseconds
     uint64_t tls_histogram[11]      # handshakes with servers by time (TLS_SECONDS_BUCKETS)
-    uint64_t spare[3]
+    uint64_t spare[7]
     uint64_t query_histogram[2048]
     uint64_t transaction_histogram[2048]
     uint64_t wait_histogram[2048]
@@ -276,3 +296,48 @@ cdef struct UserRow:                # a SCRAM key that some client proved; users
     uint8_t stored_key[32]          # [users] SHA-256 of the client key: public, so to speak; what rows are found by
     uint8_t client_key[32]          # [users] secret: opens servers whose verifier has that StoredKey
     uint8_t spare[48]
+
+cdef struct ProcessCounterRow:      # one for each process, [worker] throughout
+    uint64_t connections            # accepted
+    uint64_t plain                  # whose startup packet came in plain text
+    uint64_t encrypted              # whose SSLRequest was taken up
+    uint64_t cancels                # cancel requests
+    uint64_t opens[4][6]            # phases of opening servers: how many took how long
+    uint64_t open_time[4]           # microseconds
+    uint64_t texts                  # statement texts that the process remembers
+    uint64_t text_bytes
+    int64_t loop_delay              # microseconds that the last tick came late
+    int64_t loop_delay_high         # largest of late, decaying
+    uint64_t spare[4]
+
+cdef struct WindowRow:              # one for each pool, written by the keeper when a statistics window ends
+    int64_t began_at                # of the window that is running
+    uint64_t turns                  # windows that ended
+    uint32_t older                  # which half of the `_base` arrays is the older one
+    uint32_t writing                # odd while the keeper writes
+    uint64_t transactions           # totals at the end of the last window
+    uint64_t queries
+    uint64_t bytes_received
+    uint64_t bytes_sent
+    uint64_t transaction_time
+    uint64_t query_time
+    uint64_t wait_time
+    uint64_t errors
+    uint64_t transactions_per_second    # averages of the last window
+    uint64_t queries_per_second
+    uint64_t received_per_second
+    uint64_t sent_per_second
+    uint64_t errors_per_second
+    uint64_t mean_transaction       # microseconds
+    uint64_t mean_query
+    uint64_t mean_wait              # for each transaction
+    uint64_t quiet                  # windows in a row in which nothing happened
+    uint64_t spare[4]
+    uint64_t query_base[2][2048]    # what the histograms were when the last two windows began
+    uint64_t transaction_base[2][2048]
+    uint64_t wait_base[2][2048]
+
+cdef struct CensusRow:              # sockets of all processes by kind and state, [keeper] each 15 s
+    int64_t taken_at
+    uint64_t states[34]
+    uint64_t spare[5]

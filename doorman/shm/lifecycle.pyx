@@ -17,6 +17,7 @@ from doorman.shm.layout cimport (
     WAIT_FAILED,
     CounterRow,
     PoolRow,
+    WindowRow,
 )
 from doorman.shm.lock cimport acquire, release
 from doorman.shm.pools cimport servers_of
@@ -164,6 +165,8 @@ def free_pool(Table table, int number) -> bool:
     release(&row.lock)
     if unused:                                      # nobody can come: rule 2
         clear_counters(table, number)
+        if table.windows[number].turns:
+            memset(&table.windows[number], 0, sizeof(WindowRow))
         row.generation += 1
         store32(&row.state, POOL_UNUSED)
     return unused

@@ -147,6 +147,8 @@ cdef void rebuild_slots(Table table, PoolRow *row, int pool) noexcept nogil:
             row.n_opening += 1
         elif server.state == SLOT_CLOSING:
             row.n_closing += 1
+            if server.owner != NONE:            # whoever was handing it to the keeper may have died before the mail
+                table.post_mail(server.owner, slot)
         else:
             row.n_busy += 1
             if server.state == SLOT_GRANTED and server.client != NONE:

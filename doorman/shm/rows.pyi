@@ -14,6 +14,7 @@ class PoolView(msgspec.Struct, frozen=True):
     pool_size: int
     min_pool_size: int
     paused: bool
+    disabled: bool
     epoch: int
     idle: int
     busy: int
@@ -77,20 +78,6 @@ class ProcessView(msgspec.Struct, frozen=True):
     heartbeat: int
     asleep: bool
 
-class CounterView(msgspec.Struct, frozen=True):
-    transactions: int
-    queries: int
-    bytes_received: int
-    bytes_sent: int
-    transaction_time: int
-    query_time: int
-    wait_time: int
-    waits: int
-    errors: int
-    logins: int
-    servers_opened: int
-    servers_closed: int
-
 def set_up_pool(
     table: Table,
     number: int,
@@ -116,5 +103,5 @@ def slot_rows(table: Table) -> list[SlotView]: ...
 def client_row(table: Table, number: int) -> ClientView: ...
 def client_rows(table: Table) -> list[ClientView]: ...
 def process_rows(table: Table) -> list[ProcessView]: ...
-def pool_counters(table: Table, number: int) -> CounterView: ...
+def regions(table: Table) -> list[tuple[str, int, int, int]]: ...
 def longest_wait_us(table: Table, number: int) -> int: ...

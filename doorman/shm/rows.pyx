@@ -17,9 +17,11 @@ from doorman.shm.layout cimport (
     SLOT_FREE,
     ClientRow,
     CounterRow,
+    Header,
     PoolRow,
     ProcessRow,
     SlotRow,
+    WindowRow,
 )
 from doorman.shm.lock cimport acquire, lock_init, release
 from doorman.shm.table cimport Table, copy_text, now_us, read_text
@@ -39,6 +41,7 @@ class PoolView(msgspec.Struct, frozen=True):
     pool_size: int
     min_pool_size: int
     paused: bool
+    disabled: bool
     epoch: int
     idle: int
     busy: int
@@ -112,23 +115,6 @@ class ProcessView(msgspec.Struct, frozen=True):
     asleep: bool
 
 
-class CounterView(msgspec.Struct, frozen=True):
-    """Counters of a pool, summed over all processes. Bytes and times (microseconds) are on the server's side."""
-
-    transactions: int
-    queries: int
-    bytes_received: int
-    bytes_sent: int
-    transaction_time: int
-    query_time: int
-    wait_time: int
-    waits: int
-    errors: int
-    logins: int
-    servers_opened: int
-    servers_closed: int
-
-
 def set_up_pool(Table table, int number, *, database: str, user: str, session_mode: bool, pool_size: int,
                 min_pool_size: int, max_opening: int, round_robin: bool, check_after_us: int, cleanup: bool = True,
                 statements: bool = False, statement_limit: int = 0, version: int = 0) -> None:
@@ -141,6 +127,7 @@ def set_up_pool(Table table, int number, *, database: str, user: str, session_mo
                  statements, statement_limit)
     row.version = version
     row.paused = 0
+    row.disabled = 0
     row.failed_at = 0
     row.parameters_length = 0
     row.idle_head = NONE
@@ -221,7 +208,7 @@ def pool_row(Table table, int number) -> PoolView:
     return PoolView(
         number, read_text(row.database, NAME_BYTES), read_text(row.user, NAME_BYTES),
         "session" if row.session_mode else "transaction", row.pool_size, row.min_pool_size, bool(row.paused),
-        row.epoch, row.n_idle, row.n_busy, row.n_opening, row.n_closing, row.n_waiting, row.failed_at,
+        bool(row.disabled), row.epoch, row.n_idle, row.n_busy, row.n_opening, row.n_closing, row.n_waiting, row.failed_at,
         read_text(row.failure_sqlstate, 8), read_text(row.failure, sizeof(row.failure)),
     )
 
@@ -283,19 +270,24 @@ def process_row(Table table, int number) -> ProcessView:
     return ProcessView(number, row.pid, ROLES[row.role], row.generation, row.heartbeat, bool(row.asleep))
 
 
-def pool_counters(Table table, int number) -> CounterView:
-    """The counters of one pool, summed over the processes."""
-    cdef CounterRow *row
-    cdef int process
-    sums = [0] * 12
-    for process in range(<int>table.header.n_processes):
-        row = &table.counters[number * <int>table.header.n_processes + process]
-        for at, value in enumerate((
-            row.transactions, row.queries, row.bytes_received, row.bytes_sent, row.transaction_time, row.query_time,
-            row.wait_time, row.waits, row.errors, row.logins, row.servers_opened, row.servers_closed,
-        )):
-            sums[at] += value
-    return CounterView(*sums)
+def regions(Table table) -> list[tuple[str, int, int, int]]:
+    """The regions of the table: name, bytes of a row, rows in use, rows."""
+    cdef Header *header = table.header
+    cdef uint32_t slot
+    used = 0
+    for slot in range(header.n_slots):
+        used += table.slots[slot].state != SLOT_FREE
+    pools = len(pool_rows(table))
+    processes = len(process_rows(table))
+    return [
+        ("processes", sizeof(ProcessRow), processes, header.n_processes),
+        ("pools", sizeof(PoolRow), pools, header.n_pools),
+        ("servers", sizeof(SlotRow), used, header.n_slots),
+        ("clients", sizeof(ClientRow), header.clients_used, header.n_clients),
+        ("counters", sizeof(CounterRow), pools * processes, header.n_pools * header.n_processes),
+        ("windows", sizeof(WindowRow), pools, header.n_pools),
+        ("statements", table.statement_set_bytes, used, header.n_slots),
+    ]
 
 
 def longest_wait_us(Table table, int number) -> int:

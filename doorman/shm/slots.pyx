@@ -142,6 +142,8 @@ cdef int claim_free_slot(Table table, int pool, int64_t now) noexcept nogil:
         if load32(&row.state) == SLOT_FREE:
             fill_claimed(table, row, pool, now)
             set_clear(table, <int>at)
+            set_of(table, <int>at).hits = 0
+            set_of(table, <int>at).misses = 0
             set_of(table, <int>at).epoch = table.pools[pool].statement_epoch
             table.pools[pool].n_opening += 1
             store32(&row.state, SLOT_OPENING)

@@ -3,15 +3,18 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from doorman.shm.layout cimport (
+    CensusRow,
     ClientRow,
     CounterRow,
     Header,
     PoolRow,
+    ProcessCounterRow,
     ProcessRow,
     SlotRow,
     TlsCounterRow,
     TlsRow,
     UserRow,
+    WindowRow,
 )
 
 
@@ -33,6 +36,9 @@ cdef class Table:
     cdef TlsRow *slot_tls           # keys of encrypted server connections, by slot
     cdef TlsRow *client_tls         # keys of encrypted client connections, by client row
     cdef TlsCounterRow *tls_counters    # by process
+    cdef ProcessCounterRow *process_counters
+    cdef WindowRow *windows         # one for each pool
+    cdef CensusRow *census
     cdef char *statements           # a set for each slot (statements.pxd)
     cdef size_t statement_set_bytes
     cdef uint32_t statement_buckets # of each set, a power of two

@@ -19,15 +19,18 @@ from doorman.shm.layout cimport (
     LAYOUT_VERSION,
     MAIL_SUMMARY_WORDS,
     NONE,
+    CensusRow,
     ClientRow,
     CounterRow,
     Header,
     PoolRow,
+    ProcessCounterRow,
     ProcessRow,
     SlotRow,
     TlsCounterRow,
     TlsRow,
     UserRow,
+    WindowRow,
 )
 from doorman.shm.lock cimport lock_init
 from doorman.shm.statements cimport buckets_for, set_bytes
@@ -144,6 +147,12 @@ cdef class Table:
         at = room(at, shape.n_clients * sizeof(TlsRow))
         self.tls_counters = <TlsCounterRow *>(self.base + at)
         at = room(at, shape.n_processes * sizeof(TlsCounterRow))
+        self.process_counters = <ProcessCounterRow *>(self.base + at)
+        at = room(at, shape.n_processes * sizeof(ProcessCounterRow))
+        self.windows = <WindowRow *>(self.base + at)
+        at = room(at, shape.n_pools * sizeof(WindowRow))
+        self.census = <CensusRow *>(self.base + at)
+        at = room(at, sizeof(CensusRow))
         self.statements = self.base + at
         self.statement_buckets = buckets_for(shape.statement_capacity)
         self.statement_set_bytes = set_bytes(shape.statement_capacity)
@@ -218,6 +227,11 @@ cdef class Table:
     def pools_high(self) -> int:
         """Pool rows that were ever used."""
         return self.header.pools_high
+
+    @property
+    def master_pid(self) -> int:
+        """The process that made the table."""
+        return self.header.master_pid
 
     @property
     def process_count(self) -> int:
@@ -297,4 +311,7 @@ def row_sizes() -> dict[str, int]:
         "user": sizeof(UserRow),
         "tls": sizeof(TlsRow),
         "tls counter": sizeof(TlsCounterRow),
+        "process counter": sizeof(ProcessCounterRow),
+        "window": sizeof(WindowRow),
+        "census": sizeof(CensusRow),
     }

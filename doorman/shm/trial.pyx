@@ -22,6 +22,7 @@ from doorman.shm.layout cimport (
 )
 from doorman.shm.lifecycle cimport enter_pool
 from doorman.shm.lock cimport acquire, release
+from doorman.shm.orders cimport condemn, outdate_servers
 from doorman.shm.pools cimport (
     Taken,
     accept_grant,
@@ -226,10 +227,15 @@ cdef class Trial:
     def reconnect(self, int pool) -> None:
         """Outdate every server of a pool."""
         self.mark()
-        acquire(&self.table.pools[pool].lock, self.table.pid)
-        self.table.pools[pool].epoch += 1
-        release(&self.table.pools[pool].lock)
+        outdate_servers(self.table, pool, <uint64_t *>&self.woken)
         self.mark()
+
+    def condemn(self, int client, unsigned long connection_id=0) -> bool:
+        self.mark()
+        found = condemn(self.table, client, connection_id or self.table.clients[client].connection_id,
+                        <uint64_t *>&self.woken)
+        self.mark()
+        return found
 
     # --- mail --------------------------------------------------------------------------------------------------------
 
@@ -374,7 +380,7 @@ cdef class Trial:
             "state": row.state, "worker": row.worker, "pool": row.pool, "slot": row.slot,
             "wait_state": row.wait_state, "wait_next": row.wait_next, "wait_previous": row.wait_previous,
             "wait_ticket": row.wait_ticket, "wait_since": row.wait_since, "connection_id": row.connection_id,
-            "next_free": row.next_free, "cancel_pid": self.table.cancel_pids[client],
+            "next_free": row.next_free, "condemned": row.condemned, "cancel_pid": self.table.cancel_pids[client],
         }
 
     def pool_row(self, int pool) -> dict[str, int]:

@@ -6,17 +6,22 @@ No running query needs it; while it is being replaced, upkeep waits.
 from __future__ import annotations
 
 import logging
+import os
 import time
 
 from doorman.auth.server_login import NoCredentials
 from doorman.config.resolve import PoolSettings
 from doorman.errors import ServerFault
+from doorman.shm.counters import end_window
 from doorman.shm.rows import SlotView, client_rows, pool_rows, slot_rows
 from doorman.shm.table import monotonic_us
 from doorman.workers.credentials import is_pending
 from doorman.workers.process import Inheritance, Process
 
 log = logging.getLogger(__name__)
+
+
+WINDOW_SECONDS = float(os.environ.get("PG_DOORMAN_TEST_WINDOW") or 15.0)  # tests have no patience
 
 
 class Keeper(Process):
@@ -26,6 +31,7 @@ class Keeper(Process):
         super().__init__(born)
         self.next_round = time.monotonic() + self.period
         self.pending: set[int] = set()
+        self.next_window = time.monotonic() + WINDOW_SECONDS
         self.relay.adopt_orphans()
 
     @property
@@ -36,6 +42,9 @@ class Keeper(Process):
     def upkeep(self) -> None:
         """Ten times a second the pools, once in a period the servers."""
         self.look_at_pools()
+        if time.monotonic() >= self.next_window:
+            self.next_window += WINDOW_SECONDS
+            self.end_windows()
         if time.monotonic() >= self.next_round:
             self.next_round = time.monotonic() + self.period
             self.close_old_servers()
@@ -82,6 +91,11 @@ class Keeper(Process):
     def reconfigured(self) -> None:
         """The period may have become shorter."""
         self.next_round = min(self.next_round, time.monotonic() + self.period)
+
+    def end_windows(self) -> None:
+        """A statistics window is over."""
+        for pool in pool_rows(self.table):
+            end_window(self.table, pool.number)
 
     def close_old_servers(self) -> None:
         """At most `retain_connections_max` (0: all), the oldest first."""

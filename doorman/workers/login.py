@@ -15,17 +15,16 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from doorman import __version__
-from doorman.admin.console import Console, ConsoleAnswer
 from doorman.admin.login import console_exchange
-from doorman.admin.orders import Order, OrderResult
 from doorman.auth.exchange import Answer, ClientExchange, Wait
 from doorman.auth.methods import Applicant, exchange_for, kind_of
 from doorman.auth.scram import wrong_password
 from doorman.auth.talos import TalosLogin, is_talos, talos_exchange
 from doorman.config.hba import REJECT, Admission
 from doorman.errors import ClientFault, PeerFault
+from doorman.shm.counters import count_connection
 from doorman.shm.lifecycle import REMOVED
+from doorman.shm.orders import is_enabled
 from doorman.wire import backend
 from doorman.wire.frontend import auth_message_length
 from doorman.wire.startup import (
@@ -36,6 +35,7 @@ from doorman.wire.startup import (
     parse_startup_packet,
     startup_length,
 )
+from doorman.workers.console import ConsoleSession
 from doorman.workers.credentials import learn
 from doorman.workers.settings import Settings, gather_settings
 
@@ -131,8 +131,10 @@ class Login:
         """SSLRequest, GSSENCRequest, CancelRequest or StartupMessage."""
         first = parse_startup_packet(packet)
         if isinstance(first, StartupMessage):
+            count_connection(self.process.table, PLAIN)
             self.on_startup(first)
         elif isinstance(first, CancelRequest):
+            count_connection(self.process.table, CANCEL)
             self.process.cancel(first.pid, first.secret)
             self.process.relay.end(self.client)
         else:
@@ -158,7 +160,7 @@ class Login:
         if startup.database in CONSOLES:
             self.finish = self.enter_console
             self.kind = kind_of(admission, None)
-            self.exchange = console_exchange(admission, applicant, general.admin_username, general.admin_password)
+            self.exchange = console_exchange(admission, applicant, *self.console_account(startup.user))
         elif is_talos(self.process.config.talos, startup.user, admission):
             self.kind = "talos"
             self.exchange = talos_exchange(self.process.config.talos, self.on_token)
@@ -184,6 +186,14 @@ class Login:
             )
         return found
 
+    def console_account(self, user: str) -> tuple[str, str]:
+        """Name and password of the account that this user of the console must be: the statistics user's or the
+        administrator's."""
+        general = self.process.config.general
+        if general.stats_username and user == general.stats_username:
+            return general.stats_username, general.stats_password or ""
+        return general.admin_username, general.admin_password
+
     def pool_exchange(self, startup: StartupMessage, admission: Admission, applicant: Applicant) -> ClientExchange:
         """How a client of a pool proves who it is; an unknown user goes through the motions."""
         entry = self.process.pools.find(startup.database, startup.user)
@@ -192,6 +202,8 @@ class Login:
             raise no_such_pool(startup.database, startup.user)
         account = None
         if entry is not None:
+            if not is_enabled(self.process.table, entry.row):
+                raise disabled(startup.database)
             account = entry.settings
             self.pool, self.generation = entry.row, entry.generation
         self.kind = kind_of(admission, account)
@@ -305,7 +317,8 @@ class Login:
     def enter_console(self) -> None:
         """The client is the administrator."""
         assert self.startup is not None
-        session = ConsoleSession(self.process, self.client)
+        general = self.process.config.general
+        session = ConsoleSession(self.process, self.client, is_admin=self.startup.user == general.admin_username)
         parameters = session.console.greeting_parameters(self.application_name)
         greeting = [backend.parameter_status(name, value) for name, value in parameters]
         self.process.relay.send(
@@ -324,6 +337,8 @@ class Login:
         )
 
 
+PLAIN, ENCRYPTED, CANCEL = 1, 2, 3  # shm.counters.CONNECTION_KINDS
+
 IDENTITY = frozenset({"user", "database"})
 PLAIN_PARAMETERS = IDENTITY | {"application_name"}
 
@@ -340,37 +355,10 @@ def no_such_pool(database: str, user: str) -> ClientFault:
     )
 
 
-class ConsoleSession:
-    """A console on the wire."""
-
-    def __init__(self, process: Process, client: Client) -> None:
-        self.process = process
-        self.client = client
-        self.console = Console(process.table, process.pools, __version__)
-
-    def feed(self, data: bytes) -> int:
-        """Take what the client sent; how many bytes were used."""
-        consumed = 0
-        has_more = True
-        while has_more and not self.client.is_gone:
-            answer: ConsoleAnswer = self.console.feed(data[consumed:])
-            consumed += answer.consumed
-            has_more = answer.has_more
-            if answer.output:
-                self.process.relay.send(self.client, answer.output)
-            if answer.ended:
-                self.process.relay.end(self.client)
-            if answer.order is not None:
-                self.process.relay.suspend(self.client)
-                self.process.spawn(self.carry_out(answer.order))
-        return consumed
-
-    async def carry_out(self, order: Order) -> None:
-        """Have the master do what the administrator wants; the session goes on when it is done."""
-        result = await self.process.order(order)
-        self.process.relay.resume(self.client, lambda: self.go_on(result))
-
-    def go_on(self, result: OrderResult) -> None:
-        """Answer an order, and run what stands behind it in the same query."""
-        self.console.finish_order(result)
-        self.feed(b"")
+def disabled(database: str) -> ClientFault:
+    """As PostgreSQL says it of a database that allows no connections."""
+    return ClientFault(
+        "55000",
+        f'database "{database}" is not currently accepting connections',
+        hint="ENABLE on the console of pg_doorman takes new clients again.",
+    )

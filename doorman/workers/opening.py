@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING
 from doorman.auth.server_login import Credentials, ServerLogin
 from doorman.config.resolve import PoolSettings
 from doorman.errors import ServerFault
+from doorman.shm.counters import count_opening, count_phase
+from doorman.shm.table import monotonic_us
 from doorman.wire.backend import parameter_status
 from doorman.wire.codes import LATEST_MINOR
 from doorman.workers.credentials import credentials_for, note_refusal
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 JITTER = 0.2
+CONNECT, AUTHENTICATION, STARTUP = 0, 2, 3  # shm.counters.PHASES
 NO_DESCRIPTOR = "connection pooler local resource exhausted: no file descriptor is left"
 NOT_FOR_CLIENTS = frozenset({"application_name"})
 
@@ -51,6 +54,8 @@ class Opening:
         self.watcher: Watcher | None = None
         self.credentials = credentials_for(pool, process.table)
         self.login = make_login(pool, self.credentials, minor=self.newest_minor)
+        self.phase_began = monotonic_us()
+        count_opening(process.table, slot)
         self.deadline = process.loop.call_later((pool.connect_timeout_ms or 3000) / 1000, self.time_out)
         self.ended = False
 
@@ -84,6 +89,7 @@ class Opening:
 
     def attempt(self, family: int, address: object) -> None:
         """Start to connect."""
+        self.phase_began = monotonic_us()
         try:
             self.socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
             self.process.socket_options.apply(self.socket)
@@ -105,6 +111,7 @@ class Opening:
             return
         self.process.publish(self.slot, self.generation, self.socket.fileno())
         self.is_published = True
+        self.end_phase(CONNECT)
         self.guard(lambda: self.say(self.login.start()))
         if not self.ended:
             assert self.watcher is not None
@@ -124,11 +131,21 @@ class Opening:
             return
         if not data:
             raise self.login.connection_lost()
+        was_authenticated = self.login.is_authenticated
         answer = self.login.feed(data)
+        if self.login.is_authenticated and not was_authenticated:
+            self.end_phase(AUTHENTICATION)
         if answer:
             self.say(answer)
         if self.login.done:
+            self.end_phase(STARTUP)
             self.succeed()
+
+    def end_phase(self, phase: int) -> None:
+        """Count how long it took; the next begins."""
+        now = monotonic_us()
+        count_phase(self.process.table, phase, now - self.phase_began)
+        self.phase_began = now
 
     def say(self, data: bytes) -> None:
         """Login messages are small: they fit the socket's buffer."""

@@ -53,6 +53,7 @@ from doorman.workers.channel import (
     Want,
     close_all,
 )
+from doorman.workers.console import ConsoleSession
 from doorman.workers.login import Login
 from doorman.workers.opening import NO_DESCRIPTOR, Opening
 from doorman.workers.refusals import Refusals
@@ -116,6 +117,7 @@ class Process:
         self.old_servers: set[tuple[str, int]] = set()  # host and port of those that speak nothing newer than 3.0
         self.refusals = Refusals(self)
         self.tasks: set[asyncio.Task[None]] = set()
+        self.waiting_consoles: set[ConsoleSession] = set()
         self.loop = uvloop.new_event_loop()
         asyncio.set_event_loop(self.loop)
         self.relay = Relay(
@@ -169,6 +171,8 @@ class Process:
             self.relay.tick()
             self.refusals.tick()
             self.dismiss_clients()
+            for console in tuple(self.waiting_consoles):
+                console.look()
             self.upkeep()
             repeats.flush(time.monotonic())
         except Exception:
@@ -385,7 +389,7 @@ class Process:
 
     def client_ended(self, client: Client, session: object) -> None:
         """A client is about to be closed."""
-        if isinstance(session, Login):
+        if isinstance(session, Login | ConsoleSession):
             session.stop_waiting()
         if self.config.general.log_client_disconnections:
             log.info("client %s disconnected", self.name_of(client))

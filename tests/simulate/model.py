@@ -184,6 +184,13 @@ class Model:
         while pool.idle and pool.queue and not paused:
             self.grant(pool.idle.pop(0), NONE)  # by mail, also to the process that resumes
 
+    def reconnect(self, number: int, process: int) -> None:
+        pool = self.pools[number]
+        pool.epoch += 1
+        pool.failed_at = 0
+        for slot in list(pool.idle):
+            self.move(slot, Slot.CLOSING, process)
+
     # --- open and close ----------------------------------------------------------------------------------------------
 
     def open_failed(self, slot: int, now: int) -> None:

@@ -19,6 +19,7 @@ from doorman.shm.trial import Trial
 from tests.simulate.invariants import check_at_rest, check_table, queue_of, walk
 from tests.simulate.model import Client, Model, Pool
 from tests.simulate.rows import (
+    ATTEND_CONDEMNED,
     BACK_CLOSE,
     BACK_GRANTED,
     BACK_HELD,
@@ -268,13 +269,30 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(pick=picks)
     def reconnect(self, pick: int) -> None:
-        """RECONNECT outdates all servers and ends the idle ones."""
+        """RECONNECT outdates all servers and takes the idle ones out; without a keeper they are its own."""
         pool, trial = self.used_pool(pick), self.trials[pick % WORKERS]
+        idle = list(self.model.pools[pool].idle)
+        trial.woken = 0
         trial.reconnect(pool)
-        self.model.pools[pool].epoch += 1
-        for slot in list(self.model.pools[pool].idle):
-            assert trial.claim_idle(slot, trial.slot_row(slot)["generation"], Slot.CLOSING)
-            self.model.move(slot, Slot.CLOSING, trial.process)
+        self.model.reconnect(pool, trial.process)
+        assert set(idle) <= trial.mail_of(trial.process)
+        assert trial.woken == (1 << trial.process if idle else 0)
+
+    @precondition(lambda self: self.model.clients)
+    @rule(pick=picks, stranger=st.booleans())
+    def condemn(self, pick: int, stranger: bool) -> None:
+        """KILL marks the client that is meant, not the next one of its row, and tells its worker."""
+        client, trial = one_of(sorted(self.model.clients), pick), self.trials[pick % WORKERS]
+        row = trial.client_row(client)
+        trial.woken = 0
+        if stranger:
+            assert not trial.condemn(client, row["connection_id"] + 1000)
+            assert trial.woken == 0
+            return
+        assert trial.condemn(client)
+        assert trial.client_row(client)["condemned"] == row["connection_id"]
+        assert trial.woken == 1 << row["worker"]
+        assert trial.attention_of(row["worker"]) & ATTEND_CONDEMNED
 
     @precondition(lambda self: self.model.clients)
     @rule(pick=picks, stranger=st.booleans())

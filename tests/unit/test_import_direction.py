@@ -19,7 +19,7 @@ LEVELS: list[set[str]] = [
     {"workers.channel", "workers.allocation", "workers.descriptors"},
     {"workers.followed"},
     {"workers.relay"},
-    {"workers.credentials"},
+    {"workers.credentials", "workers.console"},
     {"workers.opening", "workers.cancel", "workers.login", "workers.refusals"},
     {"workers.process"},
     {"workers.worker", "workers.keeper"},

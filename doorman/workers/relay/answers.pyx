@@ -18,7 +18,7 @@ import re
 from doorman.wire.backend import message as make_message, notice_response
 
 from doorman.shm.statements cimport set_add, set_clear, set_of, set_remove
-from doorman.workers.relay.backend cimport may_part, take_note
+from doorman.workers.relay.backend cimport end_stream, may_part, note_stream, take_note
 from doorman.workers.relay.engine cimport HOLD, Client, Engine, Server
 from doorman.workers.relay.heal cimport is_stale, note_shape, note_stale, run_again, start_healing
 from doorman.workers.relay.local cimport note_check
@@ -95,6 +95,8 @@ cdef Py_ssize_t feed_answers(Engine engine, Server server, const char *data, Py_
     server.body_left -= at
     if not server.body_left:
         server.keeps_back = False
+        if server.streaming:
+            end_stream(server, client.counters, False)
         if has_known(server):
             start = cut(server, out, data, start, at)
     while length - at >= 5:
@@ -122,6 +124,8 @@ cdef Py_ssize_t feed_answers(Engine engine, Server server, const char *data, Py_
             start = at + here
         server.keeps_back = is_ours and here < total
         server.body_left = total - here
+        if here < total and total > HOLD and not is_ours:
+            note_stream(server, data[at], total)
         at += here
         if not server.body_left and has_known(server):
             start = cut(server, out, data, start, at)

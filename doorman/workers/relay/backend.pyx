@@ -12,7 +12,7 @@ Rules
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
-from doorman.shm.atomics cimport highest_bit
+from doorman.shm.counters cimport count_error, count_time
 from doorman.shm.layout cimport CounterRow
 from doorman.workers.relay.answers cimport feed_answers
 from doorman.workers.relay.buffer cimport buffer_length
@@ -52,6 +52,8 @@ cdef Py_ssize_t feed_server(Engine engine, Server server, const char *data, Py_s
     if client.follows:
         return feed_answers(engine, server, data, length)
     server.body_left -= at
+    if server.streaming and not server.body_left:
+        end_stream(server, client.counters, False)
     while length - at >= 5:
         size = read_length(data + at + 1)
         if size < 4 or size > MAX_SERVER_MESSAGE or (data[at] == b"Z" and size != 5):
@@ -65,6 +67,8 @@ cdef Py_ssize_t feed_server(Engine engine, Server server, const char *data, Py_s
                 break
             take_note(server, data + at, here, engine.now)
         server.body_left = total - here
+        if here < total and total > HOLD:
+            note_stream(server, data[at], total)
         at += here
     engine.answer(client, data, at)
     return at
@@ -103,9 +107,8 @@ cdef int take_note(Server server, const char *message, Py_ssize_t length, int64_
         note_tag(server, message + 5, length - 5)
     elif kind == b"E":                              # ErrorResponse
         pending_error(&server.pending)
-        server.client.counters.errors += 1
         server.client.row.errors += 1
-        server.said_fatal = is_fatal(message + 5, length - 5)
+        server.said_fatal = note_error(server.client.counters, message + 5, length - 5)
     elif kind == b"S":                              # ParameterStatus: some setting of the session changed
         server.dirt |= DIRT_SETTINGS
     elif kind == b"G":                              # CopyInResponse
@@ -140,29 +143,45 @@ cdef void note_ready(Server server, char status, int64_t now) noexcept:
         server.transaction_started = now
 
 
-cdef void count_time(uint64_t *histogram, int64_t elapsed) noexcept nogil:
-    """Add a time in microseconds: below 64 a bucket each, above 64 buckets for each power of two."""
-    cdef uint64_t value = <uint64_t>elapsed if elapsed > 0 else 0
-    cdef int shift
-    if value >= <uint64_t>1 << 37:
-        value = (<uint64_t>1 << 37) - 1
-    if value < 64:
-        histogram[value] += 1
-        return
-    shift = highest_bit(value) - 6
-    histogram[(shift + 1) * 64 + ((value >> shift) - 64)] += 1
-
-
-cdef bint is_fatal(const char *fields, Py_ssize_t length) noexcept:
-    """True when an ErrorResponse says that the connection ends: field V (not translated) is FATAL or PANIC."""
+cdef bint note_error(CounterRow *counters, const char *fields, Py_ssize_t length) noexcept:
+    """Count an ErrorResponse by its SQLSTATE (field C). True when it says that the connection ends: field V (which is
+    not translated) is FATAL or PANIC."""
+    cdef const char *sqlstate = b"     "
+    cdef bint fatal = False
     cdef Py_ssize_t at = 0
     while at < length and fields[at]:
-        if fields[at] == b"V":
-            return length - at > 6 and (memcmp(fields + at + 1, b"FATAL", 5) == 0 or memcmp(fields + at + 1, b"PANIC", 5) == 0)
+        if fields[at] == b"V" and length - at > 6:
+            fatal = memcmp(fields + at + 1, b"FATAL", 5) == 0 or memcmp(fields + at + 1, b"PANIC", 5) == 0
+        elif fields[at] == b"C" and length - at > 6:
+            sqlstate = fields + at + 1
         while at < length and fields[at]:
             at += 1
         at += 1
-    return False
+    count_error(counters, sqlstate)
+    return fatal
+
+
+cdef void note_stream(Server server, char kind, Py_ssize_t total) noexcept:
+    """A message that is passed on in pieces begins (DataRow, CopyData or FunctionCallResponse)."""
+    if kind == b"D":
+        server.streaming = 1
+    elif kind == b"d":
+        server.streaming = 2
+    elif kind == b"V":
+        server.streaming = 3
+    else:
+        return
+    server.stream_bytes = total
+
+
+cdef void end_stream(Server server, CounterRow *counters, bint failed) noexcept:
+    """It is over. Of one that failed the bytes that never came are not counted."""
+    if failed:
+        counters.streams_failed[server.streaming - 1] += 1
+    else:
+        counters.streams[server.streaming - 1] += 1
+    counters.streamed_bytes[server.streaming - 1] += server.stream_bytes - server.body_left
+    server.streaming = 0
 
 
 cdef bint forgets(const char *tag, Py_ssize_t length) noexcept:

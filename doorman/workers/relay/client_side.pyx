@@ -11,6 +11,7 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy
 
 from doorman.shm.clients cimport admit_client, dismiss_client
+from doorman.shm.counters cimport count_error
 from doorman.shm.layout cimport (
     CLIENT_ACTIVE,
     CLIENT_IDLE,
@@ -80,6 +81,7 @@ cdef class ClientSide(ServerSide):
         cdef Client client = Client()
         cdef int number
         self.enroll(client, fd)
+        self.table.process_counters[self.table.process].connections += 1
         client.is_unix = address.ss_family != AF_INET and address.ss_family != AF_INET6
         client.edge = not client.is_unix
         number = admit_client(self.table, now_us())
@@ -243,10 +245,11 @@ cdef class ClientSide(ServerSide):
 
     cdef int end_wait(self, Client client, str sqlstate, str message, detail) except -1:
         """A waiter gets an error instead of a server; nothing of its batch reaches one."""
+        cdef bytes sqlstate_bytes = sqlstate.encode().ljust(5)
         client.row.wait_state = WAIT_NO
         client.row.state = CLIENT_IDLE
         client.row.errors += 1
-        client.counters.errors += 1
+        count_error(client.counters, <const char *>sqlstate_bytes)
         if client.phase == PHASE_LOGIN:
             return self.send_off(client, messages.error_response(sqlstate, message, detail=detail))
         refusal = messages.error_response(sqlstate, message, severity="ERROR", detail=detail)

@@ -147,6 +147,7 @@ cdef int follow(
     if message[0] == b"Q" and here == total:
         if not server.replies.length and is_check(client, message, total):
             server.capture = bytearray()
+            client.counters.checks_sent += 1
         elif client.names is not None and total > 15 and strncasecmp(message + 5, b"deallocate", 10) == 0:
             if server.replies.synced:                   # which state will it meet?
                 server.holding = True

@@ -3,9 +3,12 @@
 Rules
 1. Idle is who has no server, and a client in session mode whose server is in no transaction and owes nothing.
 2. Everybody is told why: FATAL 57P01, as PostgreSQL does.
+3. A condemned client (KILL) goes whatever it does, and what its server runs is cancelled. In the middle of a message of
+   its server's no word of ours can be said.
 """
 
-from doorman.shm.layout cimport WAIT_FAILED, WAIT_NO
+from doorman.shm.layout cimport NONE, WAIT_FAILED, WAIT_NO
+from doorman.shm.pools cimport leave_queue
 from doorman.workers.relay.backend cimport is_at_rest
 from doorman.workers.relay.buffer cimport buffer_length
 from doorman.workers.relay.client_side cimport ClientSide
@@ -67,3 +70,27 @@ cdef class Leaving(ClientSide):
         if client.row.wait_state == WAIT_FAILED:
             client.row.wait_state = WAIT_NO         # it is out of the queue already
         return self.refuse(client, "FATAL", why[0], why[1])
+
+    cdef int look_at_condemned(self) except -1:
+        """Clients of ours that the console sends away (shm/orders)."""
+        cdef Client client
+        for client in list(self.clients):
+            if client is not None and not client.closed and client.row.condemned == client.row.connection_id:
+                self.expel(client)
+        return 0
+
+    cdef int expel(self, Client client) except -1:
+        """Rule 3."""
+        cdef int slot
+        if client.phase == PHASE_FAREWELL:
+            return 0
+        if client.server is not None and client.server.body_left and not client.server.keeps_back:
+            return self.end_client(client)
+        if client.row.wait_state != WAIT_NO:
+            slot = leave_queue(self.table, client.number)
+            if slot != NONE:
+                self.hand_on(slot)
+        if client.parked != NONE:
+            slot, client.parked = client.parked, NONE
+            self.hand_on(slot)
+        return self.send_away(client, SHUTTING_DOWN)

@@ -17,9 +17,10 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from posix.unistd cimport write
 
 from doorman.shm.atomics cimport lowest_bit, swap32
+from doorman.shm.counters cimport count_time
 from doorman.shm.layout cimport CLIENT_ACTIVE, CLIENT_IDLE, CLIENT_WAITING, NONE, PoolRow
 from doorman.shm.pools cimport BACK_CLOSE, BACK_IDLE, BACK_REFUSED, Taken, give_back, start_reset, take
-from doorman.workers.relay.backend cimport count_time
+from doorman.workers.relay.backend cimport end_stream
 from doorman.workers.relay.engine cimport DIRT_STATEMENTS, DIRT_TEMPORARY, PHASE_LOGIN, STAGE_NONE, Client, Server
 from doorman.workers.relay.sockets cimport EPOLLIN, is_tcp
 from doorman.workers.relay.upkeep cimport start_clean, start_probe, start_sync
@@ -227,6 +228,8 @@ cdef class Lending(Sockets):
 
     cdef int part(self, Server server) except -1:
         cdef Client client = server.client
+        if server.streaming:
+            end_stream(server, client.counters, True)
         server.client = None
         server.holding = False
         server.touchy = False
@@ -299,6 +302,10 @@ cdef class Lending(Sockets):
             self.finish(slot, self.table.slots[slot].generation)
             return 0
         return self.say_goodbye(server, True)
+
+    def wake_processes(self, processes: int) -> None:
+        """`wake` for Python: a set of process rows."""
+        self.wake(processes)
 
     cdef int wake(self, uint64_t processes) except -1:
         """Have processes look at their mail. In the middle of a round that waits for its end: one wake-up will do for

@@ -54,6 +54,17 @@ cdef bint answer_here(Engine engine, Client client, const char *message, Py_ssiz
     return False
 
 
+cdef void count_here(Client client, bint ends) noexcept:
+    """A query that no server was needed for; `ends`: a whole transaction is over with it."""
+    client.counters.queries += 1
+    client.counters.query_histogram[0] += 1
+    client.row.queries += 1
+    if ends:
+        client.counters.transactions += 1
+        client.counters.transaction_histogram[0] += 1
+        client.row.transactions += 1
+
+
 cdef int ready(Engine engine, Client client) except -1:
     """ReadyForQuery of a client without a server."""
     cdef char *message = b"Z\x00\x00\x00\x05I"
@@ -78,6 +89,7 @@ cdef bint defer_begin(Engine engine, Client client, const char *message, Py_ssiz
         return False
     client.begin = message[:length]
     client.unnamed = None
+    count_here(client, False)
     tag = command_complete("BEGIN" if found.group(1) else "START TRANSACTION")
     engine.answer(client, tag + b"Z\x00\x00\x00\x05T", len(tag) + 6)
     return True
@@ -92,6 +104,7 @@ cdef bint end_here(Engine engine, Client client, const char *message, Py_ssize_t
     client.begin = None
     client.begin_failed = False
     client.unnamed = None
+    count_here(client, True)
     engine.answer(client, tag, len(tag))
     ready(engine, client)
     return True
@@ -126,6 +139,7 @@ cdef bint answer_check(Engine engine, Client client) except -1:
     if check != client.check:
         return False
     client.unnamed = None
+    client.counters.checks_known += 1
     engine.answer(client, answer, len(answer))
     ready(engine, client)
     return True
@@ -181,6 +195,7 @@ cdef bint deallocate_here(Engine engine, Client client, Server server, const cha
         tag = command_complete("DEALLOCATE")
     client.last_named = None
     client.unnamed = None
+    count_here(client, server is None)
     engine.answer(client, tag, len(tag))
     if server is None:
         ready(engine, client)
@@ -209,6 +224,7 @@ cdef bint discard_here(Engine engine, Client client, const char *message, Py_ssi
     client.names = None
     client.last_named = None
     client.unnamed = None
+    count_here(client, True)
     tag = command_complete("DISCARD ALL")
     engine.answer(client, tag, len(tag))
     ready(engine, client)

@@ -101,10 +101,12 @@ cdef int ensure(Engine engine, Server server, Statement statement, Client client
         shape = client.last_named.shape if name_length else client.unnamed_shape
     node = set_find(engine.table, server.slot, &statement.digest)
     if node == NULL:
+        server.client.counters.statement_misses += 1
         prepare(engine, server, statement, REPLY_PARSE_OURS, <PyObject *>statement, NULL)
         if shape and set_find(engine.table, server.slot, &statement.digest) != NULL:
             return FIT_UNKNOWN
         return FIT_GOOD                             # or there is no place to remember what rows it returns: do not ask
+    server.client.counters.statement_hits += 1
     if shape and node.shape != shape:
         if not node.shape:
             return FIT_UNKNOWN

@@ -21,6 +21,7 @@ from posix.unistd cimport close, write
 
 from doorman.shm.atomics cimport store32, swap32
 from doorman.shm.layout cimport (
+    ATTEND_CONDEMNED,
     ATTEND_POOLS,
     ATTEND_WAITERS,
     NONE,
@@ -32,6 +33,7 @@ from doorman.shm.layout cimport (
     WAIT_FAILED,
     WAIT_QUEUED,
     PoolRow,
+    ProcessCounterRow,
     ProcessRow,
     SlotRow,
 )
@@ -102,6 +104,7 @@ cdef class Relay(Leaving):
     cdef public int loop_work       # coroutines under way: uvloop must be served often
     cdef bint stop_listening
     cdef int64_t complained_at
+    cdef uint64_t ticks
 
     def __init__(self, Table table, host, wake_fds, *, query_wait_us: int, probe_patience_us: int,
                  statements: int = 0, gather_limit: int = 1 << 28):
@@ -288,6 +291,20 @@ cdef class Relay(Leaving):
         self.arm(listener, EPOLLIN | EPOLLEXCLUSIVE if shared else EPOLLIN)
         self.listeners.append((listener, shared))
 
+    def known_statements(self) -> list[tuple[int, bytes]]:
+        """Digest and text of the statements that this process remembers."""
+        return self.statements.known()
+
+    def forget_statements(self) -> None:
+        """Forget these texts; clients keep what they have names for."""
+        self.statements.clear()
+
+    def server_sockets(self) -> list[tuple[int, int]]:
+        """Pool and descriptor of every server connection that stands."""
+        cdef Server server
+        return [(server.row.pool, server.fd) for server in self.servers
+                if server is not None and not server.closed and server.row.generation == server.generation]
+
     def stop_accepting(self) -> None:
         """No more clients but those that knock already. The port refuses when every process has closed its descriptor."""
         for listener, _ in self.listeners:
@@ -341,6 +358,8 @@ cdef class Relay(Leaving):
         attention = swap32(&self.me.attention, 0)
         if attention & ATTEND_WAITERS:
             self.look_at_waiters()
+        if attention & ATTEND_CONDEMNED:
+            self.look_at_condemned()
         if attention & ATTEND_POOLS:
             self.yield_now = True
             self.host.look_at_pools()
@@ -378,6 +397,7 @@ cdef class Relay(Leaving):
         """Every 100 ms: waiters, logins and stages whose time is over."""
         cdef int64_t now = now_us()
         self.now = now
+        self.note_delay(now)
         self.me.heartbeat = now
         if self.stop_listening:
             self.resume_accepting()
@@ -387,6 +407,27 @@ cdef class Relay(Leaving):
         self.want_again()
         while self.to_process:
             self.process_queued()
+
+    cdef int note_delay(self, int64_t now) except -1:
+        """How late this tick is; once a second also what statements there are."""
+        cdef ProcessCounterRow *counters = &self.table.process_counters[self.table.process]
+        cdef int64_t late = now - self.me.heartbeat - TICK_NS // 1000 if self.ticks else 0
+        counters.loop_delay = max(late, 0)
+        counters.loop_delay_high = max(counters.loop_delay, counters.loop_delay_high * 15 // 16)
+        self.ticks += 1
+        if self.ticks % 10 == 0:
+            self.count_statements(counters)
+        return 0
+
+    cdef int count_statements(self, ProcessCounterRow *counters) except -1:
+        cdef Client client
+        counters.texts = self.statements.count
+        counters.text_bytes = self.statements.bytes
+        for client in self.clients:
+            if client is not None and client.row != NULL:
+                client.row.named_statements = len(client.names) if client.names is not None else 0
+                client.row.has_unnamed = client.unnamed is not None
+        return 0
 
     cdef int time_out_waiters(self, int64_t now) except -1:
         """Those whose time is over get an error; for the others a server is opened where that had to wait."""

@@ -213,7 +213,8 @@ cdef int note(Engine engine, Server server, char kind) except -1:
         replies_push(&server.replies, REPLY_PARSE_CLASH, NULL, NULL, NULL)
     elif kind == b"F":
         replies_push(&server.replies, REPLY_CALL, NULL, NULL, NULL)
-    elif kind == b"H":
+    elif kind == b"H":                                  # Flush
+        server.client.row.has_flushed = 1
         engine.give_known(server)
     return 0
 

@@ -40,6 +40,7 @@ cdef class Statements:
     cdef uint32_t mask
     cdef uint32_t hand              # of the clock
     cdef readonly uint32_t count
+    cdef readonly uint64_t bytes    # of their texts
     cdef readonly uint32_t limit
     cdef Statement intern(self, uint64_t planner, const char *body, Py_ssize_t length)
     cdef int make_room(self) except -1

@@ -126,6 +126,7 @@ cdef class Statements:
         Py_INCREF(statement)
         self.cells[at] = <PyObject *>statement
         self.count += 1
+        self.bytes += len(statement.body)
 
     cdef int make_room(self) except -1:
         """Forget the first statement that was not used since the hand last passed."""
@@ -144,6 +145,7 @@ cdef class Statements:
         """Empty a cell; those that were pushed past it move up."""
         cdef uint32_t hole = at
         cdef uint32_t home
+        self.bytes -= len((<Statement>self.cells[at]).body)
         Py_DECREF(<object>self.cells[at])
         self.count -= 1
         while True:
@@ -164,7 +166,20 @@ cdef class Statements:
                 Py_DECREF(<object>self.cells[at])
                 self.cells[at] = NULL
         self.count = 0
+        self.bytes = 0
         return n
+
+    def known(self) -> list[tuple[int, bytes]]:
+        """Digest (128 bits) and SQL text of all that is remembered."""
+        cdef uint32_t at
+        cdef Statement statement
+        found = []
+        for at in range(self.mask + 1):
+            if self.cells[at] != NULL:
+                statement = <Statement>self.cells[at]
+                found.append((<object>statement.digest.high << 64 | statement.digest.low,
+                              statement.body.partition(b"\0")[0]))
+        return found
 
     def texts(self) -> list[tuple[int, bytes]]:
         """Planner digest and body of all that is remembered; for tests."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from doorman.admin.command import Sources
 from doorman.admin.console import Console
 from doorman.shm.rows import set_up_pool
 from doorman.shm.table import Table
@@ -39,7 +40,7 @@ def table() -> Table:
 
 @pytest.fixture
 def console(table: Table) -> Console:
-    return Console(table, [], VERSION)
+    return Console(Sources(table, [], VERSION))
 
 
 @pytest.fixture

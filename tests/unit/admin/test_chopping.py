@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from doorman.admin.command import Sources
 from doorman.admin.console import Console
 from doorman.wire import backend, frontend
 from tests.unit.admin.client import FLUSH, SYNC, Session, bind, close, describe, execute, parse, tell
@@ -33,7 +34,7 @@ MESSAGES = st.one_of(
 @pytest.fixture(scope="module")
 def new_console() -> NewConsole:
     table = make_table(POOLS)
-    return lambda: Console(table, [], VERSION)
+    return lambda: Console(Sources(table, [], VERSION))
 
 
 @given(messages=st.lists(MESSAGES, max_size=20), cuts=st.lists(st.integers(0, 400), max_size=20))

@@ -14,6 +14,7 @@ import psycopg.errors
 import pytest
 from psycopg.rows import dict_row
 
+from doorman.admin.command import Sources
 from doorman.admin.console import Console
 from doorman.admin.login import console_exchange
 from doorman.auth.methods import Applicant
@@ -60,12 +61,12 @@ class ConsoleServer:
         while not exchange.done:
             header = await reader.readexactly(5)
             writer.write(settle(exchange.feed(await reader.readexactly(auth_message_length(header) - 5))))
-        greeting = Console(self._table, [], VERSION).greeting_parameters()
+        greeting = Console(Sources(self._table, [], VERSION)).greeting_parameters()
         statuses = b"".join(backend.parameter_status(*pair) for pair in greeting)
         writer.write(backend.AUTHENTICATION_OK + statuses + backend.backend_key_data(1, bytes(4)) + backend.READY_IDLE)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        console = Console(self._table, [], VERSION)
+        console = Console(Sources(self._table, [], VERSION))
         data = b""
         while piece := await reader.read(65_536):
             data += piece
@@ -114,7 +115,7 @@ async def test_psql_shows_pools(postgres: Postgres, port: int) -> None:
 async def test_psql_runs_a_script_and_survives_an_error(postgres: Postgres, port: int) -> None:
     script = "SHOW VERSION; -- a comment\n\\d\nSHOW 'me';\nshow help\\;show version;\nSHOW VERSION \\bind \\g\n"
     _, output, errors = await run_psql(postgres, port, stdin=script)
-    assert output.count("PgDoorman 9.8.7") == 3 and "SHOW HELP|POOLS" in output
+    assert output.count("PgDoorman 9.8.7") == 3 and "SHOW HELP|CONFIG|" in output
     assert errors.count("ERROR:  unsupported") == 2 and "FATAL" not in errors and "lost" not in errors
 
 

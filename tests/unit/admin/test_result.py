@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 
-from doorman.admin.result import BINARY_FORMAT, TEXT_FORMAT, describe_row, encode_rows, numeric, text
+from doorman.admin.result import BINARY_FORMAT, TEXT_FORMAT, describe_row, encode_rows, int4, numeric, text
 from doorman.wire import backend
 from tests.harness import Postgres
 
@@ -51,3 +53,21 @@ def test_binary_numeric_is_what_postgresql_sends(postgres: Postgres) -> None:
         field = len(sent).to_bytes(4, "big") + bytes(sent)
         assert encode_rows((numeric("n"),), (BINARY_FORMAT,), [(int(value),)]) == backend.message(b"D", b"\0\1" + field)
     assert len(rows) == len(values)
+
+
+def test_binary_fractions_are_what_postgresql_sends(postgres: Postgres) -> None:
+    values = ["0", "1.5", "0.000001", "0.0001", "12345.67891", "-0.5", "10000.0001", "3.000000"]
+    array = "array[" + ",".join(values) + "]::numeric[]"
+    rows = postgres.admin(f"SELECT n::text, numeric_send(n) FROM unnest({array}) n")
+    for value, sent in rows:
+        field = len(sent).to_bytes(4, "big") + bytes(sent)
+        encoded = encode_rows((numeric("n"),), (BINARY_FORMAT,), [(Decimal(value),)])
+        assert encoded == backend.message(b"D", b"\0\1" + field), value
+    assert len(rows) == len(values)
+
+
+def test_int4_is_cut_to_what_it_can_hold() -> None:
+    for value, shown in [(7, 7), (-1, -1), (2**31, 2**31 - 1)]:
+        binary = encode_rows((int4("n"),), (BINARY_FORMAT,), [(value,)])
+        assert binary == backend.message(b"D", b"\0\1\0\0\0\4" + shown.to_bytes(4, "big", signed=True))
+        assert encode_rows((int4("n"),), (TEXT_FORMAT,), [(value,)]) == backend.data_row([str(shown)])

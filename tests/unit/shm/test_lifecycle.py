@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from doorman.shm.counters import pool_totals
 from doorman.shm.lifecycle import REMOVED, collect_pool, find_unused_pool, free_pool, pool_generation, remove_pool
-from doorman.shm.rows import get_failure, get_parameters, pool_counters, pool_rows, set_parameters
+from doorman.shm.rows import get_failure, get_parameters, pool_rows, set_parameters
 from doorman.shm.table import Table
 from doorman.shm.trial import Trial
 from tests.simulate.rows import (
@@ -127,7 +128,7 @@ def test_a_row_starts_from_nothing_with_its_next_pool(table: Table, worker: Tria
     (pool,) = pool_rows(table)
     assert (pool.paused, pool.failed_at) == (False, 0)
     assert get_parameters(table, 0) == b"" and worker.counted() == 0
-    assert pool_counters(table, 0).queries == 0
+    assert pool_totals(table, 0).queries == 0
 
 
 def test_what_an_outdated_server_reports_does_not_replace_what_a_new_one_did(table: Table) -> None:
