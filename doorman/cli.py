@@ -31,9 +31,8 @@ logger = logging.getLogger(__name__)
     "-l",
     "--log-level",
     type=click.Choice(tuple(LEVELS), case_sensitive=False),
-    default="info",
     envvar="LOG_LEVEL",
-    help="Log this level and above. [env: LOG_LEVEL; default: info]",
+    help="Log this level and above. [env: LOG_LEVEL; default: general.log_level, else info]",
 )
 @click.option(
     "-F",
@@ -57,7 +56,7 @@ logger = logging.getLogger(__name__)
 @click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
 def main(
     config_file: str,
-    log_level: str,
+    log_level: str | None,
     log_format: str,
     no_color: bool,
     daemon: bool,
@@ -69,6 +68,7 @@ def main(
     if test_config:
         report_test(config_file, loaded)
     color = is_color_wanted(no_color)
+    log_level = log_level or loaded.config.general.log_level or "info"
     start_logging(loaded, log_level, log_format, color)
     if daemon:
         go_to_background(loaded.config.general.daemon_pid_file)

@@ -12,29 +12,7 @@ import msgspec
 
 from doorman.config.convert import join_path
 from doorman.config.redact import SECRET_KEYS
-from doorman.config.schema import Config, User
-
-RESTART_KEYS = frozenset(
-    {
-        "general.host",
-        "general.port",
-        "general.backlog",
-        "general.unix_socket_dir",
-        "general.unix_socket_mode",
-        "general.worker_threads",
-        "general.worker_cpu_affinity_pinning",
-        "general.worker_stack_size",
-        "general.max_blocking_threads",
-        "general.tokio_global_queue_interval",
-        "general.tokio_event_interval",
-        "general.daemon_pid_file",
-        "general.syslog_prog_name",
-        "web.enabled",
-        "web.host",
-        "web.port",
-    }
-)
-"""Keys that are looked at only when the pooler starts."""
+from doorman.config.schema import RESTART_KEYS, Config, User
 
 LONGEST_SHOWN = 60
 

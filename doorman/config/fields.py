@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
 from doorman.config import units
+from doorman.log import parse_filter
 
 U16_MAX = 2**16 - 1
 U32_MAX = 2**32 - 1
@@ -43,6 +44,13 @@ def read_nonempty_text(value: object) -> str:
     if not read_text(value):
         raise ValueError("")
     return str(value)
+
+
+def read_log_level(value: object) -> str:
+    """A filter of log.py."""
+    text = read_text(value)
+    parse_filter(text)
+    return text
 
 
 def read_path(value: object) -> str:
@@ -126,6 +134,7 @@ _SERVER_TLS_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "veri
 
 Flag = Annotated[bool, Leaf(read_bool, "true or false")]
 Text = Annotated[str, Leaf(read_text, "a string")]
+LogLevel = Annotated[str, Leaf(read_log_level, "a level or levels of modules, as in info,doorman.workers=debug")]
 NonEmptyText = Annotated[str, Leaf(read_nonempty_text, "a string that is not empty")]
 Secret = Annotated[str, Leaf(read_text, "a string", secret=True)]
 FilePath = Annotated[str, Leaf(read_path, "a file name")]

@@ -54,6 +54,7 @@ class General(Redacted, frozen=True, kw_only=True):
     tokio_event_interval: f.U32 | None = None
     daemon_pid_file: f.FilePath = "/tmp/pg_doorman.pid"
     syslog_prog_name: f.Text | None = None
+    log_level: f.LogLevel | None = None
     log_client_connections: f.Flag = False
     log_client_disconnections: f.Flag = False
 

@@ -170,6 +170,9 @@ class Opening:
         assert self.socket is not None and self.watcher is not None
         self.end()
         self.process.relay.unwatch(self.watcher, keep=True)
+        log.debug(
+            "opened server pid=%d pool=%s@%s slot=%d", self.login.pid, self.pool.user, self.pool.database, self.slot
+        )
         self.process.relay.opened(
             self.slot,
             self.socket.detach(),

@@ -29,7 +29,7 @@ from doorman.config.schema import Config
 from doorman.errors import ServerFault
 from doorman.log import repeats, set_filter
 from doorman.shm.rows import client_row, get_parameters, process_rows
-from doorman.shm.table import Table
+from doorman.shm.table import Table, monotonic_us
 from doorman.wire.startup import StartupMessage
 from doorman.workers.cancel import cancel_statement
 from doorman.workers.channel import (
@@ -391,8 +391,24 @@ class Process:
         """A client is about to be closed."""
         if isinstance(session, Login | ConsoleSession):
             session.stop_waiting()
-        if self.config.general.log_client_disconnections:
-            log.info("client %s disconnected", self.name_of(client))
+        if self.config.general.log_client_disconnections and client.number >= 0:
+            self.log_session(client)
+
+    def log_session(self, client: Client) -> None:
+        """One line about a whole session; those that never logged in are `Refusals`' matter."""
+        view = client_row(self.table, client.number)
+        if view.pool < 0 and not view.admin:
+            return
+        log.info(
+            "client %s disconnected: session=%.3fs transactions=%d queries=%d errors=%d wait=%.3fs longest_wait=%.3fs",
+            self.name_of(client),
+            (monotonic_us() - view.connected_at) / 1e6,
+            view.transactions,
+            view.queries,
+            view.errors,
+            view.wait_total / 1e6,
+            view.wait_max / 1e6,
+        )
 
     # --- called by logins --------------------------------------------------------------------------------------------
 
@@ -415,12 +431,12 @@ class Process:
         return str(mapped.ipv4_mapped or mapped)
 
     def name_of(self, client: Client, login: str | None = None) -> str:
-        """The client for log lines; `login` is USER@DATABASE of one that is not logged in."""
+        """`[user@database #c7] from 10.0.0.1:5000` for log lines. login: USER@DATABASE of one that is not logged in."""
         if client.number < 0:
-            return f"#c- {login or ''}".strip()
+            return f"[{login or 'unknown'} #c-]"
         view = client_row(self.table, client.number)
         where = "unix" if not view.family else f"{self.address_of(client)}:{view.port}"
-        return f"#c{view.connection_id} {login or f'{view.user}@{view.database}'} from {where}"
+        return f"[{login or f'{view.user}@{view.database}'} #c{view.connection_id}] from {where}"
 
     def note_login(self, client: Client, startup: StartupMessage | None) -> None:
         """Log a login when that is wanted."""

@@ -80,6 +80,8 @@ class Reloader:
             self.finish()
             return
         master.allocation.carry_out(plan)
+        if loaded.config.general.log_level != master.config.general.log_level:
+            master.set_log_level(loaded.config.general.log_level or "default")
         master.config = loaded.config
         master.table.set_max_connections(loaded.config.general.max_connections)
         master.listeners.set_options(SocketOptions.of(loaded.config.general))

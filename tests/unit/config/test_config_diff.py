@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from doorman.config.diff import RESTART_KEYS, Change, find_changes, needs_restart
-from doorman.config.schema import AuthQuery, Config, General, Pool, User, Web
+from doorman.config.diff import Change, find_changes, needs_restart
+from doorman.config.schema import RESTART_KEYS, AuthQuery, Config, General, Pool, User, Web
 
 SECRET = "hunter2"
 
