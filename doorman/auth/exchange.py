@@ -130,6 +130,10 @@ class Md5Exchange:
         self._is_over = False
         self.done = False
 
+    def again(self, stored: str) -> Md5Exchange:
+        """The same challenge against another hash: for an answer that has come already."""
+        return Md5Exchange(self._user, stored, lambda _: self._salt)
+
     def start(self) -> bytes:
         return md5_request(self._salt)
 

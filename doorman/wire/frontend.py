@@ -7,7 +7,7 @@ is none. Source: PostgreSQL manual, "Message Formats".
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from doorman.errors import ClientFault, ProtocolViolation
@@ -19,8 +19,9 @@ from doorman.wire.codes import (
     Frontend,
     SqlState,
 )
-from doorman.wire.text import cstring, decode
+from doorman.wire.text import cstring, decode, encode
 
+_INT16: Final = struct.Struct("!H")
 _INT32: Final = struct.Struct("!I")
 _SIGNED: Final = struct.Struct("!i")
 _HEADER: Final = struct.Struct("!BI")
@@ -70,6 +71,34 @@ def sasl_response(data: bytes) -> bytes:
 def query(sql: str) -> bytes:
     """Query (simple protocol)."""
     return _message(b"Q", cstring(sql))
+
+
+def parse(sql: str, name: str = "") -> bytes:
+    """Parse; PostgreSQL infers the types of the parameters."""
+    return _message(b"P", cstring(name) + cstring(sql) + b"\0\0")
+
+
+def bind(values: Sequence[str | None], statement: str = "", portal: str = "") -> bytes:
+    """Bind with parameters and results in text format; `None` is NULL."""
+    fields = b"".join(_field(value) for value in values)
+    return _message(b"B", cstring(portal) + cstring(statement) + b"\0\0" + _INT16.pack(len(values)) + fields + b"\0\0")
+
+
+def describe_portal(name: str = "") -> bytes:
+    """Describe of a portal; the answer is a RowDescription or NoData."""
+    return _message(b"D", b"P" + cstring(name))
+
+
+def execute(portal: str = "", most_rows: int = 0) -> bytes:
+    """Execute; 0 is all rows."""
+    return _message(b"E", cstring(portal) + _INT32.pack(most_rows))
+
+
+def _field(value: str | None) -> bytes:
+    if value is None:
+        return _SIGNED.pack(-1)
+    data = encode(value)
+    return _INT32.pack(len(data)) + data
 
 
 def sync() -> bytes:

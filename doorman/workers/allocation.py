@@ -7,7 +7,7 @@ Rules
 3. A removed pool's row is free when nobody names it any more (`free_rows`, asked again and again).
 
 A pool on demand (auth_query in passthrough mode) works like this. A login in any process calls
-`await process.obtain_pool(database, user, overlay)`, which asks the master; the master answers with the row that the
+`await process.obtain_pool(database, user, found)`, which asks the master; the master answers with the row that the
 pool has in every process, be it new or not. The login then enters it with `relay.log_in(client, entry.row,
 generation=entry.generation, ...)`; False means that the pool was collected in between: obtain it again. The keeper
 proposes pools that nobody uses (`Collect`); the master removes one only if it has no client and no server at all, and
@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 
+from doorman.auth.auth_query import Found
 from doorman.config.resolve import PoolSettings, resolve_passthrough_pool, resolve_pools
 from doorman.config.schema import Config
 from doorman.shm.lifecycle import (
@@ -84,6 +85,7 @@ class Allocation:
         self.free_at: float | None = None
         self.versions = 0
         self.obtained_at: dict[tuple[int, int], float] = {}
+        self.found_at: dict[tuple[int, int], int] = {}
         for pool in pools:
             self.add(pool)
 
@@ -99,7 +101,8 @@ class Allocation:
             settings = wanted.pop((entry.settings.database, entry.settings.user), None)
             if settings is None and entry.overlay is not None:
                 overlay = entry.overlay
-                settings = on_demand_settings(config, entry.settings.database, entry.settings.user, overlay)
+                before = entry.settings
+                settings = on_demand_settings(config, before.database, before.user, overlay, before.password)
             if settings is None:
                 removed.append(entry)
             elif settings != entry.settings or overlay != entry.overlay:
@@ -156,6 +159,7 @@ class Allocation:
     def retire(self, entry: PoolEntry) -> None:
         self.roster.remove(entry)
         self.obtained_at.pop((entry.row, entry.generation), None)
+        self.found_at.pop((entry.row, entry.generation), None)
         self.removed.add(entry.row)
         self.free_at = time.monotonic()
 
@@ -189,18 +193,26 @@ class Allocation:
 
     # --- pools on demand ---------------------------------------------------------------------------------------------
 
-    def obtain(self, config: Config, database: str, user: str, overlay: dict[str, str]) -> tuple[PoolEntry, bool]:
+    def obtain(self, config: Config, database: str, user: str, found: Found) -> tuple[PoolEntry, bool]:
         """The pool of a user that auth_query found, and whether it is new or changed. Raises NoRoom or LookupError."""
         entry = self.roster.find(database, user)
-        if entry is not None and (entry.overlay is None or entry.overlay == overlay):
+        if entry is not None and not self.is_news(entry, found):
             self.note_use(entry)
             return entry, False
-        settings = on_demand_settings(config, database, user, overlay)
+        settings = on_demand_settings(config, database, user, found.parameters, found.password)
         if settings is None:
             raise LookupError(f"the pool {database} has no auth_query with a pool for each user")
+        overlay = found.parameters
         entry = self.add(settings, overlay) if entry is None else self.change(entry, settings, overlay)
+        self.found_at[entry.row, entry.generation] = found.found_at
         self.note_use(entry)
         return entry, True
+
+    def is_news(self, entry: PoolEntry, found: Found) -> bool:
+        """Does that look-up say something new about a pool that is? A login that took long may bring an older one."""
+        if entry.overlay is None or found.found_at < self.found_at.get((entry.row, entry.generation), 0):
+            return False
+        return (entry.overlay, entry.settings.password) != (found.parameters, found.password)
 
     def note_use(self, entry: PoolEntry) -> None:
         """Somebody is about to enter it."""
@@ -219,15 +231,21 @@ class Allocation:
         return True
 
 
-def on_demand_settings(config: Config, database: str, user: str, overlay: dict[str, str]) -> PoolSettings | None:
+def on_demand_settings(
+    config: Config, database: str, user: str, overlay: dict[str, str], password: str
+) -> PoolSettings | None:
     """What a configuration says about a user's pool on demand; None when it knows no such pools for that database."""
     pool = config.pools.get(database)
     if pool is None or pool.auth_query is None or pool.auth_query.server_user is not None:
         return None
-    return resolve_passthrough_pool(config, database, user, overlay)
+    return msgspec.structs.replace(resolve_passthrough_pool(config, database, user, overlay), password=password)
 
 
 def opens_otherwise(before: PoolSettings, after: PoolSettings) -> bool:
-    """Would servers be opened in another way than before? A client's password is also the server's if that has none."""
-    keys = SERVER_KEYS if after.server_password is not None else (*SERVER_KEYS, "password")
+    """Would servers be opened in another way than before? A client's password is also the server's if that has none.
+
+    Where auth_query finds the password, servers outlive its change, as PostgreSQL's own sessions do.
+    """
+    is_own = after.server_password is not None or (before.is_dynamic and after.is_dynamic)
+    keys = SERVER_KEYS if is_own else (*SERVER_KEYS, "password")
     return any(getattr(before, key) != getattr(after, key) for key in keys)

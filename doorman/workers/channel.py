@@ -19,6 +19,7 @@ from collections.abc import Iterable
 import msgspec
 
 from doorman.admin.orders import Order, OrderResult
+from doorman.auth.auth_query import Found
 from doorman.config.schema import Config
 from doorman.workers.roster import PoolEntry
 
@@ -92,7 +93,7 @@ class Obtain(msgspec.Struct, tag=True, frozen=True):
     request: int
     database: str
     user: str
-    overlay: dict[str, str]
+    found: Found
 
 
 class Obtained(msgspec.Struct, tag=True, frozen=True):
@@ -130,6 +131,28 @@ class SetLogLevel(msgspec.Struct, tag=True, frozen=True):
     wanted: str
 
 
+class LookUp(msgspec.Struct, tag=True, frozen=True):
+    """Worker to keeper, through the master: what does auth_query say of this user? Answered by `LookedUp`.
+
+    process: row of the asker. failed: `Found.mark` of a password that a client did not meet, or "".
+    """
+
+    request: int
+    process: int
+    database: str
+    user: str
+    failed: str
+
+
+class LookedUp(msgspec.Struct, tag=True, frozen=True):
+    """Keeper to worker, through the master: the user, None if there is none; or a problem."""
+
+    request: int
+    process: int
+    found: Found | None
+    problem: str = ""
+
+
 class Part(msgspec.Struct, tag=True, frozen=True):
     """A piece of a message that is too long for one packet."""
 
@@ -154,6 +177,8 @@ Message = (
     | Obtain
     | Obtained
     | Collect
+    | LookUp
+    | LookedUp
 )
 
 _encoder = msgspec.msgpack.Encoder()

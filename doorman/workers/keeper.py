@@ -15,7 +15,9 @@ from doorman.errors import ServerFault
 from doorman.shm.counters import end_window
 from doorman.shm.rows import SlotView, client_rows, pool_rows, slot_rows
 from doorman.shm.table import monotonic_us
+from doorman.workers.channel import LookUp, Message, close_all
 from doorman.workers.credentials import is_pending
+from doorman.workers.lookups import LookUps
 from doorman.workers.process import Inheritance, Process
 
 log = logging.getLogger(__name__)
@@ -32,7 +34,16 @@ class Keeper(Process):
         self.next_round = time.monotonic() + self.period
         self.pending: set[int] = set()
         self.next_window = time.monotonic() + WINDOW_SECONDS
+        self.look_ups = LookUps(born.config, self.spawn, self.tell)
         self.relay.adopt_orphans()
+
+    def on_message(self, message: Message, descriptors: list[int]) -> None:
+        """Look-ups besides what every process understands."""
+        if isinstance(message, LookUp):
+            close_all(descriptors)
+            self.look_ups.take(message)
+        else:
+            super().on_message(message, descriptors)
 
     @property
     def period(self) -> float:
@@ -89,7 +100,8 @@ class Keeper(Process):
                 self.collect_pool(entry)
 
     def reconfigured(self) -> None:
-        """The period may have become shorter."""
+        """The period may have become shorter, look-ups may go elsewhere."""
+        self.look_ups.configure(self.config)
         self.next_round = min(self.next_round, time.monotonic() + self.period)
 
     def end_windows(self) -> None:

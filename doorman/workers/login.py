@@ -16,7 +16,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from doorman.admin.login import console_exchange
+from doorman.auth.auth_query import Found
 from doorman.auth.exchange import Answer, ClientExchange, Wait
+from doorman.auth.look_up_exchange import LookUpExchange
 from doorman.auth.methods import Applicant, exchange_for, kind_of
 from doorman.auth.scram import wrong_password
 from doorman.auth.talos import TalosLogin, is_talos, talos_exchange
@@ -37,6 +39,7 @@ from doorman.wire.startup import (
 )
 from doorman.workers.console import ConsoleSession
 from doorman.workers.credentials import learn
+from doorman.workers.lookup_client import WAIT_SECONDS, unavailable
 from doorman.workers.settings import Settings, gather_settings
 
 if TYPE_CHECKING:
@@ -59,6 +62,7 @@ class Login:
         "client",
         "exchange",
         "finish",
+        "found",
         "generation",
         "kind",
         "pool",
@@ -77,6 +81,7 @@ class Login:
         self.finish: Callable[[], None] = self.enter_pool
         self.kind = "hba"  # what a failure from here on is counted as
         self.pool = -1
+        self.found: Found | None = None  # by auth_query
         self.generation = 0
         self.secret = b""
         self.requests = 0
@@ -197,6 +202,9 @@ class Login:
     def pool_exchange(self, startup: StartupMessage, admission: Admission, applicant: Applicant) -> ClientExchange:
         """How a client of a pool proves who it is; an unknown user goes through the motions."""
         entry = self.process.pools.find(startup.database, startup.user)
+        if (entry is None or entry.settings.is_dynamic) and self.has_auth_query(startup.database):
+            self.kind = "auth_query"
+            return self.look_up_exchange(startup, admission, applicant)
         others = self.process.pools.accounts_of(startup.database)
         if entry is None and (others is None or admission.method == "trust"):
             raise no_such_pool(startup.database, startup.user)
@@ -208,6 +216,51 @@ class Login:
             self.pool, self.generation = entry.row, entry.generation
         self.kind = kind_of(admission, account)
         return exchange_for(admission, applicant, account, others or ())
+
+    def has_auth_query(self, database: str) -> bool:
+        """Users whom the configuration does not name are looked up."""
+        pool = self.process.config.pools.get(database)
+        return pool is not None and pool.auth_query is not None
+
+    def look_up_exchange(self, startup: StartupMessage, admission: Admission, applicant: Applicant) -> ClientExchange:
+        """How a user proves itself whom auth_query has to find."""
+        database, user = startup.database, startup.user
+
+        def choose(found: Found | None) -> ClientExchange:
+            others = () if found is not None else self.process.pools.accounts_of(database) or ()
+            return exchange_for(admission, applicant, found, others)
+
+        return LookUpExchange(
+            user,
+            ask=lambda failed: self.process.users.ask(database, user, failed),
+            report=lambda failed: self.process.users.report(database, user, failed),
+            choose=choose,
+            enter=self.find_pool,
+            seconds=WAIT_SECONDS,
+            late=unavailable(user),
+        )
+
+    async def find_pool(self, found: Found) -> None:
+        """The pool of a user whom auth_query has found: everybody's with `server_user`, else the user's own."""
+        assert self.startup is not None
+        database, user = self.startup.database, self.startup.user
+        query = self.process.config.pools[database].auth_query
+        shared = query.server_user if query is not None else None
+        entry = self.process.pools.find(database, shared or user)
+        if entry is None or (shared is None and not entry.serves(found)):
+            if shared is not None:
+                raise no_such_pool(database, shared)
+            entry = await self.process.obtain_pool(database, user, found)
+        self.pool, self.generation, self.found = entry.row, entry.generation, found
+
+    def find_pool_again(self, found: Found) -> None:
+        """The pool was collected as nobody used it, just now."""
+
+        async def find() -> bytes:
+            await self.find_pool(found)
+            return b""
+
+        self.go_on(Wait(find, WAIT_SECONDS, unavailable(self.startup.user if self.startup else "")))
 
     def on_token(self, found: TalosLogin) -> None:
         """A Talos token says who this is."""
@@ -283,7 +336,9 @@ class Login:
             cancel_secret=self.secret,
             application_name=self.application_name.encode("utf-8", "surrogateescape"),
         )
-        if not entered:
+        if not entered and self.found is not None:
+            self.find_pool_again(self.found)
+        elif not entered:
             raise ClientFault(*REMOVED)
 
     def settings(self, startup: StartupMessage) -> Settings | None:

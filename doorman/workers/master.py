@@ -24,7 +24,7 @@ from collections import Counter
 from doorman import __version__
 from doorman.admin.orders import OrderResult
 from doorman.config.resolve import PoolSettings, resolve_pools
-from doorman.config.schema import Config
+from doorman.config.schema import Config, Pool
 from doorman.log import set_filter
 from doorman.shm.repair import repair_after
 from doorman.shm.rows import process_rows
@@ -40,6 +40,8 @@ from doorman.workers.channel import (
     Drain,
     Forget,
     Leave,
+    LookedUp,
+    LookUp,
     Message,
     Obtain,
     Obtained,
@@ -73,6 +75,7 @@ PR_SET_NAME = 15
 SPARE_SLOTS = 1024
 MOST_SLOTS = 65_536
 SPARE_POOLS = 1024
+POOLS_ON_DEMAND = 16_384  # more where auth_query brings a pool for each user
 USERS = 1 << 16  # whose keys are remembered; 8 MiB if all of them come
 USUAL_STATEMENTS = 1024
 MOST_STATEMENTS = 1 << 20  # that the set of one server connection has room for
@@ -395,6 +398,10 @@ class Master:
             self.on_obtain(child, message)
         elif isinstance(message, Collect):
             self.on_collect(message)
+        elif isinstance(message, LookUp):
+            self.pass_on(self.keeper_row, message)
+        elif isinstance(message, LookedUp):
+            self.pass_on(message.process, message)
 
     def on_publish(self, child: Child, message: Publish, descriptors: list[int]) -> None:
         """A new server: keep a duplicate and give one to everybody else."""
@@ -444,7 +451,7 @@ class Master:
     def on_obtain(self, child: Child, message: Obtain) -> None:
         """A login needs a pool on demand: everybody hears of it before the asker is answered."""
         try:
-            entry, is_news = self.allocation.obtain(self.config, message.database, message.user, message.overlay)
+            entry, is_news = self.allocation.obtain(self.config, message.database, message.user, message.found)
         except (NoRoom, LookupError) as problem:
             self.tell(child, Obtained(message.request, -1, str(problem)))
             return
@@ -480,6 +487,12 @@ class Master:
         """In every process; those that are forked later have it from here."""
         set_filter(wanted)
         self.tell_all(SetLogLevel(wanted))
+
+    def pass_on(self, row: int, message: Message) -> None:
+        """From one child to another. To a row whose process is gone it is lost: the asker asks its successor."""
+        for child in list(self.children.values()):
+            if child.row == row:
+                self.tell(child, message)
 
     def tell_all(self, message: Message) -> None:
         """Send to every child."""
@@ -572,16 +585,22 @@ class Master:
 def make_table(config: Config, pools: list[PoolSettings], processes: int) -> Table:
     """The segment, sized generously: pools come and grow at run time."""
     servers = sum(pool.pool_size for pool in pools)
+    users = sum(has_pools_on_demand(pool) for pool in config.pools.values()) and POOLS_ON_DEMAND
     statements = max((pool.server_prepared_statements_cache_size for pool in pools), default=0)
     return Table.create(
         processes=processes,
-        pools=len(pools) + SPARE_POOLS,
-        slots=min(MOST_SLOTS, 2 * servers + SPARE_SLOTS),
+        pools=len(pools) + SPARE_POOLS + users,
+        slots=min(MOST_SLOTS, 2 * servers + SPARE_SLOTS + users),
         clients=max(1024, 2 * config.general.max_connections),
         max_connections=config.general.max_connections,
         statements=min(max(statements, USUAL_STATEMENTS), MOST_STATEMENTS),
         users=USERS,
     )
+
+
+def has_pools_on_demand(pool: Pool) -> bool:
+    """Every user of auth_query gets a pool of its own."""
+    return pool.auth_query is not None and pool.auth_query.server_user is None
 
 
 def name_process(name: str) -> None:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import uvloop
 
 from doorman.admin.orders import Order, OrderResult
+from doorman.auth.auth_query import Found, mark_of
 from doorman.config.resolve import PoolSettings
 from doorman.config.schema import Config
 from doorman.errors import ServerFault
@@ -42,6 +43,7 @@ from doorman.workers.channel import (
     Drain,
     Forget,
     Leave,
+    LookedUp,
     Message,
     Obtain,
     Obtained,
@@ -55,6 +57,7 @@ from doorman.workers.channel import (
 )
 from doorman.workers.console import ConsoleSession
 from doorman.workers.login import Login
+from doorman.workers.lookup_client import LookUpClient
 from doorman.workers.opening import NO_DESCRIPTOR, Opening
 from doorman.workers.refusals import Refusals
 from doorman.workers.relay.relay import Relay
@@ -116,6 +119,7 @@ class Process:
         self.failure_logged_at = 0.0
         self.old_servers: set[tuple[str, int]] = set()  # host and port of those that speak nothing newer than 3.0
         self.refusals = Refusals(self)
+        self.users = LookUpClient(self.table, self.tell)
         self.tasks: set[asyncio.Task[None]] = set()
         self.waiting_consoles: set[ConsoleSession] = set()
         self.loop = uvloop.new_event_loop()
@@ -170,6 +174,7 @@ class Process:
         try:
             self.relay.tick()
             self.refusals.tick()
+            self.users.look_at_keeper()
             self.dismiss_clients()
             for console in tuple(self.waiting_consoles):
                 console.look()
@@ -249,6 +254,8 @@ class Process:
             self.take_answer(message)
         elif isinstance(message, SetLogLevel):
             set_filter(message.wanted)
+        elif isinstance(message, LookedUp):
+            self.users.take(message)
 
     def on_master_gone(self) -> NoReturn:
         """Rule 2. Whoever notices first removes the socket's file, then ends those that do not notice: a kernel's
@@ -313,14 +320,14 @@ class Process:
         for row in [row for row in self.dismissing if self.relay.dismiss_pool(row) == 0]:
             self.dismissing.discard(row)
 
-    async def obtain_pool(self, database: str, user: str, overlay: dict[str, str]) -> PoolEntry:
+    async def obtain_pool(self, database: str, user: str, found: Found) -> PoolEntry:
         """The pool on demand of a user that auth_query found; made now if need be (see allocation.py).
 
-        overlay: what the user's row adds to the startup parameters. A pool that has another overlay changes. Raises
-        ServerFault (53300) when there is no room for it, or no auth_query any more.
+        A pool that has another password or other startup parameters changes. Raises ServerFault (53300) when there is
+        no room for it, or no auth_query any more.
         """
         request = next(self.requests)
-        answer = await self.ask(request, Obtain(request, database, user, overlay))
+        answer = await self.ask(request, Obtain(request, database, user, found))
         assert isinstance(answer, Obtained)
         if answer.row < 0:
             raise ServerFault("53300", answer.problem)
@@ -444,7 +451,10 @@ class Process:
             log.info("client %s logged in", self.name_of(client))
 
     def note_open_failure(self, pool: PoolSettings, fault: ServerFault) -> None:
-        """Log a failed attempt to open a server, at most once a second."""
+        """Log a failed attempt to open a server, at most once a second. A password found by auth_query that PostgreSQL
+        refuses has been changed: the user's next login is to know."""
+        if pool.is_dynamic and pool.server_password is None and fault.sqlstate == "28P01":
+            self.users.report(pool.database, pool.user, mark_of(pool.password))
         now = time.monotonic()
         if now - self.failure_logged_at >= FAILURE_LOG_SECONDS:
             self.failure_logged_at = now

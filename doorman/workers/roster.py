@@ -12,6 +12,7 @@ from typing import overload
 
 import msgspec
 
+from doorman.auth.auth_query import Found
 from doorman.config.resolve import PoolSettings
 
 
@@ -26,6 +27,10 @@ class PoolEntry(msgspec.Struct, frozen=True):
     version: int
     settings: PoolSettings
     overlay: dict[str, str] | None = None
+
+    def serves(self, found: Found) -> bool:
+        """Is this the pool of a user as it was found, with nothing changed?"""
+        return (self.overlay, self.settings.password) == (found.parameters, found.password)
 
     @property
     def is_on_demand(self) -> bool:

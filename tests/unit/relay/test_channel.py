@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from doorman.auth.auth_query import Found
 from doorman.workers.channel import (
     MAX_DESCRIPTORS,
     Channel,
@@ -140,7 +141,7 @@ def test_the_end_of_the_peer_is_told_after_its_last_message(ends: tuple[Channel,
 def test_a_message_longer_than_a_packet_arrives_whole_and_in_its_place(ends: tuple[Channel, Channel]) -> None:
     ours, theirs = ends
     overlay = {f"name_{number}": "x" * 100 for number in range(2000)}
-    sent = [Forget(1, 1), Obtain(7, "db", "user", overlay), Forget(2, 2)]
+    sent = [Forget(1, 1), Obtain(7, "db", "user", Found(password="x", parameters=overlay)), Forget(2, 2)]
     for message in sent:
         ours.send(message)
     received: list[Message] = []

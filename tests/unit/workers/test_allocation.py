@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from doorman.auth.auth_query import Found
 from doorman.config.resolve import resolve_pools
 from doorman.config.schema import AuthQuery, Config, General, Pool, User
 from doorman.shm.rows import pool_rows
@@ -26,6 +27,10 @@ def config(**pools: Any) -> Config:
 def pool(users: tuple[str, ...] = ("app",), size: int = 5, **keys: Any) -> Pool:
     made = tuple(User(username=name, password="p", pool_size=size) for name in users)
     return Pool(**{"server_host": "127.0.0.1", "server_port": 5432, "users": made, **keys})
+
+
+def eve(parameters: dict[str, str], password: str = "secret", found_at: int = 0) -> Found:
+    return Found(password=password, parameters=parameters, found_at=found_at)
 
 
 class Effects:
@@ -85,10 +90,10 @@ def test_more_pools_than_rows_are_refused_before_anything_is_done(table: Table) 
 def test_a_pool_on_demand_is_made_once_and_follows_the_configuration(table: Table) -> None:
     first = config(a={"auth_query": QUERY})
     allocation = start(table, first)
-    entry, is_news = allocation.obtain(first, "a", "eve", {})
+    entry, is_news = allocation.obtain(first, "a", "eve", eve({}))
     assert is_news and entry.is_on_demand and entry.settings.pool_size == QUERY.pool_size
-    assert allocation.obtain(first, "a", "eve", {}) == (entry, False)
-    changed, is_news = allocation.obtain(first, "a", "eve", {"work_mem": "5MB"})
+    assert allocation.obtain(first, "a", "eve", eve({})) == (entry, False)
+    changed, is_news = allocation.obtain(first, "a", "eve", eve({"work_mem": "5MB"}))
     assert is_news and changed.row == entry.row and changed.version > entry.version
     assert changed.settings.startup_parameters == {"work_mem": "5MB"}
     second = config(a={"auth_query": QUERY, "idle_timeout": 1000})
@@ -98,10 +103,22 @@ def test_a_pool_on_demand_is_made_once_and_follows_the_configuration(table: Tabl
     assert kept.settings.startup_parameters == {"work_mem": "5MB"}
 
 
+def test_a_changed_password_changes_the_pool_and_spares_its_servers(table: Table) -> None:
+    first = config(a={"auth_query": QUERY})
+    allocation = start(table, first)
+    entry, _ = allocation.obtain(first, "a", "eve", eve({}, found_at=5))
+    changed, is_news = allocation.obtain(first, "a", "eve", eve({}, "new", found_at=7))
+    assert is_news and (changed.settings.password, changed.version) == ("new", entry.version)
+    assert allocation.obtain(first, "a", "eve", eve({}, found_at=6)) == (changed, False), "an older look-up came later"
+    allocation.carry_out(allocation.plan(config(a={"auth_query": QUERY, "idle_timeout": 1000})))
+    kept = allocation.roster.find("a", "eve")
+    assert kept is not None and kept.settings.password == "new"
+
+
 def test_a_user_that_gets_a_pool_of_the_configuration_keeps_the_row(table: Table) -> None:
     first = config(a={"auth_query": QUERY})
     allocation = start(table, first)
-    entry, _ = allocation.obtain(first, "a", "eve", {})
+    entry, _ = allocation.obtain(first, "a", "eve", eve({}))
     allocation.carry_out(allocation.plan(config(a={"users": ("app", "eve"), "auth_query": QUERY})))
     now = allocation.roster.find("a", "eve")
     assert now is not None and now.row == entry.row and not now.is_on_demand
@@ -110,12 +127,12 @@ def test_a_user_that_gets_a_pool_of_the_configuration_keeps_the_row(table: Table
 def test_pools_on_demand_end_with_their_auth_query(table: Table) -> None:
     first = config(a={"auth_query": QUERY})
     allocation = start(table, first)
-    allocation.obtain(first, "a", "eve", {})
+    allocation.obtain(first, "a", "eve", eve({}))
     plan = allocation.plan(config(a={}))
     assert [entry.settings.user for entry in plan.removed] == ["eve"]
     allocation.carry_out(plan)
     with pytest.raises(LookupError):
-        allocation.obtain(config(a={}), "a", "eve", {})
+        allocation.obtain(config(a={}), "a", "eve", eve({}))
 
 
 def test_only_deserted_pools_are_collected_and_not_while_somebody_may_be_coming(
@@ -123,7 +140,7 @@ def test_only_deserted_pools_are_collected_and_not_while_somebody_may_be_coming(
 ) -> None:
     first = config(a={"auth_query": QUERY})
     allocation = start(table, first)
-    entry, _ = allocation.obtain(first, "a", "eve", {})
+    entry, _ = allocation.obtain(first, "a", "eve", eve({}))
     assert not allocation.collect(entry.row, entry.generation)
     monkeypatch.setattr(module, "YOUNG_SECONDS", 0.0)
     static = allocation.roster.find("a", "app")
@@ -137,5 +154,5 @@ def test_only_deserted_pools_are_collected_and_not_while_somebody_may_be_coming(
     assert not allocation.collect(entry.row, entry.generation)
     assert allocation.roster.find("a", "eve") is None
     allocation.free_rows()
-    again, is_news = allocation.obtain(first, "a", "eve", {})
+    again, is_news = allocation.obtain(first, "a", "eve", eve({}))
     assert is_news and (again.row, again.generation) == (entry.row, entry.generation + 1)

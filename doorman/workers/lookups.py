@@ -1,0 +1,188 @@
+"""The keeper's part of auth_query: one place that looks users up for all processes. Asked and answering by channel.
+
+Rules
+1. One look-up of a user at a time: whoever asks meanwhile, in any process, gets the same answer.
+2. Every question is answered, once for each time that it was asked; a keeper that dies takes only those under way
+   with it, and their askers ask its successor (lookup_client).
+3. Only the log says why a look-up failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import msgspec
+
+from doorman.auth.auth_query import Found, LookUpProblem, is_possible_name
+from doorman.auth.lookup_cache import LookUpCache
+from doorman.config.schema import AuthQuery, Config, Pool
+from doorman.shm.table import monotonic_us
+from doorman.workers.channel import LookedUp, LookUp
+from doorman.workers.lookup_connection import OpenStream, Target, open_stream
+from doorman.workers.lookup_executor import Executor
+from doorman.workers.opening import is_loopback
+
+log = logging.getLogger(__name__)
+
+LOG_SECONDS: Final = 1.0
+
+Spawn = Callable[[Coroutine[Any, Any, None]], object]
+Answer = Callable[[LookedUp], None]
+
+
+class Source(msgspec.Struct, frozen=True):
+    """What the look-ups of a database depend on: while that is the same after a reload, what was learnt is kept."""
+
+    target: Target
+    query: AuthQuery
+    parameters: tuple[tuple[str, str], ...]
+    connect_seconds: float
+
+
+class LookUps:
+    """All databases that have an auth_query."""
+
+    def __init__(self, config: Config, spawn: Spawn, answer: Answer, connect: OpenStream = open_stream) -> None:
+        self.spawn = spawn
+        self.answer = answer
+        self.connect = connect
+        self.desks: dict[str, Desk] = {}
+        self.configure(config)
+
+    def configure(self, config: Config) -> None:
+        """At the start and after a reload."""
+        wanted = sources_of(config)
+        for database, desk in list(self.desks.items()):
+            if wanted.get(database) != desk.source:
+                desk.close()
+                del self.desks[database]
+        for database, source in wanted.items():
+            if database not in self.desks:
+                self.desks[database] = Desk(database, source, self.connect)
+
+    def take(self, message: LookUp) -> None:
+        """A question of some process. What is known is answered at once, without a task."""
+        desk = self.desks.get(message.database)
+        if desk is None:
+            self.answer(answer_to(message, None, "the configuration has no auth_query for this database any more"))
+            return
+        known = desk.recall(message.user, message.failed)
+        if known is not None:
+            self.answer(answer_to(message, known.found))
+        else:
+            self.spawn(self.find_out(desk, message))
+
+    async def find_out(self, desk: Desk, message: LookUp) -> None:
+        """Rule 2."""
+        try:
+            self.answer(answer_to(message, await desk.look_up(message.user)))
+        except LookUpProblem as problem:
+            desk.complain(message.user, problem)
+            self.answer(answer_to(message, None, "failed"))
+
+
+class Known(msgspec.Struct, frozen=True):
+    """An answer out of the cache."""
+
+    found: Found | None
+
+
+class Desk:
+    """The look-ups of one database. The numbers count since the desk was opened."""
+
+    def __init__(self, database: str, source: Source, connect: OpenStream) -> None:
+        query = source.query
+        self.database = database
+        self.source = source
+        self.cache = LookUpCache(query.cache_ttl / 1000, query.cache_failure_ttl / 1000, query.min_interval / 1000)
+        self.executor = Executor(source.target, query.workers, source.connect_seconds, connect)
+        self.flights: dict[str, asyncio.Task[Found | None]] = {}
+        self.complained_at = 0.0
+        self.hits = 0
+        self.misses = 0
+        self.refetches = 0
+        self.rate_limited = 0
+
+    def recall(self, user: str, failed: str) -> Known | None:
+        """What is known of a user; None: a look-up is due. `failed` marks a password that a client did not meet."""
+        if not is_possible_name(user):
+            return Known(None)
+        now = time.monotonic()
+        entry = self.cache.get(user, now)
+        if entry is None:
+            self.misses += 1
+            return None
+        if failed and entry.found is not None and entry.found.mark == failed:
+            if user in self.flights:
+                return None
+            if self.cache.may_ask_again(user, now):
+                self.refetches += 1
+                return None
+            self.rate_limited += 1
+        self.hits += 1
+        return Known(entry.found)
+
+    async def look_up(self, user: str) -> Found | None:
+        """Rule 1."""
+        flight = self.flights.get(user)
+        if flight is None:
+            flight = self.flights[user] = asyncio.ensure_future(self.fetch(user))
+            flight.add_done_callback(lambda _: self.flights.pop(user, None))
+        return await asyncio.shield(flight)
+
+    async def fetch(self, user: str) -> Found | None:
+        """Ask PostgreSQL and remember what it said."""
+        found = await self.executor.fetch(user)
+        if found is not None:
+            found = msgspec.structs.replace(found, found_at=monotonic_us())
+        self.cache.put(user, found, time.monotonic())
+        for reason, text in found.dropped if found is not None else ():
+            log.warning("auth_query of %s, user %s: %s (%s)", self.database, user, text, reason)
+        return found
+
+    def complain(self, user: str, problem: LookUpProblem) -> None:
+        """Rule 3, at most once a second."""
+        now = time.monotonic()
+        if now - self.complained_at >= LOG_SECONDS:
+            self.complained_at = now
+            log.error("auth_query of %s could not look up %s: %s", self.database, user, problem)
+
+    def close(self) -> None:
+        """The configuration has changed."""
+        self.executor.close()
+
+
+def answer_to(message: LookUp, found: Found | None, problem: str = "") -> LookedUp:
+    """The answer for whoever asked."""
+    if found is not None and found.dropped:
+        found = msgspec.structs.replace(found, dropped=())
+    return LookedUp(message.request, message.process, found, problem)
+
+
+def sources_of(config: Config) -> dict[str, Source]:
+    """Every database with an auth_query."""
+    return {
+        database: source_of(config, database, pool, pool.auth_query)
+        for database, pool in config.pools.items()
+        if pool.auth_query is not None
+    }
+
+
+def source_of(config: Config, database: str, pool: Pool, query: AuthQuery) -> Source:
+    """Where to look users of a database up."""
+    target = Target(
+        host=pool.server_host,
+        port=pool.server_port,
+        database=query.database or database,
+        user=query.user,
+        password=query.password,
+        query=query.query,
+        encrypted_or_local=pool.server_host.startswith("/") or is_loopback(pool.server_host),
+    )
+    parameters = sorted({**config.general.startup_parameters, **pool.startup_parameters}.items())
+    connect_ms = pool.connect_timeout or config.general.connect_timeout or 3000
+    return Source(target, query, tuple(parameters), connect_ms / 1000)
