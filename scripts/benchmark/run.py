@@ -18,13 +18,15 @@ from scripts.benchmark.idle import run_idle
 from scripts.benchmark.login import run_logins
 from scripts.benchmark.odyssey import Odyssey, find_odyssey
 from scripts.benchmark.report import table
+from scripts.benchmark.scram import KINDS as SCRAM_KINDS
+from scripts.benchmark.scram import run_scram, scram_poolers
 from scripts.benchmark.workload import PROTOCOLS, Load, Sample, median_sample, run_load, start_postgres
 from tests.harness import Doorman, PgBouncer, Postgres, Service
 from tests.harness.doorman import pool_of, user_of
 from tests.harness.pgbouncer import find_pgbouncer, pgbouncer_version
 from tests.harness.service import raise_file_limit
 
-KINDS = (*PROTOCOLS, "login", "idle")
+KINDS = (*PROTOCOLS, "login", "scram", "idle")
 DEFAULT_KINDS = ("simple", "extended", "login", "idle")
 SPARE_CLIENTS = 200
 PREPARED_SINCE = (1, 21)
@@ -134,8 +136,26 @@ def measure_logins(poolers: dict[str, Any], options: argparse.Namespace, progres
         for name, pooler in poolers.items():
             progress(f"login, round {turn + 1}: {name}")
             found[name].append(run_logins(pooler, pooler.port, options.seconds))
-    by_cost = {name: sorted(samples, key=lambda sample: sample.cpu_us) for name, samples in found.items()}
-    return {"trust": {name: asdict(samples[len(samples) // 2]) for name, samples in by_cost.items()}}
+    return {"trust": {name: asdict(middle(samples)) for name, samples in found.items()}}
+
+
+def measure_scram(postgres: Postgres, options: argparse.Namespace, progress: Progress) -> Results:
+    """Poolers of their own, which ask for passwords."""
+    results: Results = {}
+    with scram_poolers(postgres, options.workers) as poolers:
+        for title, new_server in SCRAM_KINDS.items():
+            found: dict[str, list[Any]] = {name: [] for name in poolers}
+            for turn in range(options.rounds):
+                for name, pooler in poolers.items():
+                    progress(f"{title}, round {turn + 1}: {name}")
+                    found[name].append(run_scram(pooler, pooler.port, options.seconds, new_server=new_server))
+            results[title] = {name: asdict(middle(samples)) for name, samples in found.items()}
+    return results
+
+
+def middle(samples: list[Any]) -> Any:
+    """The sample of median cost."""
+    return sorted(samples, key=lambda sample: sample.cpu_us)[len(samples) // 2]
 
 
 def measure_idle(poolers: dict[str, Any], options: argparse.Namespace, progress: Progress) -> Results:
@@ -147,7 +167,7 @@ def measure_idle(poolers: dict[str, Any], options: argparse.Namespace, progress:
     return {f"{options.idle_clients} clients": numbers}
 
 
-def measure(poolers: dict[str, Any], options: argparse.Namespace) -> dict[str, Results]:
+def measure(postgres: Postgres, poolers: dict[str, Any], options: argparse.Namespace) -> dict[str, Results]:
     """Tables by kind. Memory first, before the loads have warmed anything up."""
     progress = Progress()
     tables: dict[str, Results] = {}
@@ -155,6 +175,8 @@ def measure(poolers: dict[str, Any], options: argparse.Namespace) -> dict[str, R
         tables["idle"] = measure_idle(poolers, options, progress)
     if "login" in options.only:
         tables["login"] = measure_logins(poolers, options, progress)
+    if "scram" in options.only:
+        tables.setdefault("login", {}).update(measure_scram(postgres, options, progress))
     if set(options.only) & set(PROTOCOLS):
         tables["load"] = measure_loads(poolers, options, progress)
     return tables
@@ -164,7 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_options(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with start_postgres(options.pool_size * 4) as postgres, started_poolers(postgres, options) as poolers:
-        tables = measure(poolers, options)
+        tables = measure(postgres, poolers, options)
     if options.json:
         print(json.dumps(tables, indent=2))
     else:

@@ -40,6 +40,7 @@ class PgBouncer(Service, Endpoint):
         postgres: Postgres,
         *,
         settings: Mapping[str, str | int] | None = None,
+        users: Mapping[str, str] | None = None,
         port: int | None = None,
         binary: Path | None = None,
         directory: Path | None = None,
@@ -53,7 +54,7 @@ class PgBouncer(Service, Endpoint):
         self.port = port or free_port()
         self.limit_files = limit_files
         self.config_path = self.directory / "pgbouncer.ini"
-        self._write_config(postgres, {**DEFAULTS, "listen_port": self.port, **(settings or {})})
+        self._write_config(postgres, {**DEFAULTS, "listen_port": self.port, **(settings or {})}, users or {})
 
     def start(self) -> Self:
         # PgBouncer refuses to run as root, like PostgreSQL.
@@ -70,9 +71,13 @@ class PgBouncer(Service, Endpoint):
             names = [column.name for column in cursor.description or ()]
             return [dict(zip(names, row, strict=True)) for row in (cursor.fetchall() if names else ())]
 
-    def _write_config(self, postgres: Postgres, settings: Mapping[str, str | int]) -> None:
+    def _write_config(
+        self, postgres: Postgres, settings: Mapping[str, str | int], passwords: Mapping[str, str]
+    ) -> None:
+        """`passwords`: what PostgreSQL stores for users that are not simply trusted."""
         users = self.directory / "users.txt"
-        users.write_text('"app" ""\n"postgres" ""\n"admin" ""\n')
+        known = {"app": "", "postgres": "", "admin": "", **passwords}
+        users.write_text("".join(f'"{user}" "{password}"\n' for user, password in known.items()))
         lines = ["[databases]", f"postgres = host=127.0.0.1 port={postgres.port} dbname=postgres", "[pgbouncer]"]
         lines += [f"{key} = {value}" for key, value in {**settings, "auth_file": users}.items()]
         self.config_path.write_text("\n".join(lines) + "\n")
