@@ -35,10 +35,6 @@ BAD, COPY = query("SELEC"), [parse("COPY scratch FROM STDIN"), bind(), execute()
 EVICT = rival(0)
 
 OPEN: dict[str, Case] = {
-    # -- DEALLOCATE
-    "DEALLOCATE by Query while the server is held by an unsynced Parse": Case(
-        "transaction", [parse(SELECT_1, "a"), FLUSH, WAIT, query("DEALLOCATE a"), WAIT]
-    ),
     "the unnamed statement of a COPY that ends before it is announced": Case(
         "transaction", [*COPY, COPY_DONE, SYNC, describe_statement(), SYNC]
     ),
@@ -68,6 +64,9 @@ OPEN: dict[str, Case] = {
 }  # fmt: skip
 
 FOUND: dict[str, Case] = {
+    "DEALLOCATE by Query while the server is held by an unsynced Parse": Case(
+        "transaction", [parse(SELECT_1, "a"), FLUSH, WAIT, query("DEALLOCATE a"), WAIT]
+    ),
     "DEALLOCATE by Execute": Case(
         "transaction", [parse(SELECT_1, "a"), SYNC, WAIT, parse("DEALLOCATE a"), *EXECUTED, WAIT,
                         parse(SELECT_1, "a"), SYNC]

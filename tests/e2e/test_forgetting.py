@@ -62,14 +62,31 @@ FLOWS: dict[str, Flow] = {
                query("DISCARD ALL") + BEGIN + extended("SELECT 6", "_auto0") + COMMIT, again("_auto0")],
     "describe what is gone": [query("DEALLOCATE ALL"), describe_statement("p") + SYNC,
                               describe_statement("p") + bind(name="p") + SYNC, WORK],
+    # -- texts that speak of names
+    "DEALLOCATE among others": [query("DEALLOCATE p; SELECT 1"), *BOTH],
+    "DEALLOCATE behind others": [query("SELECT 1; DEALLOCATE p; DEALLOCATE q"), *BOTH],
+    "DEALLOCATE of two of which one fails": [query("DEALLOCATE p; SELECT 1/0; DEALLOCATE q"), *BOTH],
+    "DEALLOCATE of two of which one is unknown": [query("DEALLOCATE p; DEALLOCATE nothing; DEALLOCATE q"), *BOTH],
+    "DEALLOCATE with a comment": [query("/* app; DEALLOCATE q */ DEALLOCATE p -- q"), *BOTH],
+    "DEALLOCATE with a comment in a transaction": [BEGIN, query("/* q */ DEALLOCATE p"), *BOTH[1:], COMMIT, *BOTH],
+    "DEALLOCATE behind a string": [query("SELECT '; DEALLOCATE q'; DEALLOCATE p"), *BOTH],
+    "EXECUTE of a name of the protocol": [query("EXECUTE p"), *BOTH],
+    "EXECUTE in a transaction": [BEGIN, WORK, query("EXECUTE p"), query('execute "S_1"'), COMMIT, *BOTH],
+    "EXECUTE with parameters": [parse("SELECT $1::int + 1", "plus") + SYNC, query("EXECUTE plus(4)"),
+                                query("EXECUTE plus('x')"), again("plus", [b"7"])],
+    "EXECUTE in one that failed": [BEGIN, FAIL, query("EXECUTE p"), ROLLBACK, *BOTH],
+    "EXECUTE by extended protocol": [extended("EXECUTE p"), extended("EXECUTE p", "by"), again("by"), *BOTH],
+    "EXECUTE, described": [parse("EXECUTE p", "by") + describe_statement("by") + SYNC, again("by"), *BOTH],
+    "EXPLAIN EXECUTE": [query("EXPLAIN (COSTS OFF) EXECUTE p"), extended("EXPLAIN (COSTS OFF) EXECUTE q"), *BOTH],
+    "EXECUTE of what was closed meanwhile": [BEGIN, query("EXECUTE p"), close_statement("p") + SYNC,
+                                             query("EXECUTE p"), ROLLBACK],
+    "EXECUTE of another of that name": [BEGIN, query("EXECUTE p"), close_statement("p") + extended("SELECT 2", "p"),
+                                        query("EXECUTE p"), COMMIT, *BOTH],
+    "PREPARE of a name that there is": [query("PREPARE p AS SELECT 2"), *BOTH],
+    "SQL's own": [query("PREPARE own AS SELECT 3; EXECUTE own; EXECUTE p; DEALLOCATE own; DEALLOCATE p"), *BOTH],
+    "names in one packet": [query("EXECUTE p") + query("DEALLOCATE p") + query("EXECUTE p"), *BOTH],
+    "all in one packet": [parse("SELECT 7", "n") + SYNC + query("EXECUTE n") + query("DEALLOCATE n"), *BOTH],
 }  # fmt: skip
-
-# Flows that PostgreSQL answers otherwise than the pooler does today.
-KNOWN: dict[str, tuple[Flow, str]] = {
-    "DEALLOCATE among others": ([query("DEALLOCATE p; SELECT 1"), *BOTH], "Q DEALLOCATE p; SELECT 1 -> E:26000"),
-    "DEALLOCATE with a comment": ([query("/* app */ DEALLOCATE p"), *BOTH], "Q /* app */ DEALLOCATE p -> E:26000"),
-    "EXECUTE of a name of the protocol": ([query("EXECUTE p"), *BOTH], "Parse p; Q EXECUTE p -> E:26000"),
-}
 
 
 @pytest.fixture(scope="module")
@@ -118,17 +135,6 @@ def test_a_flow_is_answered_as_postgresql_would(lone: Lone, pool: str, flow: Flo
     compare(lone, pool, flow)
 
 
-@pytest.mark.parametrize(
-    "flow",
-    [
-        pytest.param(flow, id=name, marks=pytest.mark.xfail(strict=True, reason=reason))
-        for name, (flow, reason) in KNOWN.items()
-    ],
-)
-def test_a_flow_that_should_be_answered_as_postgresql_would(lone: Lone, flow: Flow) -> None:
-    compare(lone, "one", flow)
-
-
 def test_the_tags(lone: Lone) -> None:
     raw = lone.client()
     play(raw, [])
@@ -157,3 +163,30 @@ def test_a_client_that_quits_while_it_deallocates(lone: Lone) -> None:
     raw.send(query("DEALLOCATE ALL"), TERMINATE)
     raw.read_to_end()
     assert [first_value(other.converse(part)) for part in BOTH] == ["p", "q", "S"]
+
+
+def test_two_clients_execute_each_its_own_statement_of_one_name(lone: Lone) -> None:
+    one, other = lone.client("two"), lone.client("two")
+    one.ask(parse("SELECT 1 AS a", "p"), SYNC)
+    other.ask(parse("SELECT 'x' AS b, 'y' AS c", "p"), SYNC)
+    for _ in range(3):
+        for raw, row in ((one, ["1"]), (other, ["x", "y"])):
+            assert raw.rows("EXECUTE p") == [row]
+            got = raw.converse(parse("EXECUTE p"), describe_statement(), bind(), execute(), SYNC)
+            assert [first_value([message]) for message in got if message.kind == b"D"] == row[:1]
+            assert [message.body[1] for message in got if message.kind == b"T"] == [len(row)]
+
+
+def test_no_client_deallocates_what_others_share(lone: Lone) -> None:
+    """The names on servers can be computed, or looked up, by anybody."""
+    raw, other = lone.client(), lone.client()
+    for encode in (query, extended):
+        play(other, BOTH)
+        raw.ask(query("BEGIN"))
+        for [name] in raw.rows("SELECT name FROM pg_prepared_statements"):
+            assert name is not None and raw.ask(encode(f'DEALLOCATE "{name}"')).endswith(
+                "C ZT" if encode is query else "2 C ZT"
+            )
+        raw.ask(query("COMMIT"))
+        assert [first_value(other.converse(part)) for part in BOTH] == ["p", "q", "S"]
+        other.ask(query("DEALLOCATE ALL"))

@@ -15,7 +15,7 @@ LEVELS: list[set[str]] = [
     {"config"},
     {"wire", "shm", "daemon", "systemd"},
     {"auth", "admin", "tls"},
-    {"workers.settings", "workers.roster", "workers.socket_options", "workers.listener"},
+    {"workers.settings", "workers.set_texts", "workers.roster", "workers.socket_options", "workers.listener"},
     {"workers.channel", "workers.allocation", "workers.descriptors"},
     {"workers.followed"},
     {"workers.relay"},

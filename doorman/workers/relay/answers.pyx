@@ -23,7 +23,7 @@ from doorman.workers.relay.engine cimport HOLD, Client, Engine, Server
 from doorman.workers.relay.heal cimport is_stale, note_shape, note_stale, run_again, start_healing
 from doorman.workers.relay.local cimport note_check
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_free, outgoing_room
-from doorman.workers.relay.pending cimport pending_ready, pending_settle
+from doorman.workers.relay.pending cimport pending_error, pending_ready, pending_settle
 from doorman.workers.relay.replies cimport (
     FIRST_ANSWERED,
     REPLY_BIND,
@@ -39,6 +39,7 @@ from doorman.workers.relay.replies cimport (
     REPLY_PARSE,
     REPLY_PARSE_CLASH,
     REPLY_PARSE_KNOWN,
+    REPLY_PARSE_LENT,
     REPLY_PARSE_OURS,
     REPLY_PARSE_TRIED,
     REPLY_RESTORE,
@@ -51,6 +52,7 @@ from doorman.workers.relay.replies cimport (
     replies_skip_copied_syncs,
 )
 from doorman.workers.relay.prepare cimport doubt_set
+from doorman.workers.relay.sql_names cimport note_deallocated
 from doorman.workers.relay.statements cimport Named, Statement
 from doorman.workers.relay.upkeep cimport restore
 
@@ -191,8 +193,9 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
     cdef Reply *head = replies_head(&server.replies)
     cdef uint8_t due = head.kind if head != NULL else 0
     if kind == b"1":                                    # ParseComplete
-        return expect(server, due == REPLY_PARSE or due == REPLY_PARSE_OURS or due == REPLY_PARSE_TRIED,
-                      due == REPLY_PARSE_OURS)
+        return expect(
+            server, due == REPLY_PARSE or due == REPLY_PARSE_OURS or due == REPLY_PARSE_TRIED or due == REPLY_PARSE_LENT,
+            due == REPLY_PARSE_OURS or due == REPLY_PARSE_LENT)
     if kind == b"2":                                    # BindComplete
         server.replaying = False
         return expect(server, due == REPLY_BIND, False)
@@ -229,6 +232,11 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
         server.replaying = False
         if server.verifying:
             end_verifying(engine, server)
+        if due == REPLY_PARSE_LENT:
+            forget_segment(engine, server)
+            if server.replies.length and replies_head(&server.replies).kind == REPLY_SYNC_OURS:
+                pending_error(&server.pending)          # nobody else's: what speaks of the name comes behind that Sync
+                return True
         if due == REPLY_BIND_STALE:
             server.kept = STALE
             forget_segment(engine, server)
@@ -292,6 +300,7 @@ cdef bint take_ready(Engine engine, Server server, const char *message, Py_ssize
         server.pending.doubtful = True
     if not server.replies.length:
         server.touchy = False
+        server.explained = 0                            # what failed is not tagged
         if server.went_back and server.status == b"T":
             return restore(engine, server)
     return False
@@ -336,13 +345,17 @@ cdef int forget_segment(Engine engine, Server server) except -1:
     cdef Reply *head = replies_head(&server.replies)
     if head == NULL or head.kind < FIRST_ANSWERED:
         return 0
-    while n < server.replies.length and replies_at(&server.replies, n).kind != REPLY_SYNC:
+    while n < server.replies.length and not is_sync(replies_at(&server.replies, n).kind):
         n += 1
     for at in range(n, 0, -1):
         undo(engine, server, replies_at(&server.replies, at - 1), at == 1, n)
     for at in range(n):
         replies_pop(&server.replies)
     return 0
+
+
+cdef inline bint is_sync(uint8_t kind) noexcept:
+    return kind == REPLY_SYNC or kind == REPLY_SYNC_OURS
 
 
 cdef int undo(Engine engine, Server server, Reply *reply, bint failed, uint32_t end) except -1:
@@ -420,9 +433,12 @@ cdef int note_forgetting(Engine engine, Server server, Reply *head, const char *
     cdef Client client = server.client
     if tag[0] != b"D" or length < 11:
         return 0
-    if head != NULL and head.kind == REPLY_EXECUTE and head.new != NULL and memcmp(tag, b"DEALLOCATE\x00", 11) == 0:
-        set_remove(engine.table, server.slot, &(<Named>head.new).statement.digest)
-        return undo_name(client, <Named>head.new)
+    if memcmp(tag, b"DEALLOCATE\x00", 11) == 0:
+        if head == NULL or head.kind != REPLY_EXECUTE:
+            return note_deallocated(engine, server)
+        if head.new != NULL:
+            return undo_name(client, <Named>head.new)
+        return 0
     if length < 12:
         return 0
     if memcmp(tag, b"DISCARD ALL\x00", 12) == 0 or (length >= 15 and memcmp(tag, b"DEALLOCATE ALL\x00", 15) == 0):

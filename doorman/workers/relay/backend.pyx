@@ -135,6 +135,8 @@ cdef void note_ready(Server server, char status, int64_t now) noexcept:
     server.started = now
     server.row.running = server.pending.length > 0
     if status == b"I":
+        server.local_planner = 0
+        server.unexplained = False
         counters.transactions += 1
         counters.transaction_time += now - server.transaction_started
         count_time(counters.transaction_histogram, now - server.transaction_started)
@@ -199,6 +201,7 @@ cdef struct Tag:
 
 cdef enum:
     TAG_RESET = 1                   # its place in TAGS
+    TAG_DO = 6
 
 cdef Tag[7] TAGS
 TAGS[0] = Tag(b"SET\x00", 4, DIRT_SETTINGS)
@@ -223,9 +226,21 @@ cdef void note_tag(Server server, const char *tag, Py_ssize_t length) noexcept:
         server.row.parameter_digest = 0
         server.returns = server.went_back = True
         return
+    if server.local_planner and (
+        (length >= 9 and memcmp(tag, b"ROLLBACK\x00", 9) == 0) or (length >= 7 and memcmp(tag, b"COMMIT\x00", 7) == 0)
+    ):
+        server.unexplained = True                               # part of what was set is not any more
+        return
     for i in range(7):
         if length >= TAGS[i].length and tag[0] == TAGS[i].text[0] and memcmp(tag, TAGS[i].text, TAGS[i].length) == 0:
             server.dirt |= TAGS[i].dirt
             if i == TAG_RESET:
                 server.returns = server.went_back = True
+            if i == TAG_DO:
+                server.unexplained = True
+            elif i <= TAG_RESET:
+                if server.explained:
+                    server.explained -= 1
+                else:
+                    server.unexplained = True
             return

@@ -100,6 +100,7 @@ cdef class Client(Conn):
     cdef uint32_t unnamed_shape     # of the rows by that description
     cdef Named target               # what the portal bound last deallocates, None
     cdef bint forgets_all           # it is a DEALLOCATE ALL or DISCARD ALL
+    cdef uint64_t bound_sets        # it sets what is not reported: digest of text and parameters; 0: it does not
     cdef object last_bound          # what the unnamed portal runs: Named, or the unnamed Statement; None: nothing of ours
     cdef dict portals               # likewise for portals with names, of this transaction; None while there are none
     cdef dict names                 # name -> Named; None while there are none
@@ -133,6 +134,9 @@ cdef class Server(Conn):
     cdef bint went_back             # likewise, and what was asked for at startup has not been set again since
     cdef uint64_t private_planner   # while `sets`: digest of settings that nobody else has
     cdef bint sets                  # a message behind the last Sync may change how texts are parsed
+    cdef uint64_t local_planner     # digest of the texts that have set what is not reported, in this transaction
+    cdef uint32_t explained         # tags of SET and RESET that are to come, and have been counted in
+    cdef bint unexplained           # something was set, or taken back, that is not in `local_planner`
     cdef bint executed              # an Execute was sent since the last Sync
     cdef bint touchy                # a statement under way may change what later ones meet
     cdef Buffer replay              # the batch under way, while it may have to be sent again (heal)
@@ -153,6 +157,8 @@ cdef class Server(Conn):
     cdef int64_t transaction_started
     cdef int64_t deadline           # of the stage
     cdef object reported            # ParameterStatus seen in STAGE_SYNC
+    cdef set lent                   # names of its client's under which it has statements besides; None (sql_names)
+    cdef list forgetting            # names that the Query under way deallocates, in order; None
 
 
 cdef class Engine:

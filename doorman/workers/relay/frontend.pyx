@@ -21,13 +21,11 @@ from doorman.workers.relay.engine cimport (
     Server,
 )
 from doorman.workers.relay.heal cimport remember_sent
-from doorman.workers.relay.local cimport answer_here, begin_now, deallocate_here, is_check, ready
+from doorman.workers.relay.local cimport answer_here, begin_now, is_check, ready
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_free
 from doorman.workers.relay.pending cimport pending_sent
-from doorman.workers.relay.rename cimport STEP_CUT, STEP_HOLD, STEP_HOLD_CUT, rename
-
-cdef extern from "<strings.h>" nogil:
-    int strncasecmp(const char *a, const char *b, size_t length)
+from doorman.workers.relay.rename cimport STEP_CUT, STEP_HOLD, STEP_HOLD_CUT, STEP_PASS, rename
+from doorman.workers.relay.sql_names cimport lend_names, speaks_of_names
 
 cdef enum Need:                 # what a message type needs when the client has no server
     NEED_UNKNOWN = 0            # no message type of the frontend
@@ -148,15 +146,18 @@ cdef int follow(
         if not server.replies.length and is_check(client, message, total):
             server.capture = bytearray()
             client.counters.checks_sent += 1
-        elif client.names is not None and total > 15 and strncasecmp(message + 5, b"deallocate", 10) == 0:
-            if server.replies.synced:                   # which state will it meet?
+        elif (
+            (client.names is not None or server.lent is not None)
+            and not message[total - 1] and speaks_of_names(message + 5)
+        ):
+            if server.replies.synced:                   # which state and which names will it meet?
                 server.holding = True
                 return STEP_HOLD
-            if server.status == b"T" and not server.replies.length and deallocate_here(
-                engine, client, server, message, total
-            ):
-                outgoing_add(&engine.to_server, run, run_length)
-                return STEP_CUT
+            outgoing_add(&engine.to_server, run, run_length)
+            lend_names(engine, client, server, message[5 : total - 1], True)
+            if rename(engine, client, server, message, 0, message, here, total) == STEP_PASS:
+                outgoing_add(&engine.to_server, message, total)
+            return STEP_CUT
     return rename(engine, client, server, run, run_length, message, here, total)
 
 

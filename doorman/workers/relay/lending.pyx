@@ -235,6 +235,11 @@ cdef class Lending(Sockets):
         server.touchy = False
         server.returns = False
         server.went_back = False
+        server.local_planner = 0
+        server.explained = 0
+        server.unexplained = False
+        server.lent = None
+        server.forgetting = None
         server.replaying = False
         server.verifying = False
         server.verified = None

@@ -50,7 +50,7 @@ cdef bint answer_here(Engine engine, Client client, const char *message, Py_ssiz
     if first == b"b" or first == b"B" or first == b"s" or first == b"S" or first == b" ":
         return defer_begin(engine, client, message, length)
     if first == b"d" or first == b"D":
-        return deallocate_here(engine, client, None, message, length) or discard_here(engine, client, message, length)
+        return deallocate_here(engine, client, message, length) or discard_here(engine, client, message, length)
     return False
 
 
@@ -173,9 +173,8 @@ def kinds_of(answer: bytes) -> bytes:
 
 # --- DEALLOCATE ------------------------------------------------------------------------------------------------------
 
-cdef bint deallocate_here(Engine engine, Client client, Server server, const char *message, Py_ssize_t length) except -1:
-    """DEALLOCATE of a name that the client gave by Parse: PostgreSQL does not know it. server: where it is in a
-    transaction, None: it has none, and then ALL is answered here too."""
+cdef bint deallocate_here(Engine engine, Client client, const char *message, Py_ssize_t length) except -1:
+    """DEALLOCATE of a name that the client gave by Parse, or of all, while it has no server: none is needed for it."""
     cdef bytes name
     if length > LONGEST or not client.renames:
         return False
@@ -184,8 +183,6 @@ cdef bint deallocate_here(Engine engine, Client client, Server server, const cha
         return False
     name, every = name_to_forget(message[5 : length - 1])
     if every:
-        if server is not None:
-            return False
         client.names = None
         tag = command_complete("DEALLOCATE ALL")
     else:
@@ -197,10 +194,7 @@ cdef bint deallocate_here(Engine engine, Client client, Server server, const cha
     client.unnamed = None
     count_here(client, server is None)
     engine.answer(client, tag, len(tag))
-    if server is None:
-        ready(engine, client)
-    else:
-        engine.answer(client, b"Z\x00\x00\x00\x05T", 6)
+    ready(engine, client)
     return True
 
 

@@ -18,6 +18,7 @@ cdef int doubt_set(Engine engine, Server server) noexcept
 cdef int heed_epoch(Engine engine, Server server) except -1
 cdef int ensure(Engine engine, Server server, Statement statement, Client client, Py_ssize_t name_length) except -1
 cdef int hold_for_description(Engine engine, Server server, Statement statement) except -1
+cdef int drop_statement(Engine engine, Server server, Statement statement) except -1
 cdef int bind_stale(Engine engine, Server server) except -1
 cdef int prepare(Engine engine, Server server, Statement statement, uint8_t kind, PyObject *new, PyObject *old) except -1
 cdef int prepare_again(Engine engine, Server server, Statement statement) except -1

@@ -114,15 +114,20 @@ cdef int ensure(Engine engine, Server server, Statement statement, Client client
             server.verified = None
             return FIT_STALE
         server.verified = statement                     # the client's description or the server's plan: which is older?
-        if not set_of(engine.table, server.slot).doubtful:
-            write_close(engine, server, &statement.digest, NULL)
-        set_remove(engine.table, server.slot, &statement.digest)
+        drop_statement(engine, server, statement)
         prepare(engine, server, statement, REPLY_PARSE_OURS, <PyObject *>statement, NULL)
         return FIT_UNKNOWN
     server.verified = None
     if client is not None and not told and not server.pending.length and server.status == b"I":
         watch_for_stale(engine, server, statement)
     return FIT_GOOD
+
+
+cdef int drop_statement(Engine engine, Server server, Statement statement) except -1:
+    """If the server holds it, it does no more. A doubtful one is told so when it is prepared again."""
+    if set_remove(engine.table, server.slot, &statement.digest) and not set_of(engine.table, server.slot).doubtful:
+        write_close(engine, server, &statement.digest, NULL)
+    return 0
 
 
 cdef int hold_for_description(Engine engine, Server server, Statement statement) except -1:

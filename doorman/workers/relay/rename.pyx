@@ -10,6 +10,8 @@ Rules
 4. Whatever is sent, its reply is queued first.
 """
 
+import hashlib
+
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -26,7 +28,6 @@ from doorman.workers.relay.engine cimport (
     Server,
 )
 from doorman.workers.relay.heal cimport seal
-from doorman.workers.relay.local cimport name_to_forget
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_room, write_length
 from doorman.workers.relay.pending cimport pending_sent
 from doorman.workers.relay.prepare cimport (
@@ -61,7 +62,10 @@ from doorman.workers.relay.replies cimport (
     replies_push,
 )
 from doorman.workers.relay.statements cimport SERVER_NAME_LENGTH, Named, Statement
-from doorman.workers.relay.traces cimport leads_back, traces_of
+from doorman.workers.relay.sql_names cimport lend_to, note_target
+from doorman.workers.relay.traces cimport leads_back, may_set, traces_of
+
+from doorman.workers.set_texts import settings_in
 
 
 cdef int rename(
@@ -70,6 +74,7 @@ cdef int rename(
 ) except -1:
     """Deal with one message; `run` are the bytes before it that go out as they are and have not been sent yet."""
     cdef char kind = message[0]
+    cdef uint32_t traces
     cdef Outgoing *out = &engine.to_server
     if server.replies.broken or server.pending.copy_in:
         return pass_unknown(engine, server, kind, here)
@@ -89,12 +94,17 @@ cdef int rename(
         return rename_close(engine, client, server, run, run_length, message, total)
     if kind == b"Q":                                    # Query: PostgreSQL drops the unnamed statement
         client.unnamed = None
-        server.dirt |= traces_in(message, here, total)
+        traces = traces_in(message, here, total)
+        server.dirt |= traces
+        if traces & DIRT_SETTINGS or may_set(message + 5, here - 5):
+            note_set(engine, server, message, here, total)
         if leads_back(message + 5, here - 5):
             server.returns = server.went_back = True
             server.holding = client.startup is not None     # what follows is to find that again
     elif kind == b"F":                                  # FunctionCall
-        server.dirt |= traces_of_call(message, here)
+        traces = traces_of_call(message, here)
+        server.dirt |= traces
+        server.unexplained |= traces == DIRT_SETTINGS
     elif kind == b"D":                                  # of a portal
         return describe_portal(engine, client, server, message, here)
     note(engine, server, kind)
@@ -224,6 +234,10 @@ cdef int note_execute(Server server) except -1:
     cdef Client client = server.client
     cdef PyObject *target = <PyObject *>client.target if client.target is not None else NULL
     server.executed = True
+    if client.bound_sets:
+        server.local_planner = mix_text(server.local_planner, client.bound_sets.to_bytes(8, "big"))
+        server.explained += 1
+        client.bound_sets = 0
     if not client.forgets_all:
         return replies_push(&server.replies, REPLY_EXECUTE, target, NULL, NULL)
     names, client.names = client.names or {}, None
@@ -286,12 +300,15 @@ cdef int rename_parse(
         return STEP_PASS
     if must_hold(server):
         return hold(server)
-    statement = engine.statements.intern(planner_of(client, server), body, length)
+    statement = engine.statements.intern(planner_of(engine, client, server), body, length)
     heed_epoch(engine, server)
     has = set_has(engine.table, server.slot, &statement.digest)
     if has and server.status != b"I" and may_have_failed(server):
         return hold(server)
     outgoing_add(&engine.to_server, run, run_length)
+    if statement.speaks:
+        lend_to(engine, client, server, statement)
+        has = set_has(engine.table, server.slot, &statement.digest)
     if name_length:
         named = find_named(client, name, name_length)
         if named is not None:
@@ -324,16 +341,41 @@ cdef bint may_have_failed(Server server) noexcept:
     )
 
 
-cdef uint64_t planner_of(Client client, Server server) noexcept:
+cdef uint64_t planner_of(Engine engine, Client client, Server server) noexcept:
     """Digest of the settings under which the server reads a text that is sent now."""
-    return server.private_planner if server.sets else client.planner
+    if server.sets:
+        return server.private_planner
+    if server.unexplained:                              # nobody else may share what is parsed from now on
+        server.unexplained = False
+        engine.nonce += 1
+        server.local_planner = engine.nonce << 32 | <uint32_t>server.row.served
+    return client.planner ^ server.local_planner
+
+
+cdef int note_set(Engine engine, Server server, const char *message, Py_ssize_t here, Py_ssize_t total) except -1:
+    """A Query that may set something."""
+    cdef bytes text
+    if here < total:
+        server.unexplained = True
+        return 0
+    text = message[5 : total - 1]
+    tags, matters = settings_in(text)
+    server.explained += <uint32_t>tags
+    if matters:
+        server.local_planner = mix_text(server.local_planner, text)
+    return 0
+
+
+cdef uint64_t mix_text(uint64_t planner, bytes text):
+    """The same in all processes."""
+    return int.from_bytes(hashlib.blake2b(planner.to_bytes(8, "big") + text, digest_size=8).digest(), "big")
 
 
 cdef Statement as_of_now(Engine engine, Client client, Server server, Statement statement):
     """What is prepared under other settings than those that its digest stands for is another statement."""
-    if statement.planner == planner_of(client, server) or set_has(engine.table, server.slot, &statement.digest):
+    if statement.planner == planner_of(engine, client, server) or set_has(engine.table, server.slot, &statement.digest):
         return statement
-    return engine.statements.intern(planner_of(client, server), statement.body, len(statement.body))
+    return engine.statements.intern(planner_of(engine, client, server), statement.body, len(statement.body))
 
 
 cdef int add_named(Client client, Named named) except -1:
@@ -384,16 +426,19 @@ cdef int rename_bind(
     outgoing_add(&engine.to_server, run, run_length)
     client.target = None
     client.forgets_all = False
+    client.bound_sets = 0
     if statement is not None:
-        if statement.forgets:
-            statement = note_target(engine, client, server, statement)
+        if statement.speaks:
+            note_target(engine, client, server, statement)
         statement = as_of_now(engine, client, server, statement)
-        fit = ensure(engine, server, statement, client, name_length)
+        fit = ensure(engine, server, statement, None if statement.speaks else client, name_length)
         if fit == FIT_UNKNOWN:
             return hold_for_description(engine, server, statement)
         if fit == FIT_STALE:
             return bind_stale(engine, server)
         take_over(engine, server, statement)
+        if statement.matters:
+            note_bound_set(client, server, portal_length, statement, rest[:rest_length])
     note_start(engine, server)
     pending_sent(&server.pending, b"B")
     replies_push(&server.replies, REPLY_BIND, <PyObject *>bound if bound is not None else NULL, NULL, NULL)
@@ -402,19 +447,13 @@ cdef int rename_bind(
     return STEP_CUT
 
 
-cdef Statement note_target(Engine engine, Client client, Server server, Statement statement):
-    """Bind of a DEALLOCATE or DISCARD. What names one of the client's statements is run with the server's name."""
-    cdef Named named
-    cdef bytes text = statement.body[: statement.body.index(b"\0")]
-    name, every = name_to_forget(text)
-    client.forgets_all = every
-    if name is None or client.names is None or name not in client.names:
-        return statement
-    named = client.names[name]
-    ensure(engine, server, named.statement, None, 0)
-    client.target = named
-    body = b'DEALLOCATE "' + named.statement.name + b'"' + statement.body[len(text) :]
-    return engine.statements.intern(client.planner, body, len(body))
+cdef int note_bound_set(Client client, Server server, Py_ssize_t portal_length, Statement statement, bytes rest) except -1:
+    """Bind of what sets something that is not reported: it counts when it is executed (`note_execute`)."""
+    if portal_length:
+        server.unexplained = True
+    else:
+        client.bound_sets = mix_text(statement.digest.low, rest) | 1
+    return 0
 
 
 cdef bint must_wait_for_name(Client client, Server server, Py_ssize_t name_length) noexcept:
@@ -469,6 +508,8 @@ cdef int rename_describe(
     if statement is None:
         replies_push(&server.replies, REPLY_DESCRIBE, NULL, NULL, NULL)
     else:
+        if statement.speaks:
+            lend_to(engine, client, server, statement)
         statement = as_of_now(engine, client, server, statement)
         ensure(engine, server, statement, client, name_length)      # whatever its rows look like: the client asks
         server.verified = None

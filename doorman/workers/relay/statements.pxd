@@ -25,8 +25,10 @@ cdef class Statement:
     cdef uint32_t dirt              # what running it may leave in a session
     cdef bint control               # may change what later statements meet: transaction control, DEALLOCATE, DISCARD
     cdef bint sets                  # may change the settings under which later texts are parsed
+    cdef bint matters               # and some of them are not reported and matter to the texts (set_texts)
     cdef bint returns               # a SET … DEFAULT
     cdef bint forgets               # DEALLOCATE or DISCARD: the server may lose statements
+    cdef bint speaks                # may name prepared statements: DEALLOCATE, EXECUTE (sql_names)
     cdef bint recent                # used since the clock's hand passed
 
 cdef class Named:

@@ -16,6 +16,8 @@ from doorman.shm.statements cimport Digest
 from doorman.workers.relay.engine cimport DIRT_SETTINGS
 from doorman.workers.relay.traces cimport first_word_of, leads_back, traces_of
 
+from doorman.workers.set_texts import settings_in
+
 cdef extern from *:
     """
     #if PY_VERSION_HEX >= 0x030E0000
@@ -35,6 +37,7 @@ cdef const char *HEX = b"0123456789abcdef"
 # First words (see traces.pxd) of statements behind which nothing is as it was before.
 cdef frozenset CONTROL = frozenset((b"begin", b"start", b"commit", b"end", b"rollback", b"abort", b"prepare", b"deallocate", b"discard", b"set", b"reset"))
 cdef frozenset FORGETS = frozenset((b"deallocate", b"discard"))
+cdef frozenset EXECUTES = frozenset((b"execute", b"explain", b"create"))
 
 
 cdef void write_name(char *into, const Digest *digest) noexcept nogil:
@@ -69,9 +72,12 @@ cdef Statement make_statement(uint64_t planner, const char *body, Py_ssize_t len
     word = first_word_of(body, length)
     statement.control = word in CONTROL
     statement.forgets = word in FORGETS
+    statement.speaks = statement.forgets or (word in EXECUTES and b"execute" in statement.body.lower())
     statement.returns = word == b"set" and leads_back(body, length)
     statement.sets = word == b"set" or word == b"reset" or word == b"discard" or statement.dirt & DIRT_SETTINGS != 0
     statement.control = statement.control or statement.sets
+    if statement.sets:
+        _, statement.matters = settings_in(statement.body[: statement.body.index(b"\0")])
     return statement
 
 

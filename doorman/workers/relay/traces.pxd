@@ -8,5 +8,6 @@ a function of the user's that does such things inside is not seen.
 from libc.stdint cimport uint32_t
 
 cdef uint32_t traces_of(const char *text, Py_ssize_t length) noexcept nogil
+cdef bint may_set(const char *text, Py_ssize_t length) noexcept nogil
 cdef bint leads_back(const char *text, Py_ssize_t length)
 cdef bytes first_word_of(const char *text, Py_ssize_t length)

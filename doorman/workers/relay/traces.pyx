@@ -7,6 +7,7 @@ comments and strings too.
 import re
 
 from libc.stdint cimport uint8_t, uint32_t
+from libc.string cimport memchr
 
 from doorman.workers.relay.engine cimport DIRT_LOCKS, DIRT_SETTINGS, DIRT_TEMPORARY
 
@@ -96,9 +97,21 @@ cdef bint leads_back(const char *text, Py_ssize_t length):
     return length >= 12 and DEFAULT.search(text[:length]) is not None
 
 
-cdef bytes first_word_of(const char *text, Py_ssize_t length):
-    """The first word in lower case, behind spaces and comments; empty when the text begins with something else."""
-    cdef Py_ssize_t at = 0, start
+cdef bint may_set(const char *text, Py_ssize_t length) noexcept nogil:
+    """Does a Query begin with SET or RESET, or consist of several statements?"""
+    cdef Py_ssize_t at = first_letter(text, length)
+    cdef const char *end
+    if length - at >= 3 and strncasecmp(text + at, b"set", 3) == 0:
+        return True
+    if length - at >= 5 and strncasecmp(text + at, b"reset", 5) == 0:
+        return True
+    end = <const char *>memchr(text + at, 59, length - at)         # ;
+    return end != NULL and end + 2 < text + length
+
+
+cdef Py_ssize_t first_letter(const char *text, Py_ssize_t length) noexcept nogil:
+    """Where spaces and comments end."""
+    cdef Py_ssize_t at = 0
     while at < length:
         if is_space(text[at]) or text[at] == b";":
             at += 1
@@ -109,7 +122,13 @@ cdef bytes first_word_of(const char *text, Py_ssize_t length):
             at = behind_comment(text, length, at)
         else:
             break
-    start = at
+    return at
+
+
+cdef bytes first_word_of(const char *text, Py_ssize_t length):
+    """The first word in lower case, behind spaces and comments; empty when the text begins with something else."""
+    cdef Py_ssize_t at = first_letter(text, length)
+    cdef Py_ssize_t start = at
     while at < length and at - start < 16 and IN_WORD[<uint8_t>text[at]]:
         at += 1
     return text[start:at].lower()

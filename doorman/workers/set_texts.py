@@ -1,0 +1,60 @@
+"""What the settings that a text changes mean for the statements parsed behind it in the same transaction.
+
+PostgreSQL reads literals and plans under the settings of the moment. Those that it reports are followed by their values
+(`followed`); all others are known only by the text that sets them. Statements parsed behind such a text are shared only
+among clients that have run the same texts.
+"""
+
+from __future__ import annotations
+
+import re
+
+WORDS = """
+    application_name bytea_output client_min_messages commit_delay commit_siblings deadlock_timeout
+    default_transaction_deferrable default_transaction_isolation default_transaction_read_only extra_float_digits
+    idle_in_transaction_session_timeout idle_session_timeout lc_messages lo_compat_privileges lock_timeout
+    maintenance_work_mem seed statement_timeout synchronous_commit temp_buffers temp_file_limit transaction_deferrable
+    transaction_isolation transaction_read_only transaction_timeout xmlbinary
+"""
+HARMLESS = frozenset(WORDS.split())
+"""Neither parser nor planner asks for these; nor for log_…, track_…, vacuum_…, and those of extensions (with a dot)."""
+HARMLESS_KINDS = ("log_", "track_", "vacuum_", "auto_explain", "tcp_")
+
+GAP = rb"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*"
+IN_PARTS = re.compile(rb"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/|;", re.S)
+SET = re.compile(GAP + rb"(?:set\s+(?:session\s+|local\s+)?|reset\s+)\"?([a-z_][\w$.]*)", re.I | re.S)
+SET_CONFIG = re.compile(rb"set_config\s*\(\s*(?:E?'([^']*)')?", re.I)
+CHANGES = re.compile(rb"set_config|pg_settings", re.I)
+
+
+def settings_in(text: bytes) -> tuple[int, bool]:
+    """How many command tags SET and RESET a text may be answered by; whether anything that it sets matters to what is
+    parsed later."""
+    tags, matters = 0, False
+    for part in parts(text):
+        found = SET.match(part)
+        if found is not None:
+            tags += 1
+            matters = matters or not is_harmless(found[1])
+        elif CHANGES.search(part):
+            names = SET_CONFIG.findall(part)
+            matters = matters or not names or not all(map(is_harmless, names))
+    return tags, matters
+
+
+def parts(text: bytes) -> list[bytes]:
+    """The statements of a string: split at each semicolon that is in no string, name or comment."""
+    found, start = [], 0
+    for token in IN_PARTS.finditer(text):
+        if token[0] == b";":
+            found.append(text[start : token.start()])
+            start = token.end()
+    return [*found, text[start:]]
+
+
+def is_harmless(name: bytes) -> bool:
+    """No statement is parsed or planned otherwise for this setting."""
+    folded = name.decode("latin-1").lower()
+    if folded in ("transaction", "constraints", "characteristics"):  # SET SESSION CHARACTERISTICS AS TRANSACTION …
+        return True
+    return folded in HARMLESS or "." in folded or folded.startswith(HARMLESS_KINDS)
