@@ -24,6 +24,7 @@ cdef struct StatementNode:
     uint32_t newer              # towards the most recently used
     uint32_t older
     uint32_t shape              # of the rows that it returns, 0 = not known (relay/heal.pxd)
+    uint32_t size               # bytes of its Parse message's body
 
 cdef struct StatementSet:
     uint32_t count
@@ -36,14 +37,15 @@ cdef struct StatementSet:
     uint32_t evicted
     uint64_t hits
     uint64_t misses
-    uint64_t spare[2]
+    uint64_t bytes              # of all that it holds
+    uint64_t spare
 
 cdef uint32_t buckets_for(uint32_t capacity) noexcept nogil
 cdef size_t set_bytes(uint32_t capacity) noexcept nogil
 cdef StatementSet *set_of(Table table, int slot) noexcept nogil
 cdef StatementNode *set_find(Table table, int slot, const Digest *digest) noexcept nogil
 cdef bint set_has(Table table, int slot, const Digest *digest) noexcept nogil
-cdef bint set_add(Table table, int slot, const Digest *digest) noexcept nogil
-cdef bint set_evict(Table table, int slot, uint32_t most, Digest *victim) noexcept nogil
+cdef bint set_add(Table table, int slot, const Digest *digest, uint32_t size) noexcept nogil
+cdef bint set_evict(Table table, int slot, uint32_t most, StatementNode *victim) noexcept nogil
 cdef bint set_remove(Table table, int slot, const Digest *digest) noexcept nogil
 cdef void set_clear(Table table, int slot) noexcept nogil

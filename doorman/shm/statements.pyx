@@ -99,7 +99,7 @@ cdef StatementNode *set_find(Table table, int slot, const Digest *digest) noexce
     return &nodes[at]
 
 
-cdef bint set_add(Table table, int slot, const Digest *digest) noexcept nogil:
+cdef bint set_add(Table table, int slot, const Digest *digest, uint32_t size) noexcept nogil:
     """The server gets this statement. False: there is no room for it, and the set becomes doubtful (rule 3)."""
     cdef StatementSet *statements = set_of(table, slot)
     cdef StatementNode *nodes
@@ -120,20 +120,22 @@ cdef bint set_add(Table table, int slot, const Digest *digest) noexcept nogil:
     bucket = bucket_of(table, statements, digest)
     nodes[at].digest = digest[0]
     nodes[at].shape = 0
+    nodes[at].size = size
     nodes[at].chain = bucket[0]
     bucket[0] = at
     put_first(statements, nodes, at)
     statements.count += 1
+    statements.bytes += size
     return True
 
 
-cdef bint set_evict(Table table, int slot, uint32_t most, Digest *victim) noexcept nogil:
+cdef bint set_evict(Table table, int slot, uint32_t most, StatementNode *victim) noexcept nogil:
     """Make room for one more among at most `most` statements. True: `victim` is no longer in the set, close it."""
     cdef StatementSet *statements = set_of(table, slot)
     if not statements.count or statements.count < most:
         return False
-    victim[0] = nodes_of(table, statements)[statements.oldest].digest
-    set_remove(table, slot, victim)
+    victim[0] = nodes_of(table, statements)[statements.oldest]
+    set_remove(table, slot, &victim.digest)
     statements.evicted += 1
     return True
 
@@ -155,6 +157,7 @@ cdef bint set_remove(Table table, int slot, const Digest *digest) noexcept nogil
     nodes[at].chain = statements.unused
     statements.unused = at
     statements.count -= 1
+    statements.bytes -= nodes[at].size
     return True
 
 
@@ -164,6 +167,7 @@ cdef void set_clear(Table table, int slot) noexcept nogil:
     if statements.touched:
         memset(buckets_of(statements), 0, table.statement_buckets * sizeof(uint32_t))
     statements.count = 0
+    statements.bytes = 0
     statements.newest = 0
     statements.oldest = 0
     statements.unused = 0

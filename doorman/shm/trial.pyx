@@ -44,6 +44,7 @@ from doorman.shm.pools cimport (
 from doorman.shm.slots cimport move_slot, read_cancel_key
 from doorman.shm.statements cimport (
     Digest,
+    StatementNode,
     StatementSet,
     set_add,
     set_clear,
@@ -262,13 +263,13 @@ cdef class Trial:
         cdef Digest digest = Digest(high, low)
         return set_has(self.table, slot, &digest)
 
-    def add_statement(self, int slot, uint64_t high, uint64_t low) -> bool:
+    def add_statement(self, int slot, uint64_t high, uint64_t low, unsigned int size = 0) -> bool:
         cdef Digest digest = Digest(high, low)
-        return set_add(self.table, slot, &digest)
+        return set_add(self.table, slot, &digest, size)
 
     def evict_statement(self, int slot, unsigned int most) -> tuple[int, int] | None:
-        cdef Digest victim
-        return (victim.high, victim.low) if set_evict(self.table, slot, most, &victim) else None
+        cdef StatementNode victim
+        return (victim.digest.high, victim.digest.low) if set_evict(self.table, slot, most, &victim) else None
 
     def remove_statement(self, int slot, uint64_t high, uint64_t low) -> bool:
         cdef Digest digest = Digest(high, low)
@@ -279,7 +280,10 @@ cdef class Trial:
 
     def statement_set(self, int slot) -> dict[str, int]:
         cdef StatementSet *head = set_of(self.table, slot)
-        return {"count": head.count, "touched": head.touched, "doubtful": head.doubtful, "evicted": head.evicted}
+        return {
+            "count": head.count, "touched": head.touched, "doubtful": head.doubtful, "evicted": head.evicted,
+            "bytes": head.bytes,
+        }
 
     # --- below the doors: what only tests do -------------------------------------------------------------------------
 

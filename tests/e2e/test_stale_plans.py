@@ -6,16 +6,18 @@ the same stale statement.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from tests.e2e.conftest import Connect
-from tests.e2e.raw import Raw, tell
+from tests.e2e.lone import extended
+from tests.e2e.raw import Raw, tell, wait_until
 from tests.harness import Postgres
 from tests.torture.wire import (
     FLUSH,
     SYNC,
+    TERMINATE,
     bind,
     close_statement,
     describe_portal,
@@ -87,6 +89,96 @@ def test_in_a_transaction_the_error_is_passed_on_and_the_next_attempt_works(warm
     client.ask(query("BEGIN; SELECT 1"))
     assert client.ask(*batch(table)) == "1 2 T D C ZT"
     client.ask(query("COMMIT"))
+
+
+@pytest.fixture
+def used(connect: Connect, table: str, postgres: Postgres) -> list[Raw]:
+    """Six clients; every server of the pool has the statement prepared and used."""
+    return make_used(connect.many(6), table, postgres)
+
+
+def make_used(clients: list[Raw], table: str, postgres: Postgres) -> list[Raw]:
+    postgres.query(f"INSERT INTO {table} VALUES (1, 'one')")
+    for _ in range(3):
+        for client in clients:
+            client.send(*batch(table))
+        for client in clients:
+            client.until("Z")
+    return clients
+
+
+ADD = "ALTER TABLE {} ADD COLUMN extra int DEFAULT 7"
+
+
+@pytest.mark.parametrize("user", ["app", "scram_user"])
+def test_ddl_through_the_pooler_makes_every_server_prepare_anew(
+    connect: Connect, table: str, postgres: Postgres, user: str
+) -> None:
+    """In a transaction, and several batches at once, where nothing can be healed; by any pool of the database, whatever
+    its mode."""
+    used = make_used(connect.many(6, "mixed"), table, postgres)
+    assert connect("mixed", user).ask(query(ADD.format(table))) == "C ZI"
+    for client in used:
+        client.ask(query("BEGIN; SELECT 1"))
+        assert client.ask(*batch(table)) == "1 2 T D C ZT"
+        client.ask(query("COMMIT"))
+        assert client.ask(*batch(table) * 3, ready=3) == " ".join(["1 2 T D C ZI"] * 3)
+
+
+def test_ddl_of_a_client_that_leaves_before_it_is_done(connect: Connect, used: list[Raw], table: str) -> None:
+    actor = connect()
+    actor.send(query(f"SELECT pg_sleep(0.2); {ADD.format(table)}"), TERMINATE)
+    actor.read_to_end()
+    attributes = f"SELECT array_agg(attname) FROM pg_attribute WHERE attrelid = '{table}'::regclass"
+    wait_until(lambda: "extra" in (used[0].value(attributes) or ""), "the column is there")
+    for client in used:
+        client.ask(query("BEGIN; SELECT 1"))
+        assert client.ask(*batch(table)) == "1 2 T D C ZT"
+        client.ask(query("COMMIT"))
+
+
+@pytest.mark.parametrize("send", [query, extended], ids=["simple", "extended"])
+def test_the_transaction_of_the_ddl_itself(used: list[Raw], table: str, send: Callable[[str], bytes]) -> None:
+    client = used[0]
+    client.ask(query("BEGIN"))
+    assert client.ask(*batch(table)) == "1 2 T D C ZT"
+    client.ask(send(ADD.format(table)))
+    assert columns(client, *batch(table)) == [[b"1", b"one", b"7"]]
+    client.ask(query("ROLLBACK"))
+    for other in used:
+        assert columns(other, *batch(table)) == [[b"1", b"one"]]
+
+
+def test_ddl_and_a_known_statement_in_one_batch(used: list[Raw], table: str) -> None:
+    ddl = parse(ADD.format(table)) + bind() + execute()
+    assert used[0].ask(ddl, *batch(table)) == "1 2 C 1 2 T D C ZI"
+
+
+def test_a_text_whose_table_was_dropped_fails_at_parse(
+    connect: Connect, used: list[Raw], table: str, postgres: Postgres
+) -> None:
+    connect().ask(query(f"DROP TABLE {table}"))
+    for client in used:
+        assert client.ask(*batch(table)) == "E:42P01 ZI"
+    postgres.query(f"CREATE TABLE {table} (id int, name text)")
+
+
+def test_a_text_whose_table_was_dropped_by_others_fails_at_bind(
+    used: list[Raw], table: str, postgres: Postgres
+) -> None:
+    """docs/prepared-statements.md: what does not pass through here is noticed when the statement is used."""
+    postgres.query(f"DROP TABLE {table}")
+    assert used[0].ask(*batch(table)) == "1 E:42P01 ZI"
+    postgres.query(f"CREATE TABLE {table} (id int, name text)")
+
+
+def test_temporary_tables_that_come_and_go_do_not_end_the_sharing(used: list[Raw], table: str) -> None:
+    counted = f"SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%{table}%' AND name LIKE 'DOORMAN%'"
+    for client in used:
+        client.ask(query("BEGIN"), query("CREATE TEMP TABLE scrap (a int)"), query("DROP TABLE scrap"), ready=3)
+        client.ask(query("COMMIT"))
+    for client in used:
+        assert client.value(counted) == "1"
 
 
 def test_whoever_knows_the_old_description_is_told(connect: Connect, table: str, postgres: Postgres) -> None:

@@ -18,8 +18,8 @@ import re
 from doorman.wire.backend import message as make_message, notice_response
 
 from doorman.shm.statements cimport set_add, set_clear, set_of, set_remove
-from doorman.workers.relay.backend cimport end_stream, may_part, note_stream, take_note
-from doorman.workers.relay.engine cimport HOLD, Client, Engine, Server
+from doorman.workers.relay.backend cimport end_stream, may_part, note_stream, spread_change, take_note
+from doorman.workers.relay.engine cimport CHANGES_HEEDED, CHANGES_TAGGED, HOLD, Client, Engine, Server
 from doorman.workers.relay.heal cimport is_stale, note_shape, note_stale, run_again, start_healing
 from doorman.workers.relay.local cimport note_check
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_free, outgoing_room
@@ -251,6 +251,9 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
     take_note(server, message, length, engine.now)
     if kind == b"C":                                    # CommandComplete
         note_forgetting(engine, server, head, message + 5, length - 5)
+        if server.changes == CHANGES_TAGGED:
+            server.changes = CHANGES_HEEDED
+            doubt_set(engine, server)
         if length == 12 and memcmp(message + 5, b"LISTEN\x00", 7) == 0:
             engine.note_listen(server.client)
             server.kept = LISTEN_WARNING
@@ -293,6 +296,8 @@ cdef bint take_ready(Engine engine, Server server, const char *message, Py_ssize
         replies_pop(&server.replies)
         return due != REPLY_RESTORE
     take_note(server, message, length, engine.now)
+    if server.changes and server.status == b"I":
+        spread_change(engine, server)
     if 0 < due < FIRST_ANSWERED:
         replies_pop(&server.replies)
     elif not server.replies.broken:
@@ -369,7 +374,7 @@ cdef int undo(Engine engine, Server server, Reply *reply, bint failed, uint32_t 
             set_remove(engine.table, server.slot, &(<Statement>new).digest)
     elif reply.kind == REPLY_CLOSE_OURS:
         if (reply.digest.high or reply.digest.low) and not set_of(engine.table, server.slot).doubtful:
-            set_add(engine.table, server.slot, &reply.digest)
+            set_add(engine.table, server.slot, &reply.digest, reply.size)
         return 0
     if reply.kind == REPLY_EXECUTE:
         return undo_forgetting(client, reply)

@@ -14,3 +14,4 @@ cdef void note_stream(Server server, char kind, Py_ssize_t total) noexcept
 cdef void end_stream(Server server, CounterRow *counters, bint failed) noexcept
 cdef bint may_part(Server server, Client client) noexcept
 cdef int take_note(Server server, const char *message, Py_ssize_t length, int64_t now) except -1
+cdef int spread_change(Engine engine, Server server) except -1

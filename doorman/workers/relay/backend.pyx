@@ -10,13 +10,16 @@ Rules
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp
+from libc.string cimport memcmp, strncmp
 
+from doorman.shm.atomics cimport add32
 from doorman.shm.counters cimport count_error, count_time
-from doorman.shm.layout cimport CounterRow
+from doorman.shm.layout cimport NAME_BYTES, CounterRow
 from doorman.workers.relay.answers cimport feed_answers
 from doorman.workers.relay.buffer cimport buffer_length
 from doorman.workers.relay.engine cimport (
+    CHANGES_NONE,
+    CHANGES_TAGGED,
     DIRT_CURSORS,
     DIRT_EVERYTHING,
     DIRT_LISTEN,
@@ -66,6 +69,8 @@ cdef Py_ssize_t feed_server(Engine engine, Server server, const char *data, Py_s
             if here < total and total <= HOLD:
                 break
             take_note(server, data + at, here, engine.now)
+            if server.changes and data[at] == b"Z" and server.status == b"I":
+                spread_change(engine, server)
         server.body_left = total - here
         if here < total and total > HOLD:
             note_stream(server, data[at], total)
@@ -117,6 +122,17 @@ cdef int take_note(Server server, const char *message, Py_ssize_t length, int64_
         server.pending.doubtful = True
     elif kind == b"A":                              # NotificationResponse
         server.dirt |= DIRT_LISTEN
+    return 0
+
+
+cdef int spread_change(Engine engine, Server server) except -1:
+    """A transaction with DDL in it is over: all servers of its database prepare anew. Before its client hears of it."""
+    cdef int pool
+    cdef const char *database = engine.table.pools[server.row.pool].database
+    server.changes = CHANGES_NONE
+    for pool in range(<int>engine.table.header.n_pools):
+        if strncmp(engine.table.pools[pool].database, database, NAME_BYTES) == 0:
+            add32(&engine.table.pools[pool].statement_epoch, 1)
     return 0
 
 
@@ -213,6 +229,33 @@ TAGS[5] = Tag(b"CREATE ", 7, DIRT_TEMPORARY)
 TAGS[6] = Tag(b"DO\x00", 3, DIRT_EVERYTHING)
 
 
+cdef Tag[14] PLAN_TAGS              # commands behind which a text may mean something else, or nothing
+PLAN_TAGS[0] = Tag(b"ALTER TABLE\x00", 12, 0)
+PLAN_TAGS[1] = Tag(b"ALTER VIEW\x00", 11, 0)
+PLAN_TAGS[2] = Tag(b"ALTER MATERIALIZED VIEW\x00", 24, 0)
+PLAN_TAGS[3] = Tag(b"ALTER FOREIGN TABLE\x00", 20, 0)
+PLAN_TAGS[4] = Tag(b"ALTER TYPE\x00", 11, 0)
+PLAN_TAGS[5] = Tag(b"ALTER SCHEMA\x00", 13, 0)
+PLAN_TAGS[6] = Tag(b"CREATE VIEW\x00", 12, 0)
+PLAN_TAGS[7] = Tag(b"DROP VIEW\x00", 10, 0)
+PLAN_TAGS[8] = Tag(b"DROP MATERIALIZED VIEW\x00", 23, 0)
+PLAN_TAGS[9] = Tag(b"DROP FOREIGN TABLE\x00", 19, 0)
+PLAN_TAGS[10] = Tag(b"DROP TYPE\x00", 10, 0)
+PLAN_TAGS[11] = Tag(b"DROP SCHEMA\x00", 12, 0)
+PLAN_TAGS[12] = Tag(b"DROP FUNCTION\x00", 14, 0)
+PLAN_TAGS[13] = Tag(b"DROP TABLE\x00", 11, DIRT_TEMPORARY)     # one that made a table drops that, mostly
+
+
+cdef void note_change(Server server, const char *tag, Py_ssize_t length) noexcept:
+    """DDL that may make plans stale (rule 1 of heal)."""
+    cdef int i
+    for i in range(14):
+        if length >= PLAN_TAGS[i].length and memcmp(tag, PLAN_TAGS[i].text, PLAN_TAGS[i].length) == 0:
+            if not server.dirt & PLAN_TAGS[i].dirt:
+                server.changes = CHANGES_TAGGED
+            return
+
+
 cdef void note_tag(Server server, const char *tag, Py_ssize_t length) noexcept:
     """What a command may have left in the session, by its tag. SELECT, INSERT and kin leave nothing that a tag shows."""
     cdef int i
@@ -231,6 +274,8 @@ cdef void note_tag(Server server, const char *tag, Py_ssize_t length) noexcept:
     ):
         server.unexplained = True                               # part of what was set is not any more
         return
+    if tag[0] == b"A" or tag[0] == b"D" or tag[0] == b"C":          # ALTER, DROP, CREATE
+        note_change(server, tag, length)
     for i in range(7):
         if length >= TAGS[i].length and tag[0] == TAGS[i].text[0] and memcmp(tag, TAGS[i].text, TAGS[i].length) == 0:
             server.dirt |= TAGS[i].dirt

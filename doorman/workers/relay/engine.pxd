@@ -42,6 +42,11 @@ cdef enum Stage:                    # of a server
     STAGE_CLOSING = 6               # said goodbye, waits for the end of the stream
     STAGE_LISTEN = 7                # spoke while idle
 
+cdef enum Changes:                  # DDL of a transaction (rule 1 of heal)
+    CHANGES_NONE = 0
+    CHANGES_TAGGED = 1              # its tag came just now
+    CHANGES_HEEDED = 2              # and the server prepares anew; others will when the transaction is over
+
 cdef enum Dirt:                     # what a client may have left in a server's session
     DIRT_SETTINGS = 1
     DIRT_STATEMENTS = 2
@@ -136,6 +141,7 @@ cdef class Server(Conn):
     cdef bint sets                  # a message behind the last Sync may change how texts are parsed
     cdef uint64_t local_planner     # digest of the texts that have set what is not reported, in this transaction
     cdef uint32_t explained         # tags of SET and RESET that are to come, and have been counted in
+    cdef int changes                # Changes: its client has changed what plans are made of
     cdef bint unexplained           # something was set, or taken back, that is not in `local_planner`
     cdef bint executed              # an Execute was sent since the last Sync
     cdef bint touchy                # a statement under way may change what later ones meet

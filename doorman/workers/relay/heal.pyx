@@ -3,7 +3,8 @@
 A client whose Parse was answered here has not asked for an old plan; with a direct connection it would have got a new one.
 
 Rules
-1. Such an error always ends the sharing: all servers of the pool drop what they have prepared (`statement_epoch`).
+1. Such an error always ends the sharing: all servers of the pool drop what they have prepared (`statement_epoch`). So does
+   DDL of a client that may cause one, by its tag: its own server at once, those of the database's pools when it is done.
 2. It is healed, out of the client's sight, only if the statement is the first message of its batch that reached the server,
    no transaction block is open, and the client has been told nothing about the statement: the statement is prepared anew
    and the batch sent again. Nothing of it had run.

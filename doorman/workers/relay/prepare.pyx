@@ -7,6 +7,7 @@ Rules
 3. Whoever was told what rows a statement returns gets such rows, or an error (0A000), on every server: DDL may have come
    between the preparation here and there. `shape` is what is compared; unknown, it is asked for once.
 4. Whatever is sent, its reply is queued first.
+5. A server holds at most `statement_limit` statements, and MOST_TEXT bytes of them; the least recently used goes first.
 """
 
 from cpython.object cimport PyObject
@@ -25,7 +26,7 @@ from doorman.shm.statements cimport (
     set_of,
     set_remove,
 )
-from doorman.workers.relay.engine cimport DIRT_STATEMENTS, Client, Engine, Server
+from doorman.workers.relay.engine cimport DIRT_STATEMENTS, DIRT_TEMPORARY, Client, Engine, Server
 from doorman.workers.relay.heal cimport watch_for_stale
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_room, write_length
 from doorman.workers.relay.pending cimport pending_sent
@@ -37,10 +38,14 @@ from doorman.workers.relay.replies cimport (
     REPLY_OURS,
     REPLY_PARSE_OURS,
     REPLY_PARSE_TRIED,
+    replies_at,
     replies_push,
     replies_push_first,
 )
 from doorman.workers.relay.statements cimport SERVER_NAME_LENGTH, Named, Statement, write_name
+
+cdef enum:
+    MOST_TEXT = 16_777_216          # bytes of statements that a server holds: PostgreSQL keeps text and trees of each
 
 cdef bytes TRIAL = b"DOORMAN_trial\x00"          # a name that no statement keeps
 
@@ -65,7 +70,7 @@ cdef int take_over(Engine engine, Server server, Statement statement) except -1:
             server.private_planner = server.client.planner ^ (engine.nonce << 32 | <uint32_t>server.row.served)
         if statement.returns:
             server.returns = server.went_back = True
-        if statement.forgets:
+        if statement.forgets or (statement.changes and not server.dirt & DIRT_TEMPORARY):
             doubt_set(engine, server)
     return 0
 
@@ -126,7 +131,7 @@ cdef int ensure(Engine engine, Server server, Statement statement, Client client
 cdef int drop_statement(Engine engine, Server server, Statement statement) except -1:
     """If the server holds it, it does no more. A doubtful one is told so when it is prepared again."""
     if set_remove(engine.table, server.slot, &statement.digest) and not set_of(engine.table, server.slot).doubtful:
-        write_close(engine, server, &statement.digest, NULL)
+        write_close(engine, server, &statement.digest, 0, False)
     return 0
 
 
@@ -164,12 +169,16 @@ cdef int bind_stale(Engine engine, Server server) except -1:
 cdef int prepare(Engine engine, Server server, Statement statement, uint8_t kind, PyObject *new, PyObject *old) except -1:
     """Send Parse, and before it a Close of what must go for it (rule 5)."""
     cdef PoolRow *pool = &engine.table.pools[server.row.pool]
-    cdef Digest victim
+    cdef StatementSet *statements = set_of(engine.table, server.slot)
+    cdef uint32_t size = <uint32_t>len(statement.body)
+    cdef StatementNode victim
     if set_evict(engine.table, server.slot, pool.statement_limit, &victim):
-        write_close(engine, server, &victim, &victim)
-    if set_of(engine.table, server.slot).doubtful:
-        write_close(engine, server, &statement.digest, NULL)
-    if not set_add(engine.table, server.slot, &statement.digest) or not pool.statement_limit:
+        write_close(engine, server, &victim.digest, victim.size, True)
+    while statements.bytes + size > MOST_TEXT and set_evict(engine.table, server.slot, 0, &victim):
+        write_close(engine, server, &victim.digest, victim.size, True)
+    if statements.doubtful:
+        write_close(engine, server, &statement.digest, 0, False)
+    if not set_add(engine.table, server.slot, &statement.digest, size) or not pool.statement_limit:
         server.dirt |= DIRT_STATEMENTS
     note_start(engine, server)
     pending_sent(&server.pending, b"P")
@@ -179,7 +188,7 @@ cdef int prepare(Engine engine, Server server, Statement statement, uint8_t kind
 
 cdef int prepare_again(Engine engine, Server server, Statement statement) except -1:
     """Put a Close and a Parse of ours in front of everything (heal)."""
-    set_add(engine.table, server.slot, &statement.digest)
+    set_add(engine.table, server.slot, &statement.digest, <uint32_t>len(statement.body))
     replies_push_first(&server.replies, REPLY_PARSE_OURS, <PyObject *>statement)
     replies_push_first(&server.replies, REPLY_CLOSE_OURS, NULL)
     note_start(engine, server)
@@ -198,14 +207,16 @@ cdef int write_parse(Outgoing *out, const char *name, Py_ssize_t name_length, co
     return 0
 
 
-cdef int write_close(Engine engine, Server server, const Digest *digest, const Digest *evicted) except -1:
-    """A Close of ours. evicted: what the set gets back when PostgreSQL skips it."""
+cdef int write_close(Engine engine, Server server, const Digest *digest, uint32_t size, bint evicted) except -1:
+    """A Close of ours. evicted: the set gets it back, with its size, when PostgreSQL skips it."""
     cdef Digest none
     none.high = none.low = 0
     write_close_message(&engine.to_server, digest)
     note_start(engine, server)
     pending_sent(&server.pending, b"C")
-    return replies_push(&server.replies, REPLY_CLOSE_OURS, NULL, NULL, evicted if evicted != NULL else &none)
+    replies_push(&server.replies, REPLY_CLOSE_OURS, NULL, NULL, digest if evicted else &none)
+    replies_at(&server.replies, server.replies.length - 1).size = size
+    return 0
 
 
 cdef int write_close_message(Outgoing *out, const Digest *digest) except -1:

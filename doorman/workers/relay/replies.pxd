@@ -48,6 +48,7 @@ cdef enum:
 
 cdef struct Reply:
     uint8_t kind
+    uint32_t size               # of the statement that `digest` names
     PyObject *new               # Statement or Named, owned; NULL
     PyObject *old               # the unnamed statement before, owned; NULL
     Digest digest

@@ -35,7 +35,7 @@ cdef enum:
 cdef const char *HEX = b"0123456789abcdef"
 
 # First words (see traces.pxd) of statements behind which nothing is as it was before.
-cdef frozenset CONTROL = frozenset((b"begin", b"start", b"commit", b"end", b"rollback", b"abort", b"prepare", b"deallocate", b"discard", b"set", b"reset"))
+cdef frozenset CONTROL = frozenset((b"begin", b"start", b"commit", b"end", b"rollback", b"abort", b"prepare", b"deallocate", b"discard", b"set", b"reset", b"alter", b"drop"))
 cdef frozenset FORGETS = frozenset((b"deallocate", b"discard"))
 cdef frozenset EXECUTES = frozenset((b"execute", b"explain", b"create"))
 
@@ -72,6 +72,7 @@ cdef Statement make_statement(uint64_t planner, const char *body, Py_ssize_t len
     word = first_word_of(body, length)
     statement.control = word in CONTROL
     statement.forgets = word in FORGETS
+    statement.changes = word == b"alter" or word == b"drop"
     statement.speaks = statement.forgets or (word in EXECUTES and b"execute" in statement.body.lower())
     statement.returns = word == b"set" and leads_back(body, length)
     statement.sets = word == b"set" or word == b"reset" or word == b"discard" or statement.dirt & DIRT_SETTINGS != 0

@@ -13,7 +13,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from doorman.shm.statements cimport set_clear
 from doorman.shm.table cimport now_us
-from doorman.workers.relay.backend cimport forgets, note_tag
+from doorman.workers.relay.backend cimport forgets, note_tag, spread_change
 from doorman.workers.relay.engine cimport (
     DIRT_CURSORS,
     DIRT_EVERYTHING,
@@ -166,6 +166,8 @@ cdef int end_copy(Engine engine, Server server) except -1:
 
 
 cdef int after_drain(Engine engine, Server server) except -1:
+    if server.changes:
+        spread_change(engine, server)
     if server.status != b"I":
         return ask(engine, server, STAGE_ROLLBACK, ROLLBACK, PATIENCE_US)
     return start_clean(engine, server)

@@ -107,6 +107,18 @@ def test_memory_does_not_grow_with_long_texts_that_are_used_once(connect: Connec
     assert share_of_memory() - before < ROOM
 
 
+def test_long_texts_are_kept_up_to_a_number_of_bytes(connect: Connect) -> None:
+    """Thirty statements of 1 MB; PostgreSQL would keep them all."""
+    raw = connect()
+    for number in range(30):
+        assert raw.ask(parse(f"SELECT {number}, length('{'x' * 1_000_000}')", f"s{number}"), SYNC) == "1 ZI"
+    for number in (29, 0, 15):
+        got = raw.converse(bind([], f"s{number}"), execute(), SYNC)
+        assert [one.columns()[0] for one in got if one.kind == b"D"] == [str(number).encode()]
+    held = raw.rows("SELECT count(*), sum(length(statement)) FROM pg_prepared_statements")
+    assert 1 <= int(held[0][0] or 0) <= 16 and int(held[0][1] or 0) <= 16 << 20
+
+
 # --- parameters ------------------------------------------------------------------------------------------------------
 
 

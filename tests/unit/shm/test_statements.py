@@ -101,6 +101,19 @@ def test_a_set_does_what_its_model_does(capacity: int, steps: list[Step]) -> Non
     trial.table.close()
 
 
+def test_the_bytes_of_a_set_are_those_of_what_it_holds() -> None:
+    trial = make(5)
+    for number in range(4):
+        assert trial.add_statement(1, number, number, size=1000 + number)
+    assert trial.add_statement(1, 0, 0, size=5)  # is there already
+    assert trial.statement_set(1)["bytes"] == 4006
+    assert trial.remove_statement(1, 2, 2) and trial.evict_statement(1, 0) == (0, 0)
+    assert trial.statement_set(1)["bytes"] == 2004
+    trial.clear_statements(1)
+    assert trial.statement_set(1)["bytes"] == 0
+    trial.table.close()
+
+
 def test_a_large_set_holds_all_and_evicts_by_use() -> None:
     capacity = 8192
     trial, model = make(capacity), Model(capacity)
