@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from tests.e2e.conftest import Connect
+from tests.e2e.conftest import POOL_SIZE, Connect
 from tests.e2e.lone import extended
 from tests.e2e.raw import Raw, tell, wait_until
 from tests.harness import Postgres
@@ -42,13 +42,7 @@ def columns(raw: Raw, *data: bytes) -> list[Sequence[bytes | None]]:
 @pytest.fixture
 def warm(connect: Connect, table: str, postgres: Postgres) -> list[Raw]:
     """Six clients; every server of the pool has the statement prepared and used, and then the table changes."""
-    postgres.query(f"INSERT INTO {table} VALUES (1, 'one')")
-    clients = connect.many(6)
-    for _ in range(3):
-        for client in clients:
-            client.send(*batch(table))
-        for client in clients:
-            client.until("Z")
+    clients = make_used(connect.many(6), table, postgres)
     postgres.query(f"ALTER TABLE {table} ADD COLUMN extra int DEFAULT 7")
     return clients
 
@@ -99,11 +93,13 @@ def used(connect: Connect, table: str, postgres: Postgres) -> list[Raw]:
 
 def make_used(clients: list[Raw], table: str, postgres: Postgres) -> list[Raw]:
     postgres.query(f"INSERT INTO {table} VALUES (1, 'one')")
-    for _ in range(3):
-        for client in clients:
-            client.send(*batch(table))
-        for client in clients:
-            client.until("Z")
+    for client in clients[:POOL_SIZE]:  # each has a server of its own
+        client.ask(query("BEGIN; SELECT 1"))
+        client.ask(*batch(table))
+    for client in clients[:POOL_SIZE]:
+        client.ask(query("COMMIT"))
+    for client in clients:
+        client.ask(*batch(table))
     return clients
 
 
