@@ -192,7 +192,7 @@ cdef bint deallocate_here(Engine engine, Client client, const char *message, Py_
         tag = command_complete("DEALLOCATE")
     client.last_named = None
     client.unnamed = None
-    count_here(client, server is None)
+    count_here(client, client.begin is None)
     engine.answer(client, tag, len(tag))
     ready(engine, client)
     return True
