@@ -1,7 +1,4 @@
-"""What the differential test has found: the smallest script of each, by what was wrong with it.
-
-What stands in `OPEN` still differs: when its test is reported as XPASS (some need luck to show it), move it to `FOUND`.
-"""
+"""What the differential test has found: the smallest script of each, by what was wrong with it."""
 
 from __future__ import annotations
 
@@ -33,35 +30,6 @@ from tests.e2e.raw import Raw, tell
 BEGIN, SELECT_1, EXECUTED = query("BEGIN"), "SELECT 1", [bind(), execute(), SYNC]
 BAD, COPY = query("SELEC"), [parse("COPY scratch FROM STDIN"), bind(), execute()]
 EVICT = rival(0)
-
-OPEN: dict[str, Case] = {
-    "the unnamed statement of a COPY that ends before it is announced": Case(
-        "transaction", [*COPY, COPY_DONE, SYNC, describe_statement(), SYNC]
-    ),
-    "the unnamed statement of a COPY that fails by its data": Case(
-        "transaction", [*COPY, FLUSH, WAIT, copy_data(b"bad\tx\n"), SYNC, describe_statement(), SYNC]
-    ),
-    "names of an earlier batch, after a COPY by Query that fails by its data": Case(
-        "transaction", [parse(SELECT_1, "a"), SYNC, query("COPY scratch FROM STDIN"), copy_data(b"1\n"), COPY_DONE,
-                        bind([], "a"), execute(), SYNC],
-    ),
-    "a known Parse and Flush after a COPY with Syncs in it": Case(
-        "transaction", [*COPY, SYNC, WAIT, copy_data(b"bad\tx\n"), SYNC, copy_fail("no"), SYNC, close_portal(),
-                        parse(SELECT_1, "a"), FLUSH, WAIT, SYNC],
-        warm=[SELECT_1],
-    ),
-    "the only server stays with a client whose COPY ended before it was announced": Case(
-        "tight1", [*COPY, COPY_DONE, SYNC, WAIT, EVICT]
-    ),
-    "the only server stays with a client that sent Sync in a COPY which failed": Case(
-        "tight1", [query("COPY scratch FROM STDIN"), copy_data(b"bad\tx\n"), SYNC, WAIT, EVICT]
-    ),
-    # -- a Query right behind unsynced messages, as asyncpg sends one after prepare()
-    "names after a COPY in a Query behind an unsynced Parse": Case(
-        "transaction", [parse(SELECT_1, "a"), query("COPY scratch FROM STDIN; SELECT 1/0"), COPY_DONE,
-                        parse(SELECT_1, "a"), SYNC],
-    ),
-}  # fmt: skip
 
 FOUND: dict[str, Case] = {
     "DEALLOCATE by Query while the server is held by an unsynced Parse": Case(
@@ -145,13 +113,38 @@ FOUND: dict[str, Case] = {
                         describe_statement()],
         warm=[SELECT_1],
     ),
+    "the unnamed statement of a COPY that ends before it is announced": Case(
+        "transaction", [*COPY, COPY_DONE, SYNC, describe_statement(), SYNC]
+    ),
+    "the unnamed statement of a COPY that fails by its data": Case(
+        "transaction", [*COPY, FLUSH, WAIT, copy_data(b"bad\tx\n"), SYNC, describe_statement(), SYNC]
+    ),
+    "names of an earlier batch, after a COPY by Query that fails by its data": Case(
+        "transaction", [parse(SELECT_1, "a"), SYNC, query("COPY scratch FROM STDIN"), copy_data(b"1\n"), COPY_DONE,
+                        bind([], "a"), execute(), SYNC],
+    ),
+    "a known Parse and Flush after a COPY with Syncs in it": Case(
+        "transaction", [*COPY, SYNC, WAIT, copy_data(b"bad\tx\n"), SYNC, copy_fail("no"), SYNC, close_portal(),
+                        parse(SELECT_1, "a"), FLUSH, WAIT, SYNC],
+        warm=[SELECT_1],
+    ),
+    "the only server stays with a client whose COPY ended before it was announced": Case(
+        "tight1", [*COPY, COPY_DONE, SYNC, WAIT, EVICT]
+    ),
+    "the only server stays with a client that sent Sync in a COPY which failed": Case(
+        "tight1", [query("COPY scratch FROM STDIN"), copy_data(b"bad\tx\n"), SYNC, WAIT, EVICT]
+    ),
+    # -- a Query right behind unsynced messages, as asyncpg sends one after prepare()
+    "names after a COPY in a Query behind an unsynced Parse": Case(
+        "transaction", [parse(SELECT_1, "a"), query("COPY scratch FROM STDIN; SELECT 1/0"), COPY_DONE,
+                        parse(SELECT_1, "a"), SYNC],
+    ),
 }  # fmt: skip
-STILL_OPEN = pytest.mark.xfail(reason="still differs")
 
 
-@pytest.mark.parametrize("name", [*FOUND, *(pytest.param(name, marks=STILL_OPEN) for name in OPEN)])
+@pytest.mark.parametrize("name", FOUND)
 def test_found(bench: Bench, name: str) -> None:
-    case = OPEN.get(name) or FOUND[name]
+    case = FOUND[name]
     for _ in range(2):
         found = bench.compare(case)
         assert found is None, f"\n{case}\n{found.text}"

@@ -189,12 +189,6 @@ RECORDED: dict[str, Script] = {
 }  # fmt: skip
 
 
-DIFFER = {  # in transaction mode, by what stands in OPEN in test_differential_found
-    "node-postgres: named, no Describe of statements, COPY that fails",
-}
-STILL_OPEN = pytest.mark.xfail(reason="still differs")
-
-
 def between(script: Script) -> Script:
     """Other clients speak in the pauses."""
     pauses = iter(range(10_000))
@@ -202,7 +196,7 @@ def between(script: Script) -> Script:
 
 
 @pytest.mark.parametrize("pool", ["session", "transaction", "tight1", "tight2"])
-@pytest.mark.parametrize("name", [pytest.param(name, marks=STILL_OPEN if name in DIFFER else ()) for name in RECORDED])
+@pytest.mark.parametrize("name", RECORDED)
 def test_drivers_get_what_postgresql_answers(bench: Bench, name: str, pool: str) -> None:
     script = RECORDED[name]
     assert_same(bench, Case(pool, script))

@@ -47,11 +47,12 @@ from doorman.workers.relay.replies cimport (
     REPLY_SYNC_OURS,
     Reply,
     replies_at,
+    replies_copy_in,
     replies_head,
     replies_pop,
-    replies_skip_copied_syncs,
 )
 from doorman.workers.relay.prepare cimport doubt_set
+from doorman.workers.relay.settle cimport settle, settled
 from doorman.workers.relay.sql_names cimport note_deallocated
 from doorman.workers.relay.statements cimport Named, Statement
 from doorman.workers.relay.upkeep cimport restore
@@ -113,6 +114,12 @@ cdef Py_ssize_t feed_answers(Engine engine, Server server, const char *data, Py_
         if LOOKED_AT[<uint8_t>data[at]]:
             if here < total and total <= HOLD:
                 break
+            if data[at] == b"E" and server.pending.copying and server.pending.swallowed and not server.replies.broken:
+                if not settle(engine, server, data + at + here, length - at - here):
+                    break
+                if server.client is not client:
+                    outgoing_free(out)
+                    return -1
             is_ours = take_answer(engine, server, data + at, here)
             if server.client is not client:             # given up: the client was told so
                 outgoing_free(out)
@@ -248,6 +255,8 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
             take_note(server, message, length, engine.now)
             return True
         forget_segment(engine, server)
+    elif kind == b"G" and head != NULL and head.kind < FIRST_ANSWERED:
+        pending_settle(&server.pending)                 # it is the Query that copies
     take_note(server, message, length, engine.now)
     if kind == b"C":                                    # CommandComplete
         note_forgetting(engine, server, head, message + 5, length - 5)
@@ -262,8 +271,8 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
         engine.follow_parameter(server.client, message[:length])
         return due == REPLY_OURS
     if kind == b"G":                                    # CopyInResponse
-        replies_skip_copied_syncs(&server.replies)
-        if server.holding:                              # it cannot go on without what is held
+        replies_copy_in(&server.replies)
+        if server.holding and server.pending.copy_in:   # it cannot go on without what is held
             server.holding = False
             engine.queue(server.client)
     return False
@@ -294,6 +303,7 @@ cdef bint take_ready(Engine engine, Server server, const char *message, Py_ssize
         server.status = message[5]
         server.started = engine.now
         replies_pop(&server.replies)
+        settled(server)
         return due != REPLY_RESTORE
     take_note(server, message, length, engine.now)
     if server.changes and server.status == b"I":
@@ -346,7 +356,7 @@ cdef bytes with_names_of(Client client, Reply *head, bytes error):
 cdef int forget_segment(Engine engine, Server server) except -1:
     """An error came: PostgreSQL skips what follows up to the next Sync. Undo what was done for that in advance."""
     cdef uint32_t n = 0
-    cdef uint32_t at
+    cdef uint32_t at, left
     cdef Reply *head = replies_head(&server.replies)
     if head == NULL or head.kind < FIRST_ANSWERED:
         return 0
@@ -354,7 +364,8 @@ cdef int forget_segment(Engine engine, Server server) except -1:
         n += 1
     for at in range(n, 0, -1):
         undo(engine, server, replies_at(&server.replies, at - 1), at == 1, n)
-    for at in range(n):
+    left = server.replies.length - n
+    while server.replies.length > left:
         replies_pop(&server.replies)
     return 0
 

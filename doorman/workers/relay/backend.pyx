@@ -31,7 +31,7 @@ from doorman.workers.relay.engine cimport (
     Engine,
     Server,
 )
-from doorman.workers.relay.pending cimport pending_copy_in, pending_error, pending_ready
+from doorman.workers.relay.pending cimport pending_copied, pending_copy_in, pending_error, pending_ready
 
 cdef enum:
     MAX_SERVER_MESSAGE = 1_073_741_824      # PostgreSQL's own limit for one message
@@ -109,6 +109,8 @@ cdef int take_note(Server server, const char *message, Py_ssize_t length, int64_
     if kind == b"Z":                                # ReadyForQuery
         note_ready(server, message[5], now)
     elif kind == b"C":                              # CommandComplete
+        if server.pending.copying:
+            pending_copied(&server.pending)
         note_tag(server, message + 5, length - 5)
     elif kind == b"E":                              # ErrorResponse
         pending_error(&server.pending)

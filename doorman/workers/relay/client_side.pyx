@@ -300,7 +300,7 @@ cdef class ClientSide(ServerSide):
         if server.pending.length:
             server.dirt |= DIRT_EVERYTHING          # what the answers that come now would show is not looked at
         replies_clear(&server.replies)
-        if half_said or server.pending.doubtful or server.said_fatal or stage != STAGE_NONE:
+        if half_said or server.pending.doubtful or server.condemned or server.said_fatal or stage != STAGE_NONE:
             if server.pending.length and stage == STAGE_NONE:
                 self.request_cancel(server)
             return self.close_server(server, False)

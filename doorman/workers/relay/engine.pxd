@@ -162,6 +162,9 @@ cdef class Server(Conn):
     cdef int64_t started            # when the statement under way began
     cdef int64_t transaction_started
     cdef int64_t deadline           # of the stage
+    cdef bint condemned             # it ends when its client's transaction is over (rule 5 of pending)
+    cdef uint32_t settling          # Closes of ours that are under way to tell which Syncs were answered (settle); 0 = none
+    cdef bint skips                 # when those are answered, the client's messages are dropped to its next Sync
     cdef object reported            # ParameterStatus seen in STAGE_SYNC
     cdef set lent                   # names of its client's under which it has statements besides; None (sql_names)
     cdef list forgetting            # names that the Query under way deallocates, in order; None

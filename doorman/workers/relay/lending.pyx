@@ -235,6 +235,8 @@ cdef class Lending(Sockets):
         server.touchy = False
         server.returns = False
         server.went_back = False
+        server.settling = 0
+        server.skips = False
         server.local_planner = 0
         server.explained = 0
         server.unexplained = False
@@ -258,6 +260,8 @@ cdef class Lending(Sockets):
         if client.followed is not None and client.followed.changed:
             self.keep_parameters(client)
         self.part(server)
+        if server.condemned:
+            return self.close_server(server, True)
         if server.dirt and (self.table.pools[server.row.pool].cleanup or server.dirt & DIRT_STATEMENTS):
             start_reset(self.table, server.slot)
             return start_clean(self, server)

@@ -8,20 +8,24 @@ cdef uint8_t entry_at(Pending *pending, uint32_t at) noexcept:
     return pending.entries[(pending.head + at) & (pending.capacity - 1)]
 
 
+cdef int grow(Pending *pending) except -1:
+    cdef uint32_t at
+    cdef uint32_t capacity = pending.capacity * 2 if pending.capacity else 8
+    cdef uint8_t *larger = <uint8_t *>malloc(capacity)
+    if larger == NULL:
+        raise MemoryError("no memory for the queue of pending answers")
+    for at in range(pending.length):
+        larger[at] = entry_at(pending, at)
+    free(pending.entries)
+    pending.entries = larger
+    pending.head = 0
+    pending.capacity = capacity
+    return 0
+
+
 cdef int push(Pending *pending, uint8_t entry) except -1:
-    cdef uint8_t *larger
-    cdef uint32_t at, capacity
     if pending.length == pending.capacity:
-        capacity = pending.capacity * 2 if pending.capacity else 8
-        larger = <uint8_t *>malloc(capacity)
-        if larger == NULL:
-            raise MemoryError("no memory for the queue of pending answers")
-        for at in range(pending.length):
-            larger[at] = entry_at(pending, at)
-        free(pending.entries)
-        pending.entries = larger
-        pending.head = 0
-        pending.capacity = capacity
+        grow(pending)
     pending.entries[(pending.head + pending.length) & (pending.capacity - 1)] = entry
     pending.length += 1
     return 0
@@ -45,7 +49,8 @@ cdef int pending_sent(Pending *pending, char kind) except -1:
             pending.skipping = False
             push(pending, SYNC)
     elif kind == b"c" or kind == b"f":          # CopyDone, CopyFail
-        pending.early_end = pending.length > 0 and (pending.early_end or not pending.copy_in)
+        if not pending.copy_in and pending.length and not pending.skipping:
+            push(pending, COPY_END)
         pending.copy_in = False
     elif kind == b"d" or kind == b"H":          # CopyData, Flush
         pass
@@ -56,35 +61,49 @@ cdef int pending_sent(Pending *pending, char kind) except -1:
 
 cdef bint pending_unsynced(Pending *pending) noexcept:
     """True when the last thing sent was an extended message that no Sync has followed yet."""
-    return pending.length > 0 and entry_at(pending, pending.length - 1) == UNSYNCED
+    cdef uint32_t at = pending.length
+    while at and entry_at(pending, at - 1) == COPY_END:
+        at -= 1
+    return at > 0 and entry_at(pending, at - 1) == UNSYNCED
 
 
 cdef void pending_settle(Pending *pending) noexcept:
     """The unsynced messages at the head are known to be answered."""
-    if pending.length and entry_at(pending, 0) == UNSYNCED:
+    drop_run(pending)
+
+
+cdef void drop_run(Pending *pending) noexcept:
+    """What is answered by no ReadyForQuery of its own goes from the head."""
+    while pending.length and (entry_at(pending, 0) == UNSYNCED or entry_at(pending, 0) == COPY_END):
         pop(pending)
 
 
 cdef bint pending_ready(Pending *pending) noexcept:
     """ReadyForQuery came; False when nothing was owed."""
     pending.copy_in = False
-    if pending.length and entry_at(pending, 0) == UNSYNCED:
-        pop(pending)
+    pending_copied(pending)
+    drop_run(pending)
     if not pending.length:
         pending.doubtful = True
         return False
     pop(pending)
-    if not pending.length:
-        pending.early_end = False
+    while pending.length and entry_at(pending, 0) == COPY_END:
+        pop(pending)
     return True
+
+
+cdef void pending_copied(Pending *pending) noexcept:
+    """A COPY is over, and went well: what was taken for swallowed was."""
+    pending.copying = False
+    pending.swallowed = 0
 
 
 cdef void pending_error(Pending *pending) noexcept:
     """ErrorResponse came."""
-    if pending.copy_in:
+    if pending.copying:
         pending.copy_in = False
-        if pending.swallowed:
-            pending.doubtful = True
+        pending.doubtful |= pending.swallowed > 0
+        pending_copied(pending)
     if not pending.length or entry_at(pending, 0) != UNSYNCED:
         return
     while pending.length and entry_at(pending, 0) != SYNC:
@@ -94,11 +113,13 @@ cdef void pending_error(Pending *pending) noexcept:
 
 
 cdef void pending_copy_in(Pending *pending) noexcept:
-    """CopyInResponse came: the message at the head started it; Syncs right behind it will not be answered."""
+    """CopyInResponse came: the message at the head started it; Syncs right behind it will not be answered, but for those
+    behind its end, if that was sent already."""
     cdef uint8_t first
     pending.copy_in = True
+    pending.copying = True
     pending.swallowed = 0
-    if not pending.length or pending.early_end:
+    if not pending.length:
         pending.doubtful = True
         return
     first = entry_at(pending, 0)
@@ -106,7 +127,28 @@ cdef void pending_copy_in(Pending *pending) noexcept:
     while pending.length and entry_at(pending, 0) == SYNC:
         pop(pending)
         pending.swallowed += 1
+    if pending.length and entry_at(pending, 0) == COPY_END:
+        pop(pending)
+        pending.copy_in = False
+    elif first == UNSYNCED and pending.length and entry_at(pending, 0) != UNSYNCED:
+        pending.doubtful = True                         # or was it the Query behind?
     unpop(pending, first)
+
+
+cdef int pending_unswallow(Pending *pending, uint32_t syncs) except -1:
+    """So many of the swallowed Syncs are answered after all: they stand behind the head again."""
+    cdef uint8_t first = entry_at(pending, 0)
+    pending.swallowed = 0
+    if not syncs:
+        return 0
+    pop(pending)
+    while syncs:
+        if pending.length + 1 >= pending.capacity:
+            grow(pending)
+        unpop(pending, SYNC)
+        syncs -= 1
+    unpop(pending, first)
+    return 0
 
 
 cdef void unpop(Pending *pending, uint8_t entry) noexcept:
@@ -122,7 +164,7 @@ cdef void pending_clear(Pending *pending) noexcept:
     pending.copy_in = False
     pending.skipping = False
     pending.swallowed = 0
-    pending.early_end = False
+    pending.copying = False
     pending.doubtful = False
 
 
@@ -151,6 +193,8 @@ cdef class PendingAnswers:
             pending_error(&self.pending)
         elif kind == "G":
             pending_copy_in(&self.pending)
+        elif kind == "C" and self.pending.copying:
+            pending_copied(&self.pending)
 
     @property
     def quiet(self) -> bool:

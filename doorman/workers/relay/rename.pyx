@@ -48,6 +48,7 @@ from doorman.workers.relay.replies cimport (
     REPLY_CALL,
     REPLY_CLOSE,
     REPLY_CLOSE_KNOWN,
+    REPLY_COPY_END,
     REPLY_DESCRIBE,
     REPLY_EXECUTE,
     REPLY_NAME_KNOWN,
@@ -76,8 +77,10 @@ cdef int rename(
     cdef char kind = message[0]
     cdef uint32_t traces
     cdef Outgoing *out = &engine.to_server
+    if server.pending.copy_in and not server.replies.synced and not is_of_copy(kind):
+        server.pending.copy_in = False                  # it has failed and the client knows, or this is the end
     if server.replies.broken or server.pending.copy_in:
-        return pass_unknown(engine, server, kind, here)
+        return pass_unknown(engine, server, kind)
     if server.pending.skipping and kind != b"S":        # PostgreSQL would ignore it
         outgoing_add(out, run, run_length)
         client.dropping = True
@@ -184,9 +187,13 @@ cdef int note_told(Client client, object bound) except -1:
     return 0
 
 
-cdef int pass_unknown(Engine engine, Server server, char kind, Py_ssize_t here) except -1:
+cdef inline bint is_of_copy(char kind) noexcept:
+    return kind == b"d" or kind == b"c" or kind == b"f" or kind == b"H" or kind == b"S"
+
+
+cdef int pass_unknown(Engine engine, Server server, char kind) except -1:
     """In COPY IN, or when answers cannot be told any more. Only the COPY messages belong here."""
-    if kind != b"d" and kind != b"c" and kind != b"f" and kind != b"H" and kind != b"S":
+    if not is_of_copy(kind):
         server.pending.doubtful = True
     note_start(engine, server)
     pending_sent(&server.pending, kind)
@@ -200,10 +207,12 @@ cdef int note(Engine engine, Server server, char kind) except -1:
     cdef bint doubtful = server.pending.doubtful
     note_start(engine, server)
     if (kind == b"c" or kind == b"f") and not server.pending.copy_in:
-        server.replies.copy_end = server.replies.length
+        if server.replies.length and not server.pending.skipping:
+            replies_push(&server.replies, REPLY_COPY_END, NULL, NULL, NULL)
     pending_sent(&server.pending, kind)
-    if (kind == b"Q" or kind == b"F") and not server.executed:
-        server.pending.doubtful = doubtful              # rule 5 of pending: here it is known whose an error is
+    if kind == b"Q" or kind == b"F":
+        server.pending.doubtful = doubtful              # rule 5 of pending: here it is known whose an error is,
+        server.condemned |= server.executed             # but PostgreSQL may lose count all the same
     if kind == b"E":
         note_execute(server)
     elif kind == b"S":

@@ -41,6 +41,7 @@ cdef enum ReplyKind:
     REPLY_NAME_KNOWN = 18       # 1, given by us; `new` is a Named
     REPLY_DESCRIBE_OURS = 19    # t, then T or n, kept back; `new` is the Statement
     REPLY_BIND_STALE = 20       # the error that comes is written anew: the statement returns other rows now
+    REPLY_COPY_END = 22         # nothing: CopyDone or CopyFail, sent before its COPY was announced; never at the head
     REPLY_PARSE_LENT = 21       # 1 or an error, kept back: a statement is given to the server by its client's own name
 
 cdef enum:
@@ -62,12 +63,12 @@ cdef struct Replies:
     uint32_t unproven           # rule 4
     uint32_t unproven_synced    # those of them among the first `synced`
     uint32_t queries            # Query messages of the client's
-    uint32_t copy_end           # entries that stood before a CopyDone sent before its COPY was announced; 0 = none was
     bint broken                 # rule 5
 
 cdef int replies_grow(Replies *replies) except -1
 cdef int replies_push_first(Replies *replies, uint8_t kind, PyObject *new) except -1
-cdef void replies_skip_copied_syncs(Replies *replies) noexcept
+cdef void replies_copy_in(Replies *replies) noexcept
+cdef int replies_unskip(Replies *replies, uint32_t syncs) except -1
 cdef void replies_clear(Replies *replies) noexcept
 cdef void replies_free(Replies *replies) noexcept
 
@@ -119,7 +120,6 @@ cdef inline void replies_pop(Replies *replies) noexcept:
     cdef Reply *reply = &replies.ring[replies.head]
     replies.head = (replies.head + 1) & (replies.capacity - 1)
     replies.length -= 1
-    replies.copy_end -= replies.copy_end > 0
     replies.unproven -= is_unproven(reply.kind)
     replies.queries -= reply.kind == REPLY_QUERY
     if replies.synced:
@@ -127,3 +127,7 @@ cdef inline void replies_pop(Replies *replies) noexcept:
         replies.unproven_synced -= is_unproven(reply.kind)
     Py_XDECREF(reply.new)
     Py_XDECREF(reply.old)
+    while replies.length and replies.ring[replies.head].kind == REPLY_COPY_END:
+        replies.head = (replies.head + 1) & (replies.capacity - 1)
+        replies.length -= 1
+        replies.synced -= replies.synced > 0

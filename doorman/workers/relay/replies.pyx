@@ -42,32 +42,50 @@ cdef int replies_push_first(Replies *replies, uint8_t kind, PyObject *new) excep
     return 0
 
 
-cdef void replies_skip_copied_syncs(Replies *replies) noexcept:
+cdef void replies_copy_in(Replies *replies) noexcept:
     """CopyInResponse came: PostgreSQL drops the Syncs that stand right behind the message that started the COPY, but not
     those behind its end, if that was sent already."""
-    cdef Reply first
-    cdef uint32_t at, last = 0
     cdef uint32_t behind = 0
+    if not replies.length:
+        return
     while behind + 1 < replies.length and replies_at(replies, behind + 1).kind == REPLY_SYNC:
-        if replies.copy_end and behind + 1 >= replies.copy_end:
-            break                                       # that one stands behind the end of the COPY
         behind += 1
-    replies.copy_end = 0
+    if behind + 1 < replies.length and replies_at(replies, behind + 1).kind == REPLY_COPY_END:
+        behind += 1
     if not behind:
         return
-    first = replies_head(replies)[0]
-    replies_head(replies).new = NULL
-    replies_head(replies).old = NULL
+    replies_at(replies, behind)[0] = replies_head(replies)[0]
     replies.head = (replies.head + behind) & (replies.capacity - 1)
     replies.length -= behind
-    replies.ring[replies.head] = first
-    replies.unproven_synced = 0
+    recount(replies)
+
+
+cdef int replies_unskip(Replies *replies, uint32_t syncs) except -1:
+    """So many of the Syncs are answered after all: they stand behind the head again."""
+    cdef Reply first = replies_head(replies)[0]
+    cdef uint32_t at
+    while replies.length + syncs > replies.capacity:
+        replies_grow(replies)
+    replies.head = (replies.head + replies.capacity - syncs) & (replies.capacity - 1)
+    replies.length += syncs
+    replies_head(replies)[0] = first
+    for at in range(1, syncs + 1):
+        replies_at(replies, at).kind = REPLY_SYNC
+        replies_at(replies, at).new = NULL
+        replies_at(replies, at).old = NULL
+    recount(replies)
+    return 0
+
+
+cdef void recount(Replies *replies) noexcept:
+    """What is known of the entries up to the last that ReadyForQuery answers."""
+    cdef uint32_t at
     replies.synced = 0
+    replies.unproven_synced = 0
     for at in range(replies.length):
         if replies_at(replies, at).kind < FIRST_ANSWERED:
-            last = at + 1
-    replies.synced = last
-    for at in range(last):
+            replies.synced = at + 1
+    for at in range(replies.synced):
         replies.unproven_synced += is_unproven(replies_at(replies, at).kind)
 
 

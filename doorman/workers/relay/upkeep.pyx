@@ -36,6 +36,7 @@ from doorman.workers.relay.engine cimport (
 from doorman.workers.relay.prepare cimport note_start
 from doorman.workers.relay.replies cimport REPLY_RESTORE, replies_push
 from doorman.workers.relay.pending cimport (
+    pending_copied,
     pending_copy_in,
     pending_error,
     pending_ready,
@@ -244,6 +245,8 @@ cdef bint heed(Engine engine, Server server, const char *message, Py_ssize_t len
     elif kind == b"S" and server.stage == STAGE_SYNC:     # ParameterStatus
         server.reported.append(message[:length])
     elif (kind == b"S" or kind == b"C") and server.stage == STAGE_DRAIN:
+        if kind == b"C" and server.pending.copying:
+            pending_copied(&server.pending)
         note_late(engine, server, message, length)
     elif kind == b"G" and server.stage == STAGE_DRAIN:    # CopyInResponse
         pending_copy_in(&server.pending)

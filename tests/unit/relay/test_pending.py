@@ -40,21 +40,41 @@ QUIET = [
     "Q : G | d : EZ | dc",
     "PBE S : G | dd c S : Z",  # the Sync behind the COPY is not answered
     "PBE H : G | dd c S : Z",
-    "PBE S : G | dd f S : EZ",
+    "PBE c S : GCZ",
+    "PBE S c S : GCZ",  # nor is the first one here
+    "PBE c S : GEZ",
+    "Q dd c : GCZ",
+    "Q dd c Q dd c : GCZ GCZ",
+    "Q c c : GCGCZ",
+    "Q c : EZ",
     "Q : GG | dc dc : Z",
     "Q : G | dc : G | dc : Z",
     "H : ",
     "d c f : ",
 ]
 
-OWING = ["Q", "PBE", "PBE H", "PBES BES : Z", "PBE : E", "Q : G", "Q : G | dd", "PBES : G | ddc", "Q Q : Z"]
+OWING = [
+    "Q",
+    "PBE",
+    "PBE H",
+    "PBES BES : Z",
+    "PBE : E",
+    "Q : G",
+    "Q : G | dd",
+    "PBES : G | ddc",
+    "Q Q : Z",
+    "Q dd c : G",
+    "PBE c S : GC",
+]
 
 DOUBTFUL = [
     " : Z",  # nothing was owed
     " : G",
     "PBE Q : Z",  # PostgreSQL itself is confused by a Query that ends a run of extended messages
     "PBE : G | S : E",  # was the Sync before or behind the error?
-    "Q dd c : G",  # the end of the COPY before its begin: what of that which follows is still COPY?
+    "PBE S : G | dd f S : E",  # likewise
+    "PBE S c S : GE",
+    "PBE Q c : G",  # whose COPY is it?
 ]
 
 
