@@ -7,6 +7,9 @@ cdef extern from * nogil:
     static inline int dm_cas32(unsigned int *word, unsigned int expected, unsigned int wanted) {
         return __atomic_compare_exchange_n(word, &expected, wanted, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     }
+    static inline int dm_cas64(unsigned long *word, unsigned long expected, unsigned long wanted) {
+        return __atomic_compare_exchange_n(word, &expected, wanted, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    }
     static inline unsigned int dm_load32(const unsigned int *word) { return __atomic_load_n(word, __ATOMIC_SEQ_CST); }
     static inline void dm_store32(unsigned int *word, unsigned int value) { __atomic_store_n(word, value, __ATOMIC_SEQ_CST); }
     static inline unsigned int dm_add32(unsigned int *word, unsigned int n) { return __atomic_fetch_add(word, n, __ATOMIC_SEQ_CST); }
@@ -26,6 +29,7 @@ cdef extern from * nogil:
     }
     """
     bint cas32 "dm_cas32"(uint32_t *word, uint32_t expected, uint32_t wanted)
+    bint cas64 "dm_cas64"(uint64_t *word, uint64_t expected, uint64_t wanted)
     uint32_t load32 "dm_load32"(const uint32_t *word)
     void store32 "dm_store32"(uint32_t *word, uint32_t value)
     uint32_t add32 "dm_add32"(uint32_t *word, uint32_t n)

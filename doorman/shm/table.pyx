@@ -238,6 +238,10 @@ cdef class Table:
         """Process rows of the table."""
         return self.header.n_processes
 
+    def pool_of_slot(self, slot: int) -> int:
+        """The pool's row."""
+        return self.slots[<int>slot].pool
+
     def next_connection_id(self) -> int:
         """A number that no other connection of any process has."""
         return add64(&self.header.next_connection_id, 1)

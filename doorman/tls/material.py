@@ -7,10 +7,9 @@ from pathlib import Path
 import msgspec
 
 from doorman.config.pem import PemFault
-from doorman.config.redact import Redacted
 
 
-class Material(Redacted, frozen=True):
+class Material(msgspec.Struct, frozen=True):
     """What one side of TLS is set up with, as PEM; empty where nothing is configured.
 
     `certificates`: leaf first. `authorities`: trusted certificates, and revocation lists where there are any.
@@ -19,6 +18,9 @@ class Material(Redacted, frozen=True):
     certificates: bytes = b""
     key: bytes = b""
     authorities: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"Material({len(self.certificates)}, {len(self.authorities)} bytes)"
 
 
 class Paths(msgspec.Struct, frozen=True):

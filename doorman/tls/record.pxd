@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t, uint32_t
 
 from doorman.shm.layout cimport TlsDirection, TlsRow
+from doorman.shm.table cimport Table
 
 cdef enum:
     HEADER = 5                      # bytes of a record's header
@@ -46,4 +47,5 @@ cdef class RecordLayer:
 
 cdef size_t sealed_bound(size_t length) noexcept nogil
 cdef RecordLayer layer_of(TlsRow *row, bint is_client)
+cdef RecordLayer client_row_layer(Table table, int client, object session)
 cdef int fill_row(TlsRow *row, object session, long long now) except -1

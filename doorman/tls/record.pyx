@@ -405,6 +405,19 @@ def slot_layer(Table table, int slot, session: Session) -> RecordLayer:
     return layer_of(&table.slot_tls[slot], True)
 
 
+def clear_slot(Table table, int slot) -> None:
+    """This process, which is opening the slot's server, begins anew with another socket."""
+    memset(&table.slot_tls[slot], 0, sizeof(TlsRow))
+    table.slots[slot].tls = 0
+
+
+cdef RecordLayer client_row_layer(Table table, int client, object session):
+    """A client of this process is encrypted from now on."""
+    table.clients[client].tls = 1                       # before the keys: they are cleared where this is set
+    fill_row(&table.client_tls[client], session, now_us())
+    return layer_of(&table.client_tls[client], False)
+
+
 cdef int fill_row(TlsRow *row, object session, long long now) except -1:
     """Write a session's keys; `version` last."""
     row.version = 0

@@ -4,6 +4,7 @@ Rules
 1. PostgreSQL signals its backend before it closes the connection that the request came on: the end of that stream
    is the proof that the cancel cannot hit any later statement.
 2. Until then the slot has a canceller and is lent to nobody (shm/pools). Without the proof the server ends.
+3. The request to an encrypted server goes encrypted as well, with the same checks of its certificate.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ import socket
 from typing import TYPE_CHECKING
 
 from doorman.config.resolve import PoolSettings
+from doorman.errors import ServerFault
+from doorman.tls.record import RecordLayer, private_layer
 from doorman.wire.frontend import cancel_request
 from doorman.workers.opening import literal_address
+from doorman.workers.server_tls import ServerTls
 
 if TYPE_CHECKING:
     from doorman.workers.process import Process
@@ -31,18 +35,18 @@ async def cancel_statement(process: Process, slot: int, generation: int) -> None
     if key is None:
         process.relay.cancel_done(slot, generation, doubtful=False)
         return
-    pid, secret, pool = key
+    pid, secret, pool, encrypted = key
     proven = False
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            proven = await send_cancel(process.pools[pool], pid, secret)
-    except (OSError, TimeoutError) as error:
+            proven = await send_cancel(process, process.pools[pool], cancel_request(pid, secret), encrypted)
+    except (OSError, TimeoutError, ServerFault) as error:
         log.warning("a cancel request for server pid %d did not get through: %s", pid, error or "timeout")
     process.relay.cancel_done(slot, generation, doubtful=not proven)
 
 
-async def send_cancel(pool: PoolSettings, pid: int, secret: bytes) -> bool:
-    """Connect, send, wait for the end of the stream (rule 1)."""
+async def send_cancel(process: Process, pool: PoolSettings, request: bytes, encrypted: bool) -> bool:
+    """Connect, send, wait for the end of the stream (rule 1). encrypted: the server itself is (rule 3)."""
     loop = asyncio.get_running_loop()
     try:
         family, address = literal_address(pool.server_host, pool.server_port)
@@ -51,8 +55,27 @@ async def send_cancel(pool: PoolSettings, pid: int, secret: bytes) -> bool:
         family, address = found[0][0], found[0][4]
     with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as sock:
         await loop.sock_connect(sock, address)  # type: ignore[arg-type]
-        await loop.sock_sendall(sock, cancel_request(pid, secret))
+        if encrypted:
+            request = (await encrypt(process, pool, sock)).seal_bytes(request)
+        await loop.sock_sendall(sock, request)
         try:
-            return await loop.sock_recv(sock, 1) == b""
+            while await loop.sock_recv(sock, 4096):
+                if not encrypted:
+                    return False
         except ConnectionResetError:
-            return True
+            pass
+        return True
+
+
+async def encrypt(process: Process, pool: PoolSettings, sock: socket.socket) -> RecordLayer:
+    """A handshake as for the pool's servers; under `allow` they are encrypted where plain text was refused."""
+    loop = asyncio.get_running_loop()
+    mode = "require" if pool.server_tls_mode in ("allow", "prefer") else pool.server_tls_mode
+    tls = ServerTls(process.encryption.connector(pool, mode), pool.server_host, mode)
+    await loop.sock_sendall(sock, tls.start())
+    while tls.session is None:
+        data = await loop.sock_recv(sock, 16384)
+        if not data:
+            raise ConnectionResetError("the server closed the connection during the TLS handshake")
+        await loop.sock_sendall(sock, tls.feed(data))
+    return private_layer(tls.session, is_client=True)

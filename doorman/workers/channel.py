@@ -21,6 +21,7 @@ import msgspec
 from doorman.admin.orders import Order, OrderResult
 from doorman.auth.auth_query import Found
 from doorman.config.schema import Config
+from doorman.workers.encryption import Materials
 from doorman.workers.roster import PoolEntry
 
 MAX_PACKET = 16384
@@ -66,6 +67,7 @@ class Configure(msgspec.Struct, tag=True, frozen=True):
     number: int
     config: Config
     pools: list[PoolEntry]
+    materials: Materials
 
 
 class Configured(msgspec.Struct, tag=True, frozen=True):

@@ -27,6 +27,7 @@ from doorman.errors import ClientFault, PeerFault
 from doorman.shm.counters import count_connection
 from doorman.shm.lifecycle import REMOVED
 from doorman.shm.orders import is_enabled
+from doorman.tls.handshake import HandshakeFault
 from doorman.wire import backend
 from doorman.wire.frontend import auth_message_length
 from doorman.wire.startup import (
@@ -37,6 +38,7 @@ from doorman.wire.startup import (
     parse_startup_packet,
     startup_length,
 )
+from doorman.workers.client_tls import CLIENT_HELLO, ClientTls
 from doorman.workers.console import ConsoleSession
 from doorman.workers.credentials import learn
 from doorman.workers.lookup_client import WAIT_SECONDS, unavailable
@@ -71,6 +73,7 @@ class Login:
         "secret",
         "startup",
         "task",
+        "tls",
     )
 
     def __init__(self, process: Process, client: Client) -> None:
@@ -86,11 +89,14 @@ class Login:
         self.secret = b""
         self.requests = 0
         self.task: asyncio.Task[None] | None = None
+        self.tls: ClientTls | None = None
 
     # --- bytes -------------------------------------------------------------------------------------------------------
 
     def feed(self, data: bytes) -> int:
         """Take whole packets; how many bytes were used."""
+        if self.is_shaking or self.is_direct_tls(data):
+            return self.shake(data)
         used = 0
         try:
             while not self.client.is_gone and (length := self.packet_length(data[used:])):
@@ -100,8 +106,10 @@ class Login:
                     self.on_first_packet(packet)
                 else:
                     self.on_auth_message(packet[AUTH_HEADER:])
-                if self.is_over or self.task is not None:
+                if self.is_over or self.task is not None or self.is_shaking:
                     break
+            if self.is_shaking and used < len(data):
+                raise ClientFault("08P01", "received unencrypted data after SSL request")
         except PeerFault as fault:
             self.refuse(fault)
         return used
@@ -113,7 +121,7 @@ class Login:
 
     def packet_length(self, data: bytes) -> int:
         """Bytes of the packet at the front, 0 while it is not whole."""
-        if self.is_over or self.task is not None or not data:
+        if self.is_over or self.task is not None or self.is_shaking or not data:
             return 0
         length = startup_length(data) if self.startup is None else auth_message_length(data)
         return length if 0 < length <= len(data) else 0
@@ -136,21 +144,60 @@ class Login:
         """SSLRequest, GSSENCRequest, CancelRequest or StartupMessage."""
         first = parse_startup_packet(packet)
         if isinstance(first, StartupMessage):
-            count_connection(self.process.table, PLAIN)
+            count_connection(self.process.table, PLAIN if self.tls is None else ENCRYPTED)
             self.on_startup(first)
         elif isinstance(first, CancelRequest):
             count_connection(self.process.table, CANCEL)
             self.process.cancel(first.pid, first.secret)
             self.process.relay.end(self.client)
+        elif isinstance(first, SslRequest) and self.offers_tls:
+            self.process.relay.send(self.client, b"S")
+            self.start_handshake(is_direct=False)
         else:
             self.decline_encryption(first)
 
     def decline_encryption(self, request: SslRequest | GssEncRequest) -> None:
         """Not offered: the client may go on in plain text."""
         self.requests += 1
-        if self.requests > MOST_REQUESTS:
+        if self.requests > MOST_REQUESTS or self.tls is not None:
             raise ClientFault("08P01", "too many encryption requests")
         self.process.relay.send(self.client, b"N")
+
+    # --- TLS ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def offers_tls(self) -> bool:
+        """No handshake for clients on the Unix socket, for those that are one too many, and none within another."""
+        is_wanted = self.process.encryption.acceptor is not None and self.tls is None
+        return is_wanted and not self.client.is_unix and self.client.number >= 0
+
+    @property
+    def is_shaking(self) -> bool:
+        """A handshake is under way."""
+        return self.tls is not None and not self.tls.is_done
+
+    def is_direct_tls(self, data: bytes) -> bool:
+        """TLS without an SSLRequest before it, as PostgreSQL 17 has it."""
+        return self.startup is None and not self.requests and data[:1] == bytes((CLIENT_HELLO,)) and self.offers_tls
+
+    def start_handshake(self, *, is_direct: bool) -> None:
+        """What comes next is not PostgreSQL's protocol."""
+        acceptor = self.process.encryption.acceptor
+        assert acceptor is not None
+        self.tls = ClientTls(self.process, self.client, acceptor, is_direct=is_direct)
+
+    def shake(self, data: bytes) -> int:
+        """Bytes of a handshake."""
+        if self.tls is None:
+            self.start_handshake(is_direct=True)
+        assert self.tls is not None
+        if self.tls.must_wait:
+            return 0
+        try:
+            self.tls.feed(data)
+        except HandshakeFault as fault:
+            self.process.refusals.end_handshake(self.client, fault)
+        return len(data)
 
     def on_startup(self, startup: StartupMessage) -> None:
         """Decide who this is and how it must prove it."""
@@ -159,9 +206,13 @@ class Login:
             raise ClientFault("53300", "sorry, too many clients already")
         if self.process.relay.draining:
             raise ClientFault("57P03", "the connection pooler is shutting down")
+        if self.process.encryption.is_mandatory and self.tls is None and not self.client.is_unix:
+            self.kind = "tls_required"
+            raise ClientFault("28000", "Connection without SSL is not allowed by tls_mode.")
         admission = self.admission(startup)
         general = self.process.config.general
-        applicant = Applicant(startup.user, self.address, general.auth_wait_timeout / 1000)
+        binding = self.tls.binding if self.tls is not None else None
+        applicant = Applicant(startup.user, self.address, general.auth_wait_timeout / 1000, binding)
         if startup.database in CONSOLES:
             self.finish = self.enter_console
             self.kind = kind_of(admission, None)
@@ -181,12 +232,13 @@ class Login:
 
     def admission(self, startup: StartupMessage) -> Admission:
         """What the HBA rules ask for. Raises 28000 when they do not admit the client."""
-        found = self.process.hba.decide(database=startup.database, user=startup.user, address=self.address, tls=False)
+        tls = self.tls is not None
+        found = self.process.hba.decide(database=startup.database, user=startup.user, address=self.address, tls=tls)
         if found is None or found.method == REJECT:
             raise ClientFault(
                 "28000",
-                f"connection from {self.address or 'Unix socket'} to {startup.user}@{startup.database} (TLS: false) "
-                "is not permitted by HBA configuration",
+                f"connection from {self.address or 'Unix socket'} to {startup.user}@{startup.database} "
+                f"(TLS: {str(tls).lower()}) is not permitted by HBA configuration",
                 for_log="no pg_hba rule fits" if found is None else f"rejected by line {found.line} of pg_hba",
             )
         return found

@@ -54,6 +54,7 @@ from doorman.workers.channel import (
     close_all,
 )
 from doorman.workers.descriptors import find_shortage, raise_descriptor_limit
+from doorman.workers.encryption import read_materials
 from doorman.workers.keeper import Keeper
 from doorman.workers.listener import Listeners, UnixSocketError
 from doorman.workers.process import Inheritance, set_up_signals
@@ -135,6 +136,7 @@ class Master:
         self.listeners = listeners
         self.workers = config.general.worker_threads
         self.keeper_row = self.workers
+        self.materials = read_materials(config)
         pools = resolve_pools(config)
         self.table = make_table(config, pools, self.workers + 1)
         self.allocation = Allocation(self.table, pools, self.forget, self.wake)
@@ -289,7 +291,15 @@ class Master:
         self.table.enter(row, ROLE_KEEPER if row == self.keeper_row else ROLE_WORKER)
         vault, self.vault = self.vault, {}
         born = Inheritance(
-            self.config, self.allocation.roster, self.table, row, theirs, self.wake_fds, vault, self.listeners.remove
+            self.config,
+            self.allocation.roster,
+            self.materials,
+            self.table,
+            row,
+            theirs,
+            self.wake_fds,
+            vault,
+            self.listeners.remove,
         )
         if row == self.keeper_row:
             self.listeners.close()

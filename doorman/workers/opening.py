@@ -25,9 +25,13 @@ from doorman.config.resolve import PoolSettings
 from doorman.errors import ServerFault
 from doorman.shm.counters import count_opening, count_phase
 from doorman.shm.table import monotonic_us
+from doorman.shm.tls import count_server_fault, count_server_handshake
+from doorman.tls.faults import Fault, fault_label
+from doorman.tls.record import RecordLayer, clear_slot, slot_layer
 from doorman.wire.backend import parameter_status
 from doorman.wire.codes import LATEST_MINOR
 from doorman.workers.credentials import credentials_for, note_refusal
+from doorman.workers.server_tls import FIRST_REQUESTS, ServerTls, TlsFault
 
 if TYPE_CHECKING:
     from doorman.workers.process import Process
@@ -36,7 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 JITTER = 0.2
-CONNECT, AUTHENTICATION, STARTUP = 0, 2, 3  # shm.counters.PHASES
+CONNECT, ENCRYPTION, AUTHENTICATION, STARTUP = 0, 1, 2, 3  # shm.counters.PHASES
 NO_DESCRIPTOR = "connection pooler local resource exhausted: no file descriptor is left"
 NOT_FOR_CLIENTS = frozenset({"application_name"})
 
@@ -53,7 +57,13 @@ class Opening:
         self.socket: socket.socket | None = None
         self.watcher: Watcher | None = None
         self.credentials = credentials_for(pool, process.table)
-        self.login = make_login(pool, self.credentials, minor=self.newest_minor)
+        self.mode = "disable" if pool.server_host.startswith("/") else pool.server_tls_mode
+        self.refused_plain: ServerFault | None = None  # `allow`: why the login in plain text did not succeed
+        self.tls: ServerTls | None = None  # while it is being agreed on
+        self.layer: RecordLayer | None = None  # from then on
+        self.row = process.table.pool_of_slot(slot)
+        self.minor = self.newest_minor
+        self.login: ServerLogin | None = None
         self.phase_began = monotonic_us()
         count_opening(process.table, slot)
         self.deadline = process.loop.call_later((pool.connect_timeout_ms or 3000) / 1000, self.time_out)
@@ -112,11 +122,22 @@ class Opening:
         self.process.publish(self.slot, self.generation, self.socket.fileno())
         self.is_published = True
         self.end_phase(CONNECT)
-        self.guard(lambda: self.say(self.login.start()))
-        if not self.ended:
-            assert self.watcher is not None
+        self.guard(self.start_tls if self.mode in FIRST_REQUESTS else self.start_login)
+        if not self.ended and self.watcher is not None:
             self.watcher.callback = self.on_readable
             self.process.relay.rewatch(self.watcher, select.EPOLLIN)
+
+    def start_tls(self) -> None:
+        """Ask for TLS first."""
+        self.tls = ServerTls(self.process.encryption.connector(self.pool, self.mode), self.pool.server_host, self.mode)
+        self.say(self.tls.start())
+
+    def start_login(self, binding: bytes | None = None) -> None:
+        """Say who we are, in whatever the connection is by now. binding: see `ServerLogin`."""
+        self.login = make_login(
+            self.pool, self.credentials, minor=self.minor, is_encrypted=self.layer is not None, binding=binding
+        )
+        self.say(self.login.start())
 
     def on_readable(self, events: int) -> None:
         """The server goes on with the login."""
@@ -129,6 +150,14 @@ class Opening:
             data = self.socket.recv(16384)
         except BlockingIOError:
             return
+        if self.tls is not None:
+            self.shake(data)
+            return
+        if data and self.layer is not None:
+            data = self.open(data)
+            if not data:
+                return
+        assert self.login is not None
         if not data:
             raise self.login.connection_lost()
         was_authenticated = self.login.is_authenticated
@@ -147,9 +176,44 @@ class Opening:
         count_phase(self.process.table, phase, now - self.phase_began)
         self.phase_began = now
 
+    def shake(self, data: bytes) -> None:
+        """The server goes on with the handshake."""
+        tls = self.tls
+        assert tls is not None
+        if not data:
+            raise TlsFault(Fault.PEER_GONE, "server closed the connection unexpectedly during the TLS handshake")
+        answer = tls.feed(data)
+        if answer:
+            self.say(answer)
+        if tls.session is not None:
+            self.end_phase(ENCRYPTION)
+            count_server_handshake(self.process.table, self.row, tls.session.version, tls.took_us)
+            self.tls = None
+            self.layer = slot_layer(self.process.table, self.slot, tls.session)
+            self.start_login(tls.binding)
+            if tls.rest and self.open(tls.rest):
+                raise ServerFault("08P01", "the server spoke before it was spoken to")
+        elif tls.is_declined:
+            self.tls = None
+            self.start_login()
+
+    def open(self, records: bytes) -> bytes:
+        """What the server's records carry; empty while nothing is whole."""
+        assert self.layer is not None
+        data = self.layer.open_bytes(records)
+        if not data and self.layer.fault:
+            reason = f"alert {self.layer.alert}" if self.layer.alert else fault_label(self.layer.fault)
+            raise TlsFault(Fault(self.layer.fault), f"TLS connection with the server failed: {reason}")
+        if not data and self.layer.ended:
+            assert self.login is not None
+            raise self.login.connection_lost()
+        return data
+
     def say(self, data: bytes) -> None:
         """Login messages are small: they fit the socket's buffer."""
         assert self.socket is not None
+        if self.layer is not None:
+            data = self.layer.seal_bytes(data)
         if self.socket.send(data) != len(data):
             raise ServerFault("08006", "the server does not read its login messages")
 
@@ -167,7 +231,7 @@ class Opening:
 
     def succeed(self) -> None:
         """The server is ready: from now on the relay owns the socket."""
-        assert self.socket is not None and self.watcher is not None
+        assert self.socket is not None and self.watcher is not None and self.login is not None
         self.end()
         self.process.relay.unwatch(self.watcher, keep=True)
         log.debug(
@@ -181,20 +245,33 @@ class Opening:
             status_messages(self.login.parameters),
             lifetime_us=jitter(self.pool.server_lifetime_ms) * 1000,
             idle_timeout_us=jitter(self.pool.idle_timeout_ms) * 1000,
+            layer=self.layer,
         )
 
     def time_out(self) -> None:
         """Rule 2."""
         seconds = self.pool.connect_timeout_ms / 1000
-        self.fail(ServerFault("08006", f"{self.where()} did not answer within connect_timeout ({seconds:g} s)"))
+        text = f"{self.where()} did not answer within connect_timeout ({seconds:g} s)"
+        self.mode = "disable"  # no time is left for another attempt
+        self.fail(TlsFault(Fault.TIMEOUT, text) if self.tls is not None else ServerFault("08006", text))
 
     def fail(self, fault: ServerFault) -> None:
         """The attempt is over without a server."""
         if self.ended:
             return
-        if self.login.minor and is_about_protocol(fault):
-            self.start_again_with_3_0()
+        if isinstance(fault, TlsFault):
+            self.note_tls_fault(fault)
+        if self.login is not None and self.login.minor and is_about_protocol(fault):
+            self.process.old_servers.add((self.pool.server_host, self.pool.server_port))
+            self.minor = 0
+            self.start_again()
             return
+        if self.mode == "allow" and self.login is not None and not is_final(fault):
+            self.mode, self.refused_plain = "require", fault
+            self.start_again()
+            return
+        if self.refused_plain is not None and isinstance(fault, TlsFault) and fault.fault == Fault.NOT_OFFERED:
+            fault = self.refused_plain
         self.end()
         if self.watcher is not None:
             assert self.socket is not None
@@ -207,14 +284,26 @@ class Opening:
             self.slot, fault.sqlstate, f"could not open a server connection: {fault.message}"
         )
 
-    def start_again_with_3_0(self) -> None:
-        """An old server, or a pooler before it, does not know NegotiateProtocolVersion."""
+    def note_tls_fault(self, fault: TlsFault) -> None:
+        """Count it, and tell the server what OpenSSL has to say of it."""
+        if self.tls is not None:
+            self.tls.handshake.give_up()
+        if not (self.refused_plain is not None and fault.fault == Fault.NOT_OFFERED):
+            count_server_fault(self.process.table, self.row, fault.fault)
+        if fault.alert and self.socket is not None:
+            with contextlib.suppress(OSError):
+                self.socket.send(fault.alert)
+
+    def start_again(self) -> None:
+        """By another socket: an old server, or a pooler before it, does not know NegotiateProtocolVersion; under
+        `allow` a server that refuses a login in plain text is asked for TLS."""
         assert self.socket is not None and self.watcher is not None
-        self.process.old_servers.add((self.pool.server_host, self.pool.server_port))
         self.process.relay.unwatch(self.watcher, keep=True)
         self.close(self.socket)
         self.socket, self.watcher, self.is_published = None, None, False
-        self.login = make_login(self.pool, self.credentials, minor=0)
+        self.login, self.tls, self.layer = None, None, None
+        self.phase_began = monotonic_us()
+        clear_slot(self.process.table, self.slot)
         self.start()
 
     def close(self, sock: socket.socket) -> None:
@@ -246,7 +335,19 @@ def is_about_protocol(fault: ServerFault) -> bool:
     return fault.sqlstate in ("0A000", "08P01") and "protocol" in fault.message.lower()
 
 
-def make_login(pool: PoolSettings, credentials: Credentials, *, minor: int) -> ServerLogin:
+def is_final(fault: ServerFault) -> bool:
+    """Would TLS change nothing about this failure of a login in plain text (spec/tls.md section 2)?"""
+    return fault.sqlstate.startswith(("57P", "53")) or fault.sqlstate in ("42704", "22023")
+
+
+def make_login(
+    pool: PoolSettings,
+    credentials: Credentials,
+    *,
+    minor: int,
+    is_encrypted: bool,
+    binding: bytes | None,
+) -> ServerLogin:
     """The exchange for a server of this pool."""
     return ServerLogin(
         pool.server_user,
@@ -254,7 +355,8 @@ def make_login(pool: PoolSettings, credentials: Credentials, *, minor: int) -> S
         pool.server_database,
         {**pool.startup_parameters, "application_name": pool.application_name},
         minor=minor,
-        encrypted_or_local=pool.server_host.startswith("/") or is_loopback(pool.server_host),
+        encrypted_or_local=is_encrypted or pool.server_host.startswith("/") or is_loopback(pool.server_host),
+        binding=binding,
     )
 
 

@@ -56,6 +56,7 @@ from doorman.workers.channel import (
     close_all,
 )
 from doorman.workers.console import ConsoleSession
+from doorman.workers.encryption import Encryption, Materials
 from doorman.workers.login import Login
 from doorman.workers.lookup_client import LookUpClient
 from doorman.workers.opening import NO_DESCRIPTOR, Opening
@@ -81,6 +82,7 @@ class Inheritance:
         self,
         config: Config,
         pools: Roster,
+        materials: Materials,
         table: Table,
         row: int,
         channel: Channel,
@@ -90,6 +92,7 @@ class Inheritance:
     ) -> None:
         self.config = config
         self.pools = pools
+        self.materials = materials
         self.table = table
         self.row = row
         self.channel = channel
@@ -112,6 +115,7 @@ class Process:
         self.channel = born.channel
         self.remove_socket = born.remove_socket
         self.hba = general.hba_rules()
+        self.encryption = Encryption(born.config, born.materials)
         self.socket_options = SocketOptions.of(general)
         self.dismissing: set[int] = set()  # rows of removed pools that have clients here
         self.requests = itertools.count()
@@ -289,6 +293,7 @@ class Process:
         """A new configuration holds. It was checked by the master; nothing here may fail."""
         self.config = message.config
         self.hba = message.config.general.hba_rules()
+        self.encryption = Encryption(message.config, message.materials)
         self.socket_options = SocketOptions.of(message.config.general)
         live = {(entry.row, entry.generation) for entry in message.pools}
         for entry in self.pools.entries():

@@ -15,8 +15,10 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from doorman.errors import PeerFault
+from doorman.errors import ClientFault, PeerFault
 from doorman.shm.refusals import count_refusal
+from doorman.shm.tls import count_client_fault
+from doorman.tls.handshake import HandshakeFault
 from doorman.wire import backend
 from doorman.wire.startup import StartupMessage
 
@@ -54,6 +56,14 @@ class Refusals:
             self.delayed.append((now + delay, client, last_words))
         else:
             self.process.relay.dismiss(client, last_words)
+
+    def end_handshake(self, client: Client, fault: HandshakeFault) -> None:
+        """A TLS handshake failed: the client gets OpenSSL's alert and no words."""
+        count_refusal(self.process.table, "tls_handshake_fail")
+        count_client_fault(self.process.table, fault.fault)
+        why = ClientFault("08006", f"TLS handshake failed: {fault.reason}")
+        self.note(client, None, why, "tls_handshake_fail", time.monotonic())
+        self.process.relay.dismiss(client, fault.alert)
 
     def tick(self) -> None:
         """Ten times a second: whose time has come. The delay is the same for all, so the oldest is always first."""

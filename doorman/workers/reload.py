@@ -22,6 +22,7 @@ from doorman.errors import ConfigError
 from doorman.workers.allocation import NoRoom
 from doorman.workers.channel import Configure
 from doorman.workers.descriptors import find_shortage, raise_descriptor_limit
+from doorman.workers.encryption import read_materials
 from doorman.workers.socket_options import SocketOptions
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Reloader:
         master.notifier.reloading()
         try:
             loaded = load_config(master.config_path)
+            materials = read_materials(loaded.config)
             plan = master.allocation.plan(loaded.config)
         except (ConfigError, NoRoom) as problem:
             self.reject(problem)
@@ -76,19 +78,21 @@ class Reloader:
         for warning in loaded.warnings:
             log.warning("config: %s", warning)
         self.notices = self.describe(loaded.config)
-        if loaded.config == master.config:
+        if materials != master.materials:
+            self.notices.append("certificates or keys have new contents")
+        elif loaded.config == master.config:
             self.finish()
             return
         master.allocation.carry_out(plan)
         if loaded.config.general.log_level != master.config.general.log_level:
             master.set_log_level(loaded.config.general.log_level or "default")
-        master.config = loaded.config
+        master.config, master.materials = loaded.config, materials
         master.table.set_max_connections(loaded.config.general.max_connections)
         master.listeners.set_options(SocketOptions.of(loaded.config.general))
         self.number += 1
         self.waiting = set(master.children.values())
         self.deadline = time.monotonic() + PATIENCE_SECONDS
-        master.tell_all(Configure(self.number, loaded.config, master.allocation.roster.entries()))
+        master.tell_all(Configure(self.number, loaded.config, master.allocation.roster.entries(), materials))
 
     def describe(self, new: Config) -> list[str]:
         """What changes, what needs a restart, and what the running table is too small for."""

@@ -16,6 +16,7 @@ LEVELS: list[set[str]] = [
     {"wire", "shm", "daemon", "systemd"},
     {"auth", "admin", "tls"},
     {"workers.settings", "workers.set_texts", "workers.roster", "workers.socket_options", "workers.listener"},
+    {"workers.encryption", "workers.server_tls", "workers.client_tls"},
     {"workers.channel", "workers.allocation", "workers.descriptors"},
     {"workers.followed"},
     {"workers.relay"},

@@ -46,6 +46,7 @@ from doorman.workers.relay.frontend cimport feed_client
 from doorman.workers.relay.local cimport ready
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_free
 from doorman.workers.relay.replies cimport replies_clear
+from doorman.workers.relay.sealed cimport link_client, take_rest
 from doorman.workers.relay.sockets cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from doorman.workers.relay.upkeep cimport start_drain
 from doorman.workers.relay.server_side cimport ServerSide
@@ -190,7 +191,7 @@ cdef class ClientSide(ServerSide):
         if buffer_length(&client.inb) > HOLD:
             self.arm(client, EPOLLRDHUP if client.suspended or client.row.wait_state == WAIT_QUEUED else EPOLLERR)
             return 0
-        n = self.receive(client, self.scratch, HOLD // 4)
+        n = self.receive(client, self.scratch, HOLD // 2)
         if n == 0:
             return self.end_client(client)
         if n > 0:
@@ -238,6 +239,16 @@ cdef class ClientSide(ServerSide):
         if client.server is not None:
             self.arm(client.server, EPOLLIN | (EPOLLOUT if buffer_length(&client.server.outb) else 0))
         return self.queue(client)
+
+    def start_tls(self, Client client, session, rest: bytes) -> None:
+        """The handshake with a client is over: from here on everything goes through the record layer.
+
+        rest: what came behind the handshake's last record.
+        """
+        client.tls = link_client(self.table, client.number, session)
+        if rest:
+            take_rest(client, rest)
+            self.queue(client)
 
     def send(self, Client client, bytes data) -> None:
         """Write to a client from Python."""
@@ -313,6 +324,8 @@ cdef class ClientSide(ServerSide):
         return start_drain(self, server, client.took_leave)
 
     cdef int refuse(self, Client client, str severity, str sqlstate, str message) except -1:
+        if client.phase == PHASE_LOGIN and client.session.is_shaking:
+            return self.end_client(client)          # it would take no words in clear now
         return self.send_off(client, messages.error_response(sqlstate, message, severity=severity))
 
     cdef int send_off(self, Client client, bytes last_words) except -1:

@@ -10,6 +10,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from doorman.shm.layout cimport ClientRow, CounterRow, PoolRow, SlotRow
 from doorman.shm.table cimport Table
 from doorman.workers.relay.buffer cimport Buffer
+from doorman.workers.relay.link cimport Link
 from doorman.workers.relay.outgoing cimport Outgoing
 from doorman.workers.relay.pending cimport Pending
 from doorman.workers.relay.replies cimport Replies
@@ -65,8 +66,9 @@ cdef class Conn:
     cdef bint closed
     cdef bint edge                  # an event comes once for what arrives, not as long as it is unread
     cdef bint drained               # the last read took all that was there
+    cdef Link tls                   # None: nothing is encrypted
     cdef Buffer inb                 # an incomplete message
-    cdef Buffer outb                # what the peer has not taken yet
+    cdef Buffer outb                # what the peer has not taken yet, as it goes over the wire
     cdef object __weakref__
 
 

@@ -39,5 +39,6 @@ cdef class Lending(Sockets):
     cdef int wake_now(self) except -1
     cdef Server known(self, int slot)
     cdef Server handle(self, int slot, uint32_t generation, int fd)
+    cdef int equip(self, Server server) except -1
     cdef int drop_handle(self, Server server) except -1
     cdef int listen_to(self, Server server) except -1

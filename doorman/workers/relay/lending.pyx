@@ -22,6 +22,7 @@ from doorman.shm.layout cimport CLIENT_ACTIVE, CLIENT_IDLE, CLIENT_WAITING, NONE
 from doorman.shm.pools cimport BACK_CLOSE, BACK_IDLE, BACK_REFUSED, Taken, give_back, start_reset, take
 from doorman.workers.relay.backend cimport end_stream
 from doorman.workers.relay.engine cimport DIRT_STATEMENTS, DIRT_TEMPORARY, PHASE_LOGIN, STAGE_NONE, Client, Server
+from doorman.workers.relay.sealed cimport is_between, link_server
 from doorman.workers.relay.sockets cimport EPOLLIN, is_tcp
 from doorman.workers.relay.upkeep cimport start_clean, start_probe, start_sync
 from doorman.workers.relay.sockets cimport Sockets
@@ -79,6 +80,8 @@ cdef class Lending(Sockets):
         server.client = client
         server.stage = STAGE_NONE
         server.row.home = self.table.process
+        if server.row.tls:
+            self.equip(server)
         client.row.state = CLIENT_ACTIVE
         self.arm(server, EPOLLIN)
         server.row.served = client.row.connection_id
@@ -273,6 +276,8 @@ cdef class Lending(Sockets):
         is likely to get it back soon (rule 4)."""
         cdef PoolRow *pool = &self.table.pools[server.row.pool]
         cdef int head = pool.wait_head
+        if server.tls is not None and not is_between(server.tls):
+            return self.lose_server(server)         # the rest of a record would be in this process alone
         if head != NONE and self.table.clients[head].worker != self.table.process and not (server.edge and self.patience):
             self.disarm(server)
         if self.hand_on(server.slot) == BACK_IDLE:
@@ -351,6 +356,12 @@ cdef class Lending(Sockets):
         self.enroll(server, fd)
         self.servers[slot] = server
         return server
+
+    cdef int equip(self, Server server) except -1:
+        """This process is about to read or write an encrypted server: it needs what its row has."""
+        if server.row.tls and server.tls is None:
+            server.tls = link_server(self.table, server.slot, None)
+        return 0
 
     cdef int drop_handle(self, Server server) except -1:
         if self.servers[server.slot] is server:

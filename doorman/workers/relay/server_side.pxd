@@ -15,6 +15,7 @@ cdef class ServerSide(Lending):
     cdef int read_server(self, Server server) except -1
     cdef bint idle_server_speaks(self, Server server) except -1
     cdef int pass_by(self, Server server) except -1
+    cdef int heard_nothing(self, Server server) except -1
     cdef int finish_server(self, Server server) except -1
     cdef int open_if_needed(self, int pool) except -1
     cdef int give_up_parking(self, int slot, uint32_t generation) except -1

@@ -37,6 +37,7 @@ from doorman.shm.pools cimport (
 )
 from doorman.shm.slots cimport read_cancel_key
 from doorman.shm.table cimport now_us
+from doorman.tls.record cimport RecordLayer
 from doorman.workers.relay.backend cimport feed_server
 from doorman.workers.relay.buffer cimport buffer_append, buffer_free, buffer_length
 from doorman.workers.relay.engine cimport (
@@ -51,6 +52,7 @@ from doorman.workers.relay.engine cimport (
     Server,
 )
 from doorman.workers.relay.pending cimport pending_clear
+from doorman.workers.relay.sealed cimport is_between, link_server, say_farewell
 from doorman.workers.relay.sockets cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from doorman.workers.relay.upkeep cimport feed_quiet
 from doorman.workers.relay.lending cimport Lending
@@ -107,7 +109,7 @@ cdef class ServerSide(Lending):
         for reads in range(READS):
             length = self.read(server)
             if length < 0:
-                return 0
+                return self.heard_nothing(server) if server.stage == STAGE_LISTEN else 0
             if length == 0:
                 return self.lose(server, True)
             if server.stage == STAGE_CLOSING:
@@ -128,6 +130,13 @@ cdef class ServerSide(Lending):
                 return 0
         return 0
 
+    cdef int heard_nothing(self, Server server) except -1:
+        """What an idle server said was for the record layer alone (a session ticket, a new key)."""
+        if server.tls is None or not is_between(server.tls):
+            return 0
+        server.stage = STAGE_NONE
+        return self.ready_again(server)
+
     cdef bint idle_server_speaks(self, Server server) except -1:
         """Only its home reads an idle server, and only after taking it out of the pool. True: it was read."""
         cdef SlotRow *row = server.row
@@ -141,6 +150,7 @@ cdef class ServerSide(Lending):
             self.pass_by(server)
             return False
         server.stage = STAGE_LISTEN
+        self.equip(server)
         self.note_deadline(server, now_us() + CLOSE_PATIENCE_US)
         self.read_server(server)
         return True
@@ -193,7 +203,10 @@ cdef class ServerSide(Lending):
         buffer_free(&server.inb)
         buffer_free(&server.outb)
         if polite:
+            self.equip(server)
             self.transmit(server, TERMINATE, len(TERMINATE))
+            if server.tls is not None:
+                say_farewell(server)
             buffer_free(&server.outb)
         shutdown(server.fd, SHUT_WR)
         self.listen_to(server)
@@ -250,10 +263,12 @@ cdef class ServerSide(Lending):
             self.open(pool, slot)
 
     def opened(self, slot: int, fd: int, pid: int, bytes secret, bytes parameters, *,
-               lifetime_us: int, idle_timeout_us: int) -> None:
-        """A server that this process opened is logged in; the socket is the relay's now."""
+               lifetime_us: int, idle_timeout_us: int, RecordLayer layer = None) -> None:
+        """A server that this process opened is logged in; the socket is the relay's now. layer: it is encrypted."""
         cdef Server server = self.handle(slot, self.table.slots[slot].generation, fd)
         cdef SlotRow *row = server.row
+        if layer is not None:
+            server.tls = link_server(self.table, slot, layer)
         self.now = now_us()
         row.backend_pid = pid
         row.secret_length = min(<int>len(secret), <int>SECRET_BYTES)
@@ -387,15 +402,17 @@ cdef class ServerSide(Lending):
             return None
         return None
 
-    def cancel_key(self, slot: int, generation: int) -> tuple[int, bytes, int] | None:
-        """Backend pid, secret and pool of a server that this process is cancelling; None when it is gone."""
+    def cancel_key(self, slot: int, generation: int) -> tuple[int, bytes, int, bool] | None:
+        """Backend pid, secret and pool of a server that this process is cancelling, and whether it is encrypted; None when
+        it is gone."""
         cdef uint32_t pid
         cdef uint8_t[SECRET_BYTES] secret
         cdef int pool = self.table.slots[slot].pool
+        cdef bint encrypted = self.table.slots[slot].tls
         cdef int length = read_cancel_key(self.table, slot, generation, &pid, secret)
         if length == NONE:
             return None
-        return pid, secret[:length], pool
+        return pid, secret[:length], pool, encrypted
 
     def cancel_done(self, slot: int, generation: int, *, doubtful: bool) -> None:
         """PostgreSQL has dealt with a cancel request. doubtful: it may still come to act on it."""

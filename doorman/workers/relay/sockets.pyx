@@ -17,7 +17,8 @@ from libc.string cimport memcpy
 from posix.unistd cimport close
 
 from doorman.workers.relay.buffer cimport buffer_append, buffer_consume, buffer_free, buffer_length
-from doorman.workers.relay.engine cimport SCRATCH, Conn, Engine, Watcher
+from doorman.workers.relay.engine cimport KIND_CLIENT, SCRATCH, Conn, Engine, Watcher
+from doorman.workers.relay.sealed cimport receive_sealed, say_farewell, transmit_sealed
 
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -90,6 +91,10 @@ cdef class Sockets(Engine):
             return 0
         self.disarm(conn)
         self.conns[conn.fd] = None
+        if conn.tls is not None:
+            if conn.kind == KIND_CLIENT:
+                say_farewell(conn)
+            conn.tls = None
         close(conn.fd)
         conn.fd = -1
         conn.closed = True
@@ -100,6 +105,8 @@ cdef class Sockets(Engine):
     cdef Py_ssize_t receive(self, Conn conn, char *into, size_t room) noexcept:
         """Bytes read; 0 at the end of the stream or after an error, -1 when there is nothing to read now."""
         cdef ssize_t n
+        if conn.tls is not None:
+            return receive_sealed(conn, into, room)
         while True:
             n = recv(conn.fd, into, room, MSG_DONTWAIT)         # network op
             conn.drained = n < <ssize_t>room
@@ -112,6 +119,8 @@ cdef class Sockets(Engine):
     cdef Py_ssize_t transmit(self, Conn conn, const char *data, size_t length) except -2:
         """Write, or queue behind what is queued already. Bytes that remain queued; SEND_GONE when the peer is gone."""
         cdef ssize_t n = 0
+        if conn.tls is not None:
+            return transmit_sealed(conn, data, length)
         if not buffer_length(&conn.outb):
             n = send(conn.fd, data, length, MSG_DONTWAIT | MSG_NOSIGNAL)    # network op
             if n == <ssize_t>length:
