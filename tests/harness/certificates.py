@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 DAY = datetime.timedelta(days=1)
-MAKERS = {
+MAKERS: dict[str, Callable[[], CertificateIssuerPrivateKeyTypes]] = {
     "ec": lambda: ec.generate_private_key(ec.SECP256R1()),
     "rsa": lambda: rsa.generate_private_key(65537, 2048),
     "ed25519": ed25519.Ed25519PrivateKey.generate,
@@ -71,7 +72,7 @@ class Authority:
         key = MAKERS[kind]()
         subject = _name(common_name) if common_name is not None else x509.Name([])
         builder = _builder(subject, self.certificate.subject, key, lifetime, 100 + self.count)
-        alternatives = [x509.DNSName(name) for name in names]
+        alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
         alternatives += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
         if alternatives:
             builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=common_name is None)

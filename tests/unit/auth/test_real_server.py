@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -137,6 +138,8 @@ def test_a_cancel_request_is_understood(postgres: Postgres, minor: int) -> None:
     attempt = attempt_for("app", minor=minor)
     with join_server(postgres, attempt) as sock:
         sock.sendall(frontend.query("SELECT pg_sleep(30)"))
+        while postgres.admin("SELECT wait_event FROM pg_stat_activity WHERE pid = %s", [attempt.pid]) != [("PgSleep",)]:
+            time.sleep(0.01)  # a request that comes before the statement cancels nothing
         with socket.create_connection((postgres.host, postgres.port), 10) as canceller:
             canceller.sendall(frontend.cancel_request(attempt.pid, attempt.secret))
             assert canceller.recv(1) == b""
