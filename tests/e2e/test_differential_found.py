@@ -35,6 +35,17 @@ FOUND: dict[str, Case] = {
     "DEALLOCATE by Query while the server is held by an unsynced Parse": Case(
         "transaction", [parse(SELECT_1, "a"), FLUSH, WAIT, query("DEALLOCATE a"), WAIT]
     ),
+    "a name prepared again right behind DEALLOCATE of it by Execute": Case(
+        "transaction", [parse("deallocate A;", "a"), bind([], "a"), execute(), parse("deallocate A;", "a"), SYNC]
+    ),
+    "DEALLOCATE by Execute that is skipped": Case(
+        "transaction", [parse(SELECT_1, "a"), SYNC, parse("DEALLOCATE a"), bind([], "nosuch"), bind(), execute(), SYNC,
+                        bind([], "a"), execute(), SYNC]
+    ),
+    "DEALLOCATE by Execute behind what fails": Case(
+        "transaction", [parse(SELECT_1, "a"), SYNC, parse("DEALLOCATE a"), bind(), execute("nosuch"), execute(), SYNC,
+                        bind([], "a"), execute(), SYNC]
+    ),
     "DEALLOCATE by Execute": Case(
         "transaction", [parse(SELECT_1, "a"), SYNC, WAIT, parse("DEALLOCATE a"), *EXECUTED, WAIT,
                         parse(SELECT_1, "a"), SYNC]

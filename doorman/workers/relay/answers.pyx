@@ -388,6 +388,8 @@ cdef int undo(Engine engine, Server server, Reply *reply, bint failed, uint32_t 
             set_add(engine.table, server.slot, &reply.digest, reply.size)
         return 0
     if reply.kind == REPLY_EXECUTE:
+        if client is not None and isinstance(new, Named):
+            return undo_close(client, new, False)
         return undo_forgetting(client, reply)
     if client is None or new is None or reply.kind == REPLY_PARSE_OURS or reply.kind == REPLY_PARSE_CLASH:
         return 0
@@ -444,17 +446,13 @@ cdef int undo_close(Client client, object closed, bint query_follows) except -1:
 
 
 cdef int note_forgetting(Engine engine, Server server, Reply *head, const char *tag, Py_ssize_t length) except -1:
-    """DEALLOCATE ALL and DISCARD ALL: neither the server nor the client has any statement left. After an Execute the
-    client's names are gone already (`note_execute`), and a DEALLOCATE has taken one of them with it."""
+    """DEALLOCATE ALL and DISCARD ALL: neither the server nor the client has any statement left. With an Execute the
+    client's names went already (`note_execute`), all or the one that DEALLOCATE names."""
     cdef Client client = server.client
     if tag[0] != b"D" or length < 11:
         return 0
     if memcmp(tag, b"DEALLOCATE\x00", 11) == 0:
-        if head == NULL or head.kind != REPLY_EXECUTE:
-            return note_deallocated(engine, server)
-        if head.new != NULL:
-            return undo_name(client, <Named>head.new)
-        return 0
+        return note_deallocated(engine, server) if head == NULL or head.kind != REPLY_EXECUTE else 0
     if length < 12:
         return 0
     if memcmp(tag, b"DISCARD ALL\x00", 12) == 0 or (length >= 15 and memcmp(tag, b"DEALLOCATE ALL\x00", 15) == 0):

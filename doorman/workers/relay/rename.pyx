@@ -248,6 +248,8 @@ cdef int note_execute(Server server) except -1:
         server.explained += 1
         client.bound_sets = 0
     if not client.forgets_all:
+        if target != NULL and client.names is not None and client.names.get(client.target.name) is client.target:
+            forget_named(client, client.target)
         return replies_push(&server.replies, REPLY_EXECUTE, target, NULL, NULL)
     names, client.names = client.names or {}, None
     client.last_named = None
