@@ -38,6 +38,13 @@ FOUND: dict[str, Case] = {
     "a name prepared again right behind DEALLOCATE of it by Execute": Case(
         "transaction", [parse("deallocate A;", "a"), bind([], "a"), execute(), parse("deallocate A;", "a"), SYNC]
     ),
+    "DEALLOCATE by Execute, and Execute again": Case(
+        "transaction", [parse("DEALLOCATE a", "a"), bind([], "a"), execute("", 3), execute("", 3), SYNC,
+                        bind([b"41", b"y"], "a"), SYNC]
+    ),
+    "DEALLOCATE by Execute of one portal, and then of another": Case(
+        "tight1", [parse("DEALLOCATE a", "a"), bind([], "a", "p"), execute("p"), execute(), SYNC, parse(SELECT_1, "a")]
+    ),
     "DEALLOCATE by Execute that is skipped": Case(
         "transaction", [parse(SELECT_1, "a"), SYNC, parse("DEALLOCATE a"), bind([], "nosuch"), bind(), execute(), SYNC,
                         bind([], "a"), execute(), SYNC]

@@ -241,16 +241,20 @@ cdef int note(Engine engine, Server server, char kind) except -1:
 cdef int note_execute(Server server) except -1:
     """An Execute, and what it does to the client's names: DEALLOCATE by extended protocol."""
     cdef Client client = server.client
-    cdef PyObject *target = <PyObject *>client.target if client.target is not None else NULL
+    cdef Named target = client.target
     server.executed = True
     if client.bound_sets:
         server.local_planner = mix_text(server.local_planner, client.bound_sets.to_bytes(8, "big"))
         server.explained += 1
         client.bound_sets = 0
+    if target is not None:                              # a portal runs once
+        client.target = None
+        if client.names is not None and client.names.get(target.name) is target:
+            forget_named(client, target)
+        return replies_push(&server.replies, REPLY_EXECUTE, <PyObject *>target, NULL, NULL)
     if not client.forgets_all:
-        if target != NULL and client.names is not None and client.names.get(client.target.name) is client.target:
-            forget_named(client, client.target)
-        return replies_push(&server.replies, REPLY_EXECUTE, target, NULL, NULL)
+        return replies_push(&server.replies, REPLY_EXECUTE, NULL, NULL, NULL)
+    client.forgets_all = False
     names, client.names = client.names or {}, None
     client.last_named = None
     return replies_push(&server.replies, REPLY_EXECUTE, NULL, <PyObject *>names, NULL)
