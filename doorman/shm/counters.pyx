@@ -102,6 +102,9 @@ class Cumulative(msgspec.Struct, frozen=True):
     wait: tuple[int, ...] = (0,) * 5
 
 
+NOTHING_YET = (Cumulative(), Percentiles())
+
+
 class ProcessTotals(msgspec.Struct, frozen=True):
     """Counters of one process row, or of all."""
 
@@ -319,6 +322,17 @@ def pool_percentiles(Table table, int pool) -> Percentiles:
     return Percentiles(
         percentiles_of(table, pool, QUERIES), percentiles_of(table, pool, TRANSACTIONS),
         percentiles_of(table, pool, WAITS))
+
+
+def pool_times(Table table, int pool) -> tuple[Cumulative, Percentiles]:
+    """Both, and no look at the histograms of a pool in which nothing ever happened."""
+    cdef int process
+    cdef CounterRow *row
+    for process in range(<int>table.header.n_processes):
+        row = &table.counters[pool * <int>table.header.n_processes + process]
+        if row.queries or row.transactions or row.waits:
+            return pool_cumulative(table, pool), pool_percentiles(table, pool)
+    return NOTHING_YET
 
 
 cdef tuple cumulative_of(Table table, int pool, int which):

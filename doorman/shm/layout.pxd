@@ -21,7 +21,7 @@ cdef extern from "<semaphore.h>" nogil:
     int sem_post(sem_t *sem)
 
 cdef enum:
-    LAYOUT_VERSION = 8
+    LAYOUT_VERSION = 9
     NONE = -1
     NAME_BYTES = 128            # database, user, application_name: bytes kept, terminating NUL included
     SECRET_BYTES = 256          # protocol 3.2: a cancel secret has 4 to 256 bytes
@@ -135,6 +135,7 @@ cdef struct Header:
     int32_t users_writing           # [users] user row that is just being written, NONE; repair wipes it
     Lock users_lock
     int64_t next_handshake          # [atomic] when the next client may start a TLS handshake (tls_rate_limit_per_second)
+    uint32_t phase                  # [atomic] of the pooler: 0 starting, 1 open, 2 draining; the master writes it
 
 cdef struct ProcessRow:
     uint32_t pid                    # [once]

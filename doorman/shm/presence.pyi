@@ -19,6 +19,7 @@ class Presence(msgspec.Struct, frozen=True):
     statements: int = 0
     hits: int = 0
     misses: int = 0
+    tls: int = 0
 
 def presence(table: Table) -> list[Presence]: ...
 def slot_statements(table: Table, slot: int) -> tuple[int, int, int]: ...

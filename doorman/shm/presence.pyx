@@ -39,6 +39,7 @@ cdef struct Counts:
     uint64_t statements
     uint64_t hits
     uint64_t misses
+    uint64_t tls
 
 
 class Presence(msgspec.Struct, frozen=True):
@@ -59,6 +60,7 @@ class Presence(msgspec.Struct, frozen=True):
     statements: int = 0
     hits: int = 0
     misses: int = 0
+    tls: int = 0
 
 
 STATEMENT_BYTES = sizeof(StatementNode) + sizeof(uint32_t)
@@ -81,7 +83,7 @@ def presence(Table table) -> list[Presence]:
             c = &counts[pool]
             found.append(Presence(
                 c.login, c.idle, c.active, c.waiting, c.flushed, c.named, c.unnamed, c.longest_wait, c.servers,
-                c.oldest_active, c.outdated, c.statements, c.hits, c.misses))
+                c.oldest_active, c.outdated, c.statements, c.hits, c.misses, c.tls))
         return found
     finally:
         free(counts)
@@ -131,6 +133,7 @@ cdef void count_servers(Table table, Counts *counts, uint32_t n) noexcept nogil:
         c.statements += held.count
         c.hits += held.hits
         c.misses += held.misses
+        c.tls += row.tls
 
 
 def slot_statements(Table table, int slot) -> tuple[int, int, int]:

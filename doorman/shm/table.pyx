@@ -47,6 +47,8 @@ cdef extern from "<sys/mman.h>" nogil:
     int PROT_READ, PROT_WRITE, MAP_SHARED, MADV_DONTDUMP
     void *MAP_FAILED
 
+PHASES = ("starting", "open", "draining")
+
 cdef uint64_t MAGIC = 0x4E414D524F4F4450     # "PDOORMAN"
 cdef size_t PAGE = 4096
 
@@ -227,6 +229,20 @@ cdef class Table:
     def pools_high(self) -> int:
         """Pool rows that were ever used."""
         return self.header.pools_high
+
+    @property
+    def phase(self) -> str:
+        """`starting`, `open` or `draining`; only the master sets it."""
+        return PHASES[load32(&self.header.phase)]
+
+    @phase.setter
+    def phase(self, phase: str) -> None:
+        store32(&self.header.phase, PHASES.index(phase))
+
+    @property
+    def started_wall_us(self) -> int:
+        """When the pooler started, microseconds since 1970."""
+        return self.header.started_wall_us
 
     @property
     def master_pid(self) -> int:

@@ -11,12 +11,14 @@ from libc.string cimport memcmp, memcpy
 
 from doorman.shm.atomics cimport store32
 from doorman.shm.clients cimport admit_client, dismiss_client
+from doorman.shm.counters cimport count_error, count_time
 from doorman.shm.layout cimport (
     CLIENT_IDLE,
     NONE,
     SECRET_BYTES,
     WAIT_NO,
     ClientRow,
+    CounterRow,
     PoolRow,
     SlotRow,
 )
@@ -237,6 +239,18 @@ cdef class Trial:
                         <uint64_t *>&self.woken)
         self.mark()
         return found
+
+    # --- counters ----------------------------------------------------------------------------------------------------
+
+    def count_query(self, int pool, int64_t elapsed) -> None:
+        """A query of a client of this process took so many microseconds."""
+        cdef CounterRow *row = self.table.counter_row(pool)
+        row.queries += 1
+        row.query_time += elapsed
+        count_time(row.query_histogram, elapsed)
+
+    def count_error(self, int pool, bytes sqlstate) -> None:
+        count_error(self.table.counter_row(pool), <const char *>sqlstate)
 
     # --- mail --------------------------------------------------------------------------------------------------------
 

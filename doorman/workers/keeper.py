@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 
 from doorman.auth.server_login import NoCredentials
 from doorman.config.resolve import PoolSettings
 from doorman.errors import ServerFault
-from doorman.shm.counters import end_window
-from doorman.shm.rows import SlotView, client_rows, pool_rows, slot_rows
+from doorman.shm.counters import end_window, set_census
+from doorman.shm.rows import SlotView, client_rows, pool_rows, process_rows, slot_rows
 from doorman.shm.table import monotonic_us
+from doorman.web.census import take_census
 from doorman.workers.channel import LookUp, Message, close_all
 from doorman.workers.credentials import is_pending
 from doorman.workers.lookups import LookUps
@@ -26,6 +28,9 @@ log = logging.getLogger(__name__)
 WINDOW_SECONDS = float(os.environ.get("PG_DOORMAN_TEST_WINDOW") or 15.0)  # tests have no patience
 
 
+CENSUS_SECONDS = 15.0
+
+
 class Keeper(Process):
     """The one process of its kind."""
 
@@ -34,8 +39,25 @@ class Keeper(Process):
         self.next_round = time.monotonic() + self.period
         self.pending: set[int] = set()
         self.next_window = time.monotonic() + WINDOW_SECONDS
+        self.next_census = 0.0
+        self.web_socket = born.web_socket
         self.look_ups = LookUps(born.config, self.spawn, self.tell)
         self.relay.adopt_orphans()
+
+    def begin(self) -> None:
+        """HTTP is served before the master hears that this process is ready."""
+        if self.web_socket is None:
+            super().begin()
+            return
+        self.others_at_work = 1
+        self.spawn(self.begin_with_web(self.web_socket))
+
+    async def begin_with_web(self, listening: socket.socket) -> None:
+        """Python's HTTP server is imported here alone."""
+        from doorman.web.server import WebServer
+
+        await WebServer(self.table, lambda: (self.pools, self.config)).start(listening)
+        super().begin()
 
     def on_message(self, message: Message, descriptors: list[int]) -> None:
         """Look-ups besides what every process understands."""
@@ -56,6 +78,9 @@ class Keeper(Process):
         if time.monotonic() >= self.next_window:
             self.next_window += WINDOW_SECONDS
             self.end_windows()
+        if time.monotonic() >= self.next_census:
+            self.next_census = time.monotonic() + CENSUS_SECONDS
+            self.spawn(self.count_sockets())
         if time.monotonic() >= self.next_round:
             self.next_round = time.monotonic() + self.period
             self.close_old_servers()
@@ -108,6 +133,16 @@ class Keeper(Process):
         """A statistics window is over."""
         for pool in pool_rows(self.table):
             end_window(self.table, pool.number)
+
+    async def count_sockets(self) -> None:
+        """In a thread: it reads much of /proc. Of a walk that fails nothing is kept."""
+        pids = [self.table.master_pid, *(process.pid for process in process_rows(self.table) if process.pid)]
+        try:
+            counts = await self.loop.run_in_executor(None, take_census, pids)
+        except (OSError, ValueError) as error:
+            log.warning("the sockets could not be counted: %s", error)
+        else:
+            set_census(self.table, counts)
 
     def close_old_servers(self) -> None:
         """At most `retain_connections_max` (0: all), the oldest first."""

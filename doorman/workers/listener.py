@@ -14,7 +14,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from doorman.config.schema import General
+from doorman.config.schema import General, Web
 from doorman.workers.socket_options import SocketOptions
 
 DEFAULT_BACKLOG = 4096
@@ -24,13 +24,18 @@ class UnixSocketError(Exception):
     """The Unix socket cannot be made; the text says which and why."""
 
 
+class WebSocketError(Exception):
+    """The HTTP port cannot be had; the text says which and why."""
+
+
 class Listeners:
     """All listening sockets of a pooler."""
 
-    def __init__(self, general: General, workers: int) -> None:
+    def __init__(self, general: General, workers: int, web: Web | None = None) -> None:
         options = SocketOptions.of(general)
         self.backlog = general.backlog or min(general.max_connections, DEFAULT_BACKLOG) or 1
         self.tcp = bind_tcp(general.host, general.port, workers, options)
+        self.web = bind_web(web, options) if web is not None and web.enabled else None
         self.unix_path: Path | None = None
         self.unix: socket.socket | None = None
         self.unix_identity: tuple[int, int] | None = None
@@ -66,6 +71,15 @@ class Listeners:
         """Remove the Unix socket's file if it is still the one that we made."""
         if self.unix_path is not None and identity(self.unix_path) == self.unix_identity:
             self.unix_path.unlink(missing_ok=True)
+
+
+def bind_web(web: Web, options: SocketOptions) -> socket.socket:
+    """The HTTP port, which the keeper accepts from; a keeper that dies loses no connection that waits there."""
+    try:
+        (sock,) = bind_tcp(web.host, web.port, 1, options)
+    except OSError as error:
+        raise WebSocketError(f"cannot listen on {web.host}:{web.port} (web): {error.strerror or error}") from error
+    return sock
 
 
 def bind_tcp(host: str, port: int, count: int, options: SocketOptions) -> list[socket.socket]:

@@ -247,7 +247,7 @@ class Login:
         """Name and password of the account that this user of the console must be: the statistics user's or the
         administrator's."""
         general = self.process.config.general
-        if general.stats_username and user == general.stats_username:
+        if general.stats_username and user == general.stats_username != general.admin_username:
             return general.stats_username, general.stats_password or ""
         return general.admin_username, general.admin_password
 

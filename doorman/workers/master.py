@@ -56,7 +56,7 @@ from doorman.workers.channel import (
 from doorman.workers.descriptors import find_shortage, raise_descriptor_limit
 from doorman.workers.encryption import read_materials
 from doorman.workers.keeper import Keeper
-from doorman.workers.listener import Listeners, UnixSocketError
+from doorman.workers.listener import Listeners, UnixSocketError, WebSocketError
 from doorman.workers.process import Inheritance, set_up_signals
 from doorman.workers.reload import Reloader
 from doorman.workers.worker import Worker
@@ -105,8 +105,8 @@ def run_master(config: Config, config_path: str, log_level: str, log_format: str
     if shortage := find_shortage(limit, config.general.max_connections, resolve_pools(config)):
         log.warning("%s", shortage)
     try:
-        listeners = Listeners(config.general, config.general.worker_threads)
-    except UnixSocketError as error:
+        listeners = Listeners(config.general, config.general.worker_threads, config.web)
+    except (UnixSocketError, WebSocketError) as error:
         log.error("%s", error)
         return EXIT_OS
     except OSError as error:
@@ -223,6 +223,7 @@ class Master:
         """Take no more clients, let transactions end, leave at `shutdown_timeout`."""
         if self.deadline is not None:
             return
+        self.table.phase = "draining"
         self.notifier.stopping("waiting for transactions to end")
         log.info("shutting down: waiting for transactions to end, at most %d ms", self.config.general.shutdown_timeout)
         self.deadline = time.monotonic() + self.config.general.shutdown_timeout / 1000
@@ -300,6 +301,7 @@ class Master:
             self.wake_fds,
             vault,
             self.listeners.remove,
+            self.listeners.web,
         )
         if row == self.keeper_row:
             self.listeners.close()
@@ -307,6 +309,8 @@ class Master:
         for number, sock in enumerate(self.listeners.tcp):
             if number != row:
                 sock.close()
+        if self.listeners.web is not None:
+            self.listeners.web.close()
         Worker(born, self.listeners.tcp[row], self.listeners.unix).run()
 
     def reap(self) -> None:
@@ -532,6 +536,7 @@ class Master:
         if self.is_open or len(self.children) <= self.workers or not all(c.is_ready for c in self.children.values()):
             return
         self.is_open = True
+        self.table.phase = "open"
         self.listeners.open()
         self.notifier.ready(self.describe_self())
         general = self.config.general

@@ -89,6 +89,7 @@ class Inheritance:
         wake_fds: list[int],
         vault: Mapping[tuple[int, int], int],
         remove_socket: Callable[[], None],
+        web_socket: socket.socket | None = None,
     ) -> None:
         self.config = config
         self.pools = pools
@@ -99,6 +100,7 @@ class Inheritance:
         self.wake_fds = wake_fds
         self.vault = vault
         self.remove_socket = remove_socket
+        self.web_socket = web_socket
 
 
 class Process:
@@ -125,6 +127,7 @@ class Process:
         self.refusals = Refusals(self)
         self.users = LookUpClient(self.table, self.tell)
         self.tasks: set[asyncio.Task[None]] = set()
+        self.others_at_work = 0  # 1: uvloop has more to serve than `tasks` show
         self.waiting_consoles: set[ConsoleSession] = set()
         self.loop = uvloop.new_event_loop()
         asyncio.set_event_loop(self.loop)
@@ -194,14 +197,14 @@ class Process:
         """Run a coroutine that reports its end itself."""
         task = self.loop.create_task(work)
         self.tasks.add(task)
-        self.relay.loop_work = len(self.tasks)
+        self.relay.loop_work = len(self.tasks) + self.others_at_work
         task.add_done_callback(self.reap)
         return task
 
     def reap(self, task: asyncio.Task[None]) -> None:
         """Log what a coroutine did not handle."""
         self.tasks.discard(task)
-        self.relay.loop_work = len(self.tasks)
+        self.relay.loop_work = len(self.tasks) + self.others_at_work
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a task failed", exc_info=error)
 

@@ -15,6 +15,7 @@ LEVELS: list[set[str]] = [
     {"config"},
     {"wire", "shm", "daemon", "systemd"},
     {"auth", "admin", "tls"},
+    {"web"},
     {"workers.settings", "workers.set_texts", "workers.roster", "workers.socket_options", "workers.listener"},
     {"workers.encryption", "workers.server_tls", "workers.client_tls"},
     {"workers.channel", "workers.allocation", "workers.descriptors"},

@@ -1,0 +1,1 @@
+"""What the keeper serves over HTTP: metrics and health."""
