@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from typing import NoReturn
 
 import click
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 @click.command(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="PostgreSQL connection pooler. CONFIG_FILE is YAML if it ends in .yaml or .yml, else TOML.",
+    epilog="pg_doorman check-auth --help: find out why a login fails.",
 )
 @click.argument("config_file", envvar="CONFIG_FILE", default=DEFAULT_PATH)
 @click.option(
@@ -131,5 +133,14 @@ def go_to_background(pid_file: str) -> None:
         raise SystemExit(EXIT_OS_ERROR) from None
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Entry point of `pg_doorman`: `check-auth` is a command of its own, everything else is about the pooler itself."""
+    if sys.argv[1:2] == ["check-auth"]:
+        from doorman.diagnose.command import main as check_auth
+
+        check_auth(args=sys.argv[2:], prog_name="pg_doorman check-auth")
     main(prog_name="pg_doorman")
+
+
+if __name__ == "__main__":
+    run()

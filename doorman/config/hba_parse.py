@@ -238,6 +238,8 @@ def read_ldap_options(value: object) -> dict[str, str]:
     """The value of `auth_ldap_options`, `name=value …` as behind a rule's method; `ValueError` says what is wrong."""
     if not isinstance(value, str):
         raise ValueError("")
+    if any("=" not in ",".join(word.text for word in field) for field in _split(value)):
+        raise ValueError("an option is not in the form name=value")  # and may be a misplaced password
     options = _parse_options(_split(value))
     _check_options("ldap", options)
     return options

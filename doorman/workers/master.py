@@ -25,6 +25,7 @@ from doorman import __version__
 from doorman.admin.orders import OrderResult
 from doorman.config.resolve import PoolSettings, resolve_pools
 from doorman.config.schema import Config, Pool
+from doorman.cores import leave_memory_out_of_cores
 from doorman.log import set_filter
 from doorman.shm.repair import repair_after
 from doorman.shm.rows import process_rows
@@ -104,6 +105,7 @@ def run_master(config: Config, config_path: str, log_level: str, log_format: str
     limit = raise_descriptor_limit()
     if shortage := find_shortage(limit, config.general.max_connections, resolve_pools(config)):
         log.warning("%s", shortage)
+    leave_memory_out_of_cores()
     try:
         listeners = Listeners(config.general, config.general.worker_threads, config.web)
     except (UnixSocketError, WebSocketError) as error:

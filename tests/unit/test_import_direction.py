@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "doorman"
 LEVELS: list[set[str]] = [
     {"errors", "log"},
     {"config"},
-    {"wire", "shm", "daemon", "systemd"},
+    {"wire", "shm", "daemon", "systemd", "cores"},
     {"auth", "admin", "tls"},
     {"web"},
     {"workers.settings", "workers.set_texts", "workers.roster", "workers.socket_options", "workers.listener"},
@@ -28,6 +28,7 @@ LEVELS: list[set[str]] = [
     {"workers.worker", "workers.keeper"},
     {"workers.reload"},
     {"workers.master"},
+    {"diagnose"},
     {"cli"},
 ]
 IMPORT = re.compile(r"^(?:from|import|cimport) (doorman[\w.]*)(?: c?import ([\w, ]+))?", re.MULTILINE)
