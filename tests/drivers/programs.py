@@ -61,7 +61,9 @@ JAVA = Language(
         *["mvn", "-B", "-q", "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"],
         "-DoutputDirectory=jars",
     ],
-    build=[["javac", "--release", "17", "-cp", "jars/*", "-d", "classes", "Drivers.java", "PgJdbc.java"]],
+    build=[
+        ["javac", "--release", "17", "-cp", "jars/*", "-d", "classes", "Drivers.java", "PgJdbc.java", "Logins.java"]
+    ],
     # Short runs: the quick compiler only, and no threads for collecting garbage.
     run=["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", "classes:jars/*", "Drivers"],
 )
