@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final, Protocol
 
 import msgspec
@@ -118,7 +119,8 @@ def _remote_host(admission: Admission, applicant: Applicant) -> str:
     if applicant.address is None:
         return LOCAL_HOST
     if admission.options.get("pam_use_hostname") == "1":
-        return socket.getnameinfo((applicant.address, 0), 0)[0]
+        with suppress(OSError):
+            return socket.getnameinfo((applicant.address, 0), 0)[0]
     return applicant.address
 
 

@@ -25,10 +25,12 @@ import uvloop
 
 from doorman.admin.orders import Order, OrderResult
 from doorman.auth.auth_query import Found, mark_of
+from doorman.auth.blocking import THREADS, THREADS_OF_PROCESS
 from doorman.config.resolve import PoolSettings
 from doorman.config.schema import Config
 from doorman.errors import ServerFault
 from doorman.log import repeats, set_filter
+from doorman.shm.refusals import count_refusal
 from doorman.shm.rows import client_row, get_parameters, process_rows
 from doorman.shm.table import Table, monotonic_us
 from doorman.wire.startup import StartupMessage
@@ -126,6 +128,7 @@ class Process:
         self.old_servers: set[tuple[str, int]] = set()  # host and port of those that speak nothing newer than 3.0
         self.refusals = Refusals(self)
         self.users = LookUpClient(self.table, self.tell)
+        THREADS_OF_PROCESS.most = general.max_blocking_threads or THREADS
         self.tasks: set[asyncio.Task[None]] = set()
         self.others_at_work = 0  # 1: uvloop has more to serve than `tasks` show
         self.waiting_consoles: set[ConsoleSession] = set()
@@ -401,6 +404,10 @@ class Process:
     def cancel_server(self, slot: int, generation: int) -> None:
         """Cancel what a server runs for a client that is gone."""
         self.spawn(cancel_statement(self, slot, generation))
+
+    def login_expired(self, client: Client) -> None:
+        """A client has not logged in in time; the relay tells it so."""
+        count_refusal(self.table, "timeout")
 
     def client_ended(self, client: Client, session: object) -> None:
         """A client is about to be closed."""

@@ -216,6 +216,9 @@ class Host:
     def client_ended(self, client: Any, session: object) -> None:
         pass
 
+    def login_expired(self, client: Any) -> None:
+        pass
+
 
 class Stage:
     """Set it up, drive it, `close` it."""

@@ -483,6 +483,7 @@ cdef class Relay(Leaving):
             if not client.closed and client.phase == PHASE_LOGIN:
                 if deadline > now:
                     break
+                self.host.login_expired(client)
                 self.refuse(client, "FATAL", "08006", "canceling authentication due to timeout")
             self.logins.popleft()
         while self.farewells and self.farewells[0][1] <= now:
