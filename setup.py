@@ -22,13 +22,7 @@ def compiled_modules() -> list[Extension]:
         Extension(
             ".".join(path.with_suffix("").parts),
             [str(path)],
-            extra_compile_args=[
-                "-O3",
-                "-fno-plt",
-                "-fno-semantic-interposition",
-                "-fno-strict-aliasing",
-                "-Wno-unused-function",
-            ],
+            extra_compile_args=FLAGS,
         )
         for path in sorted(Path("doorman").rglob("*.pyx"))
     ]
