@@ -3,7 +3,8 @@
 Rules
 1. A call that outlives its deadline keeps its thread until it returns; nobody waits for it, and what it says is lost.
 2. With all threads taken further calls queue, and their own deadlines count from when they were asked for.
-3. A thread is not given anything of the relay's or the table's: values in, values out.
+3. Key derivations, which only compute, have threads of their own: a module that hangs must not stop passwords.
+4. A thread is not given anything of the relay's or the table's: values in, values out.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from typing import Final, ParamSpec, TypeVar
 
 THREADS: Final = 32
 """At once in one process; `max_blocking_threads` sets another number."""
+
+DERIVATIONS: Final = 4
+"""More at once gain nothing: processors are shared with the relays of all workers."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,3 +41,4 @@ class Threads:
 
 THREADS_OF_PROCESS: Final = Threads()
 run_in_thread: Final = THREADS_OF_PROCESS.run
+compute_in_thread: Final = Threads(DERIVATIONS).run

@@ -15,7 +15,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
-from doorman.auth.blocking import run_in_thread
+from doorman.auth.blocking import compute_in_thread
 from doorman.auth.md5 import SALT_BYTES, is_md5_hash, md5_answer, md5_hash
 from doorman.auth.scram import SCRAM_SHA_256, SCRAM_SHA_256_PLUS, Random, ScramServer, wrong_password
 from doorman.auth.verifier import (
@@ -281,7 +281,7 @@ def _scram(asked: Asked) -> ClientExchange:
 
 def _cleartext(asked: Asked) -> ClientExchange:
     async def judge(password: bytes) -> None:
-        is_right, exchange.client_key = await run_in_thread(judge_password, asked, password)
+        is_right, exchange.client_key = await compute_in_thread(judge_password, asked, password)
         if not is_right:
             raise wrong_password(asked.user)
 

@@ -105,12 +105,17 @@ class HbaRules(Redacted, frozen=True):
 
 def is_in_networks(address: str, networks: tuple[str, ...]) -> bool:
     """Is the IP address within one of the CIDR texts? Text that is no address is within none."""
+    peer = _peer(address)
+    return peer is not None and any(peer in _network(text) for text in networks)
+
+
+@lru_cache(maxsize=4096)
+def _peer(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        peer = ipaddress.ip_address(address)
+        peer = ipaddress.ip_address(text)
     except ValueError:
-        return False
-    peer = getattr(peer, "ipv4_mapped", None) or peer
-    return any(peer in _network(text) for text in networks)
+        return None
+    return getattr(peer, "ipv4_mapped", None) or peer
 
 
 @lru_cache(maxsize=4096)

@@ -61,6 +61,7 @@ class Login:
     """The login of one client."""
 
     __slots__ = (
+        "address",
         "client",
         "exchange",
         "finish",
@@ -82,6 +83,7 @@ class Login:
         self.startup: StartupMessage | None = None
         self.exchange: ClientExchange | None = None
         self.finish: Callable[[], None] = self.enter_pool
+        self.address: str | None = None  # IP address, None on the Unix socket
         self.kind = "hba"  # what a failure from here on is counted as
         self.pool = -1
         self.found: Found | None = None  # by auth_query
@@ -209,6 +211,7 @@ class Login:
         if self.process.encryption.is_mandatory and self.tls is None and not self.client.is_unix:
             self.kind = "tls_required"
             raise ClientFault("28000", "Connection without SSL is not allowed by tls_mode.")
+        self.address = None if self.client.is_unix else self.process.address_of(self.client)
         admission = self.admission(startup)
         general = self.process.config.general
         binding = self.tls.binding if self.tls is not None else None
@@ -224,11 +227,6 @@ class Login:
             self.exchange = self.pool_exchange(startup, admission, applicant)
         self.process.relay.send(self.client, backend.negotiation_answer(startup))
         self.go_on(self.exchange.start())
-
-    @property
-    def address(self) -> str | None:
-        """The client's IP address, None on the Unix socket."""
-        return None if self.client.is_unix else self.process.address_of(self.client)
 
     def admission(self, startup: StartupMessage) -> Admission:
         """What the HBA rules ask for. Raises 28000 when they do not admit the client."""
