@@ -15,33 +15,40 @@ from typing import Final
 import msgspec
 
 from doorman.admin.login import console_exchange
+from doorman.auth.auth_query import Found, LookUpProblem, is_possible_name
 from doorman.auth.exchange import Answer, ClientExchange, Wait
 from doorman.auth.md5 import is_md5_hash
-from doorman.auth.methods import Applicant, exchange_for, kind_of
+from doorman.auth.methods import Account, Applicant, exchange_for, kind_of
 from doorman.auth.pam import DEFAULT_SERVICE
 from doorman.auth.server_login import Credentials, ServerLogin
 from doorman.auth.talos import is_talos
 from doorman.auth.verifier import PREFIX, parse_verifier
 from doorman.config.hba import REJECT, Admission
-from doorman.config.resolve import PoolSettings, resolve_pools, resolve_shared_pool
+from doorman.config.resolve import PoolSettings, resolve_passthrough_pool, resolve_pools, resolve_shared_pool
 from doorman.config.schema import Config
 from doorman.config.tokens import SIGNER_PREFIX, TOKEN_PREFIXES
 from doorman.diagnose.report import Report
 from doorman.errors import ClientFault, PeerFault, ServerFault
 from doorman.wire.frontend import AUTH_HEADER_BYTES, auth_message_length
+from doorman.workers.lookup_executor import Executor
+from doorman.workers.lookups import Source, sources_of
 
 CONSOLES: Final = ("pgdoorman", "pgbouncer")
 PAM_DIRECTORIES: Final = ("/etc/pam.d", "/usr/lib/pam.d", "/usr/share/pam.d")
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose login is looked at. `address` is None for the Unix socket; `password` None: that step is left out."""
+    """Whose login is looked at. `address` is None for the Unix socket; `password` None: that step is left out.
+
+    `asks_servers`: PostgreSQL may be asked for users (auth_query).
+    """
 
     database: str
     user: str
     address: str | None
     tls: bool
     password: str | None
+    asks_servers: bool = True
 
     def __repr__(self) -> str:
         return f"Question({self.user}@{self.database})"
@@ -59,16 +66,17 @@ def walk(config: Config, question: Question, report: Report) -> Outcome:
     admission = check_rule(config, question, report)
     if question.database in CONSOLES:
         return check_console(config, question, admission, report)
-    pool = find_pool(config, question, admission, report)
-    if admission is None or pool is None:
-        return Outcome(pool)
+    found = find_account(config, question, admission, report)
+    if found is None:
+        return Outcome(None)
+    if admission is None:
+        return Outcome(found.pool)
     if admission.method == "trust":
         report.ok("password", "none is asked for (trust)")
-        return Outcome(pool)
-    check_stored(admission, pool, report)
-    return Outcome(
-        pool, try_password(question, report, lambda: exchange_for(admission, applicant(config, question), pool))
-    )
+        return Outcome(found.pool)
+    check_stored(admission, found, report)
+    key = try_password(question, report, lambda: exchange_for(admission, applicant(config, question), found.account))
+    return Outcome(found.pool, key)
 
 
 def applicant(config: Config, question: Question) -> Applicant:
@@ -109,32 +117,71 @@ def check_rule(config: Config, question: Question, report: Report) -> Admission 
 # --- the user ------------------------------------------------------------------------------------------------------
 
 
-def find_pool(config: Config, question: Question, admission: Admission | None, report: Report) -> PoolSettings | None:
-    """The static pool of this login; None where there is none, or where something else decides."""
-    pool = config.pools.get(question.database)
+class Candidate(msgspec.Struct, frozen=True):
+    """A user who exists: what is stored for him, the pool that he would use, and where the password stands."""
+
+    account: Account
+    pool: PoolSettings
+    key: str
+
+    def __repr__(self) -> str:
+        return f"Candidate({self.pool.user}@{self.pool.database})"
+
+
+def find_account(config: Config, question: Question, admission: Admission | None, report: Report) -> Candidate | None:
+    """The user of this login; None where there is none, or where something else decides."""
+    pool, user, path = config.pools.get(question.database), question.user, f"pools.{question.database}"
     if pool is None:
         known = ", ".join(config.pools) or "none"
-        report.fail("database", f"pools.{question.database} does not exist (there are: {known})", "add the pool")
-        return None
-    found = next(
-        (one for one in resolve_pools(config) if (one.database, one.user) == (question.database, question.user)), None
-    )
-    shared = resolve_shared_pool(config, question.database)
-    if found is not None and (shared is None or found.user != shared.user or found.password):
-        report.ok("user", f'"{found.user}" is a user of pools.{question.database}')
-        return found
-    if admission is not None and is_talos(config.talos, question.user, admission):
-        report.note(
-            "user", "a login by Talos token: the token's role must be a user of the pool; that is not checked here"
-        )
+        report.fail("database", f"{path} does not exist (there are: {known})", "add the pool")
+    elif any(one.username == user for one in pool.users):
+        report.ok("user", f'"{user}" is a user of {path}')
+        settings = next(one for one in resolve_pools(config) if (one.database, one.user) == (question.database, user))
+        return Candidate(settings, settings, f'password of "{user}" in {path}.users')
+    elif admission is not None and is_talos(config.talos, user, admission):
+        report.note("user", "a login by Talos token, whose role must be a user of the pool; not checked here")
+    elif pool.auth_query is not None and not question.asks_servers:
+        report.note("user", f"not in {path}.users: auth_query would be asked; left out (--no-server)")
     elif pool.auth_query is not None:
-        where = f"{pool.server_host}:{pool.server_port}"
-        words = f'not in pools.{question.database}.users: auth_query asks {where} for "{question.user}"'
-        report.note("user", words, "what the query finds is not checked here; SHOW AUTH_QUERY counts its failures")
+        return look_up(config, question, report)
     else:
-        change = f"add it to pools.{question.database}.users, or configure auth_query"
-        report.fail("user", f'"{question.user}" is no user of pools.{question.database}', change)
+        report.fail("user", f'"{user}" is no user of {path}', f"add it to {path}.users, or configure auth_query")
     return None
+
+
+def look_up(config: Config, question: Question, report: Report) -> Candidate | None:
+    """Ask PostgreSQL by auth_query, as the keeper would."""
+    source, path = sources_of(config)[question.database], f"pools.{question.database}.auth_query"
+    where = f"{source.target.host}:{source.target.port} database {source.target.database} as {source.target.user}"
+    if not is_possible_name(question.user):
+        report.fail("user", f"no role can have the name {question.user!r}", "log in with another name")
+        return None
+    try:
+        found = asyncio.run(ask_once(source, question.user))
+    except LookUpProblem as problem:
+        report.fail("user", f"auth_query at {where}: {problem}", f"see {path}, and the rights of {source.target.user}")
+        return None
+    if found is None:
+        change = f"create the role with a password that is in force, or change {path}.query"
+        report.fail("user", f'auth_query at {where} finds no password for "{question.user}"', change)
+        return None
+    report.ok("user", f'auth_query at {where} finds "{question.user}"')
+    for _, reason in found.dropped:
+        report.note("startup parameters", reason)
+    pool = resolve_shared_pool(config, question.database)
+    if pool is None:
+        own = resolve_passthrough_pool(config, question.database, question.user, found.parameters)
+        pool = msgspec.structs.replace(own, password=found.password)
+    return Candidate(found, pool, f'password that auth_query finds for "{question.user}"')
+
+
+async def ask_once(source: Source, user: str) -> Found | None:
+    """One look-up on a connection of its own."""
+    executor = Executor(source.target, 1, source.connect_seconds)
+    try:
+        return await executor.fetch(user)
+    finally:
+        executor.close()
 
 
 def check_console(config: Config, question: Question, admission: Admission | None, report: Report) -> Outcome:
@@ -159,22 +206,22 @@ def check_console(config: Config, question: Question, admission: Admission | Non
 # --- what is asked for -----------------------------------------------------------------------------------------------
 
 
-def check_stored(admission: Admission, pool: PoolSettings, report: Report) -> None:
+def check_stored(admission: Admission, found: Candidate, report: Report) -> None:
     """Where the password is looked for, and whether the rule and what is stored can come together at all."""
-    kind, key = kind_of(admission, pool), f'password of "{pool.user}" in pools.{pool.database}.users'
+    account, key, kind = found.account, found.key, kind_of(admission, found.account)
     if kind == "pam":
-        check_pam(admission.options.get("pamservice") or pool.auth_pam_service or DEFAULT_SERVICE, report)
+        check_pam(admission.options.get("pamservice") or account.auth_pam_service or DEFAULT_SERVICE, report)
     elif kind == "ldap":
         options = admission.options
         way = "search and bind" if "ldapbasedn" in options or "ldapurl" in options else "simple bind"
         where = options.get("ldapurl") or options.get("ldapserver")
         report.ok("method", f"the password is asked for in clear and judged by LDAP, {way} at {where}")
     elif kind == "jwt":
-        report.ok("method", f"a token is asked for, checked with {pool.password}")
-    elif not pool.password:
+        report.ok("method", f"a token is asked for, checked with {account.password}")
+    elif not account.password:
         report.fail("method", f"the {key} is missing or empty: nobody gets in", "set it, or use another method")
     else:
-        check_password_kind(admission, pool, key, report)
+        check_password_kind(admission, account.password, key, report)
 
 
 def check_pam(service: str, report: Report) -> None:
@@ -186,9 +233,8 @@ def check_pam(service: str, report: Report) -> None:
         report.fail("method", f"there is no service file for the PAM service {service}", change)
 
 
-def check_password_kind(admission: Admission, pool: PoolSettings, key: str, report: Report) -> None:
+def check_password_kind(admission: Admission, stored: str, key: str, report: Report) -> None:
     """An MD5 hash, a SCRAM verifier or a password in clear, against the rule's method."""
-    stored = pool.password
     if stored.startswith(PREFIX):
         if parse_verifier(stored) is None:
             change = "copy rolpassword from pg_authid, unchanged and quoted"

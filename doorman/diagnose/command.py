@@ -45,6 +45,7 @@ def main(
         address=read_address(address),
         tls=tls,
         password=None if no_password else find_password(user, database),
+        asks_servers=not no_server,
     )
     report = Report()
     try:

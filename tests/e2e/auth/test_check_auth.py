@@ -86,7 +86,12 @@ def check(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Check
     pools["closed"] = pool_of(postgres, users=users, server_port=free_port())
     pools["no_database"] = pool_of(postgres, users=users, server_database="no such database")
     pools["secured"] = pool_of(postgres, users=users, server_tls_mode="require")
-    pools["looked_up"] = pool_of(postgres, users=[], auth_query={"query": "SELECT $1", "user": "app"})
+    query = {"query": "SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname = $1", "user": "postgres"}
+    query["database"] = "postgres"
+    pools["looked_up"] = pool_of(postgres, users=[], auth_query=query)
+    pools["dedicated"] = pool_of(postgres, users=[], auth_query={**query, "server_user": "app"})
+    pools["forbidden"] = pool_of(postgres, users=[], auth_query={**query, "user": "app"})
+    pools["unasked"] = pool_of(postgres, users=[], auth_query=query, server_port=free_port())
     config = default_config(free_port(), postgres)
     config["general"]["pg_hba"] = {"content": HBA}
     return Check(directory / "pg_doorman.yaml", {**config, "pools": pools})
@@ -149,8 +154,17 @@ def test_without_a_password_that_step_is_left_out(check: Check) -> None:
     assert "PGPASSWORD" in text
 
 
-def test_an_auth_query_is_said_to_be_asked(check: Check) -> None:
-    assert "auth_query" in check("whoever", "looked_up")[1]
+def test_users_of_an_auth_query_are_looked_up(check: Check) -> None:
+    password = PASSWORDS["scram_user"]
+    for database, role in (("looked_up", "scram_user"), ("dedicated", "app")):
+        code, text = check("scram_user", database, password)
+        assert code == 0 and 'finds "scram_user"' in text and f'as "{role}"' in text, text
+    check.fails("scram_user", "looked_up", "wrong", "password", "password authentication failed")
+    check.fails("whoever", "looked_up", "x", "user", 'finds no password for "whoever"')
+    check.fails("scram_user", "forbidden", password, "user", "permission denied")
+    check.fails("scram_user", "unasked", password, "user", "auth_query at 127.0.0.1:")
+    code, text = check("scram_user", "unasked", password, "--no-server")
+    assert code == 0 and "auth_query would be asked" in text
 
 
 def test_usage_and_a_broken_configuration(check: Check, tmp_path: Path) -> None:
