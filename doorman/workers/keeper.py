@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import time
+from collections import Counter
 
 from doorman.auth.server_login import NoCredentials
 from doorman.config.resolve import PoolSettings
@@ -20,6 +21,8 @@ from doorman.web.census import take_census
 from doorman.workers.channel import LookUp, Message, close_all
 from doorman.workers.credentials import is_pending
 from doorman.workers.lookups import LookUps
+from doorman.workers.opening import JITTER
+from doorman.workers.pool_summary import summarize_pool
 from doorman.workers.process import Inheritance, Process
 
 log = logging.getLogger(__name__)
@@ -130,9 +133,12 @@ class Keeper(Process):
         self.next_round = min(self.next_round, time.monotonic() + self.period)
 
     def end_windows(self) -> None:
-        """A statistics window is over."""
+        """A statistics window is over; pools that have clients get a line in the log."""
+        clients = Counter((client.pool, client.state) for client in client_rows(self.table))
         for pool in pool_rows(self.table):
             end_window(self.table, pool.number)
+            if any(number == pool.number for number, _ in clients):
+                log.info("%s", summarize_pool(self.table, pool, clients))
 
     async def count_sockets(self) -> None:
         """In a thread: it reads much of /proc. Of a walk that fails nothing is kept."""
@@ -147,16 +153,26 @@ class Keeper(Process):
     def close_old_servers(self) -> None:
         """At most `retain_connections_max` (0: all), the oldest first."""
         now = monotonic_us()
-        old = sorted((slot for slot in slot_rows(self.table) if is_over(slot, now)), key=lambda slot: slot.opened_at)
+        old = sorted(
+            (slot for slot in slot_rows(self.table) if self.is_over(slot, now)), key=lambda slot: slot.opened_at
+        )
         most = self.config.general.retain_connections_max or len(old)
         for slot in old[:most]:
             self.relay.close_idle(slot.number, slot.generation)
 
+    def is_over(self, slot: SlotView, now: int) -> bool:
+        """Has this server been idle for too long, or lived for too long? One that was never used is not idle."""
+        if slot.state != "idle":
+            return False
+        pool = self.pools[slot.pool]
+        lifetime = shorter(slot.lifetime, pool.server_lifetime_ms)
+        idle_timeout = shorter(slot.idle_timeout, pool.idle_timeout_ms)
+        if lifetime and now - slot.opened_at > lifetime:
+            return True
+        return bool(idle_timeout and slot.uses and now - slot.used_at > idle_timeout)
 
-def is_over(slot: SlotView, now: int) -> bool:
-    """Has this server been idle for too long, or lived for too long? One that was never used is not idle."""
-    if slot.state != "idle":
-        return False
-    if slot.lifetime and now - slot.opened_at > slot.lifetime:
-        return True
-    return bool(slot.idle_timeout and slot.uses and now - slot.used_at > slot.idle_timeout)
+
+def shorter(given_us: int, configured_ms: int) -> int:
+    """What a server was given when it was opened, or what a reload has made of it since if that is less (0: never)."""
+    now_us = int(configured_ms * 1000 * (1 + JITTER))
+    return min(given_us, now_us) if given_us and now_us else given_us or now_us

@@ -316,6 +316,8 @@ class Process:
 
     def learn_pool(self, entry: PoolEntry) -> None:
         """There is such a pool now, or it has changed."""
+        if self.pools.has(entry):
+            return
         self.pools.put(entry)
         self.dismissing.discard(entry.row)
         self.relay.learn_pool(entry.row, entry.version)

@@ -66,6 +66,10 @@ class Roster(Sequence[PoolSettings]):
         """The live pool of these names."""
         return self._live.get((database, user))
 
+    def has(self, entry: PoolEntry) -> bool:
+        """Is that pool live here, and just so?"""
+        return self.find(*_key_of(entry)) == entry
+
     def accounts_of(self, database: str) -> list[PoolSettings] | None:
         """The live pools of a database, None when it has none."""
         if self._accounts is None:

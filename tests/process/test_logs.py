@@ -134,4 +134,20 @@ def test_the_level_of_the_configuration_holds_at_the_start_and_from_a_reload_on(
 
 def test_the_command_line_wins_over_the_configuration(make_doorman: Any) -> None:
     doorman = make_doorman(arguments=["-l", "info"], general={"log_level": "error"})
-    assert doorman.log_contains("is ready")
+    doorman.wait_log("is ready")
+
+
+async def test_pools_with_clients_are_summed_up_in_each_window(make_doorman: Any, postgres: Postgres) -> None:
+    pools = {"postgres": pool_of(postgres), "unused": pool_of(postgres)}
+    doorman = make_doorman(pools=pools, env={"PG_DOORMAN_TEST_WINDOW": "0.5"})
+    session = await Session.open(doorman)
+    for _ in range(50):
+        await session.query("SELECT 1")
+    times = r"p50=\d+\.\d\d p90=\d+\.\d\d p95=\d+\.\d\d p99=\d+\.\d\d"
+    doorman.wait_log(
+        r"INFO \S+: \[app@postgres\] qps=[1-9]\d* tps=[1-9]\d* \| clients=1 active=0 idle=1 wait=0 "
+        rf"\| servers=1 active=0 idle=1 \| query_ms {times} \| xact_ms {times} \| wait_ms {times} "
+        r"\| avg_wait=\d+\.\d{3}ms$"
+    )
+    session.close()
+    assert not doorman.log_contains(r"\[app@unused\]")

@@ -212,3 +212,15 @@ async def test_a_configuration_that_is_wrong_changes_nothing(make_doorman: Any, 
     assert doorman.log_contains("pools.third.pool_mode")
     assert [row["database"] for row in doorman.console("SHOW POOLS")] == ["postgres"]
     assert await session.query("SELECT pg_backend_pid()") == server
+
+
+async def test_a_shorter_lifetime_holds_for_servers_that_live_already(make_doorman: Any, postgres: Postgres) -> None:
+    general = {"retain_connections_time": 200, "retain_connections_max": 0}
+    doorman = make_doorman(pools=pools(postgres), general=general)
+    session = await Session.open(doorman)
+    (server,) = await session.query("SELECT pg_backend_pid()")
+    await asyncio.sleep(0.5)
+    assert await session.query("SELECT pg_backend_pid()") == [server]
+    reload(doorman, pools=pools(postgres, server_lifetime=300))
+    wait_for(lambda: doorman.pool_row()["sv_idle"] == 0, "end of the old server")
+    assert await session.query("SELECT pg_backend_pid()") != [server]

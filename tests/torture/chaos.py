@@ -13,6 +13,7 @@ import random
 import signal
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 
@@ -37,6 +38,7 @@ class Chaos:
     terminate: bool = True
     hold: bool = True
     command: bool = True
+    reload: bool = True
     _hogs: int = 0
 
     async def run(self) -> None:
@@ -47,6 +49,8 @@ class Chaos:
             loops.append(self._kill_workers(self.doorman))
         if self.command and self.doorman:
             loops.append(self._command_console(self.doorman))
+        if self.reload and self.doorman:
+            loops.append(self._reload(self.doorman))
         if self.hold:
             loops.append(self._hold_pool())
         await asyncio.gather(*loops)
@@ -90,6 +94,33 @@ class Chaos:
             with contextlib.suppress(psycopg.OperationalError):
                 await asyncio.to_thread(doorman.console, command)
                 self.shared.ledger.injected[command] += 1
+
+    async def _reload(self, doorman: Doorman) -> None:
+        """The configuration changes several times a second: sizes, what servers are opened with, pools beside ours."""
+        pools = doorman.config["pools"]
+        while self._is_time():
+            await asyncio.sleep(0.05 + self.rng.random() * 0.4)
+            changed = self._change(pools[self.shared.dbname])
+            doorman.update_config(pools=dict([(self.shared.dbname, changed), *self._others(changed)]))
+            doorman.signal(signal.SIGHUP)
+            self.shared.ledger.injected["reload"] += 1
+        doorman.update_config(pools=pools)
+        await asyncio.to_thread(doorman.console, "RELOAD")
+
+    def _change(self, pool: dict[str, Any]) -> dict[str, Any]:
+        """The pool with something else in it, but never with fewer servers: nobody may time out for that."""
+        users = [{**user, "pool_size": self.pool_size + self.rng.choice((0, 0, 1, 3))} for user in pool["users"]]
+        parameters = {"geqo_threshold": str(12 + self.rng.randrange(3))} if self.rng.random() < 0.5 else {}
+        return {
+            **pool,
+            "users": users,
+            "startup_parameters": parameters,
+            "idle_timeout": self.rng.randrange(60000, 70000),
+        }
+
+    def _others(self, pool: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+        """Pools that nobody uses come and go."""
+        return [(f"other{number}", pool) for number in range(4) if self.rng.random() < 0.5]
 
     async def _hold_pool(self) -> None:
         """Now and then as many long statements as the pool has servers: whoever waits behind them times out."""

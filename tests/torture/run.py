@@ -57,6 +57,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--terminate", action=argparse.BooleanOptionalAction, default=True, help="pg_terminate_backend servers")
     add("--hold", action=argparse.BooleanOptionalAction, default=True, help="hold the pool until clients time out")
     add("--command", action=argparse.BooleanOptionalAction, default=True, help="RELOAD and RECONNECT meanwhile")
+    add("--reload", action=argparse.BooleanOptionalAction, default=True, help="change the configuration all the time")
     add("--faults", action=argparse.BooleanOptionalAction, default=True, help="clients cancel, time out and vanish")
     add("--only", action="append", default=[], metavar="ACTION", help="perform only these actions")
     add("--broken", action="store_true", help="let pg_doorman release servers too early; succeed if that is detected")
@@ -154,6 +155,7 @@ async def let_loose(shared: Shared, target: Target, options: argparse.Namespace)
         kill_workers=options.kill_workers,
         terminate=options.terminate,
         command=options.command,
+        reload=options.reload,
         hold=options.hold and options.target != "postgresql",
     )
     await asyncio.gather(chaos.run(), *(live(number) for number in range(options.clients)))

@@ -25,6 +25,7 @@ LEVELS: list[set[str]] = [
     {"workers.opening", "workers.cancel", "workers.login", "workers.refusals", "workers.lookup_executor"},
     {"workers.lookups"},
     {"workers.process"},
+    {"workers.pool_summary"},
     {"workers.worker", "workers.keeper"},
     {"workers.reload"},
     {"workers.master"},
