@@ -37,7 +37,8 @@ _COLORS = {"ERROR": "31", "WARN": "33", "INFO": "32", "DEBUG": "34", "TRACE": "3
 _FILTER_LEVELS = {**LEVELS, "warning": logging.WARNING, "off": OFF}
 _FILTER_NAMES = {number: name for name, number in LEVELS.items()} | {OFF: "off"}
 _ROOT = str(Path(__file__).resolve().parent.parent) + os.sep
-_ONE_LINE = str.maketrans({"\n": "\\n", "\r": "\\r", "\x1b": "\\x1b", "\0": "\\0"})
+_CONTROLS = [chr(code) for code in (*range(32), *range(127, 160), 0x2028, 0x2029) if chr(code) != "\t"]
+_ONE_LINE = str.maketrans({char: char.encode("unicode_escape").decode() for char in _CONTROLS} | {"\0": "\\0"})
 
 
 def setup_logging(level: str, log_format: str, color: bool, syslog_prog_name: str | None = None) -> None:

@@ -10,7 +10,9 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import socket
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 5.0
+Where = tuple[int, object]
+"""Family and address of a socket."""
 
 
 async def cancel_statement(process: Process, slot: int, generation: int) -> None:
@@ -39,20 +43,36 @@ async def cancel_statement(process: Process, slot: int, generation: int) -> None
     proven = False
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            proven = await send_cancel(process, process.pools[pool], cancel_request(pid, secret), encrypted)
+            where = peer_of(process.relay.server_fd(slot, generation)) or await resolve(process.pools[pool])
+            proven = await send_cancel(process, process.pools[pool], where, cancel_request(pid, secret), encrypted)
     except (OSError, TimeoutError, ServerFault) as error:
         log.warning("a cancel request for server pid %d did not get through: %s", pid, error or "timeout")
     process.relay.cancel_done(slot, generation, doubtful=not proven)
 
 
-async def send_cancel(process: Process, pool: PoolSettings, request: bytes, encrypted: bool) -> bool:
+def peer_of(fd: int) -> Where | None:
+    """Where a server's socket leads to, which the configuration may not say any more; None without a socket."""
+    if fd < 0:
+        return None
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as sock:
+        return sock.family, sock.getpeername()
+    return None
+
+
+async def resolve(pool: PoolSettings) -> Where:
+    """The address that the configuration says."""
+    try:
+        return literal_address(pool.server_host, pool.server_port)
+    except ValueError:
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(pool.server_host, pool.server_port, type=socket.SOCK_STREAM)
+        return found[0][0], found[0][4]
+
+
+async def send_cancel(process: Process, pool: PoolSettings, where: Where, request: bytes, encrypted: bool) -> bool:
     """Connect, send, wait for the end of the stream (rule 1). encrypted: the server itself is (rule 3)."""
     loop = asyncio.get_running_loop()
-    try:
-        family, address = literal_address(pool.server_host, pool.server_port)
-    except ValueError:
-        found = await loop.getaddrinfo(pool.server_host, pool.server_port, type=socket.SOCK_STREAM)
-        family, address = found[0][0], found[0][4]
+    family, address = where
     with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as sock:
         await loop.sock_connect(sock, address)  # type: ignore[arg-type]
         if encrypted:

@@ -101,6 +101,11 @@ class Reloader:
         most = self.master.table.max_clients
         if new.general.max_connections > most:
             lines.append(f"general.max_connections: {most} at most until a restart")
+        servers = sum(pool.pool_size for pool in resolve_pools(new))
+        if servers > self.master.table.slot_count:
+            lines.append(
+                f"the pools may have {servers} servers, until a restart {self.master.table.slot_count} at most"
+            )
         shortage = find_shortage(raise_descriptor_limit(), new.general.max_connections, resolve_pools(new))
         if shortage and shortage != self.shortage:
             log.warning("%s", shortage)

@@ -224,3 +224,19 @@ async def test_a_shorter_lifetime_holds_for_servers_that_live_already(make_doorm
     reload(doorman, pools=pools(postgres, server_lifetime=300))
     wait_for(lambda: doorman.pool_row()["sv_idle"] == 0, "end of the old server")
     assert await session.query("SELECT pg_backend_pid()") != [server]
+
+
+async def test_a_cancel_reaches_the_server_of_before_when_the_pool_has_moved(
+    make_doorman: Any, postgres: Postgres, own_postgres: Postgres
+) -> None:
+    doorman = make_doorman(pools=pools(own_postgres))
+    sessions = [session for pid in doorman.pids().workers for session in await open_on(doorman, pid)]
+    running = [asyncio.create_task(session.query("SELECT pg_sleep(20)")) for session in sessions]
+    await asyncio.sleep(0.3)
+    reload(doorman, pools=pools(postgres))
+    for session, statement in zip(sessions, running, strict=True):
+        await session.cancel()
+        async with asyncio.timeout(5):
+            with pytest.raises(SqlError, match="57014"):
+                await statement
+        assert await session.query("SHOW port") == [str(postgres.port)]

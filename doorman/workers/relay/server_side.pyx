@@ -414,6 +414,11 @@ cdef class ServerSide(Lending):
             return None
         return pid, secret[:length], pool, encrypted
 
+    def server_fd(self, slot: int, generation: int) -> int:
+        """The socket of a server connection here, -1 if this process has none."""
+        cdef Server server = self.known(slot)
+        return server.fd if server is not None and server.generation == <uint32_t>generation else -1
+
     def cancel_done(self, slot: int, generation: int, *, doubtful: bool) -> None:
         """PostgreSQL has dealt with a cancel request. doubtful: it may still come to act on it."""
         cdef Server server
