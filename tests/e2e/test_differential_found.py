@@ -45,6 +45,13 @@ FOUND: dict[str, Case] = {
     "DEALLOCATE by Execute of one portal, and then of another": Case(
         "tight1", [parse("DEALLOCATE a", "a"), bind([], "a", "p"), execute("p"), execute(), SYNC, parse(SELECT_1, "a")]
     ),
+    "DEALLOCATE by Query behind an unsynced message that fails": Case(
+        "tight1", [parse("SELECT $1::int", "a"), query("START TRANSACTION"), execute(), WAIT, query("deallocate A;")]
+    ),
+    "DEALLOCATE by Query in the same packet as an unsynced message that fails": Case(
+        "tight1", [parse("SELECT $1::int", "a"), parse(SELECT_1, "b"), query("START TRANSACTION"), execute(),
+                   query("deallocate A;")]
+    ),
     "DEALLOCATE by Execute that is skipped": Case(
         "transaction", [parse(SELECT_1, "a"), SYNC, parse("DEALLOCATE a"), bind([], "nosuch"), bind(), execute(), SYNC,
                         bind([], "a"), execute(), SYNC]

@@ -148,7 +148,8 @@ cdef int follow(
             client.counters.checks_sent += 1
         elif (
             (client.names is not None or server.lent is not None)
-            and not message[total - 1] and speaks_of_names(message + 5)
+            and not message[total - 1] and not server.pending.skipping and not server.pending.copy_in
+            and not server.replies.broken and speaks_of_names(message + 5)
         ):
             if server.replies.synced:                   # which state and which names will it meet?
                 server.holding = True
