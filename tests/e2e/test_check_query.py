@@ -149,7 +149,6 @@ def test_it_is_answered_while_postgresql_is_stopped(own_postgres: Postgres, make
     own_postgres.start()
 
 
-@pytest.mark.xfail(strict=True, reason="the console has no RELOAD yet")
 def test_a_changed_query_is_asked_anew(make_doorman: MakeDoorman) -> None:
     doorman = make_doorman(general={"pooler_check_query": "SELECT 1"})
     old = each_worker(doorman)
