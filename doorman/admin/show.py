@@ -100,7 +100,7 @@ SHOWS: Final[dict[str, Show]] = {
     "STATS": Show(pools.STATS_COLUMNS, pools.stats_rows, "totals, and averages of the last 15 seconds"),
     "VERSION": Show(process.VERSION_COLUMNS, process.version_rows, "the version"),
     "USERS": Show(pools.USER_COLUMNS, pools.users_rows, "the user of each pool"),
-    "AUTH_QUERY": Show(pools.AUTH_QUERY_COLUMNS, lambda _: [], "look-ups of users by auth_query"),
+    "AUTH_QUERY": Show(pools.AUTH_QUERY_COLUMNS, pools.auth_query_rows, "look-ups of users by auth_query"),
     "STARTUP_PARAMETERS": Show(pools.PARAMETER_COLUMNS, pools.parameters_rows, "what servers are opened with"),
     "LOG_LEVEL": Show(process.LOG_LEVEL_COLUMNS, process.log_level_rows, "the log filter in force"),
     "LISTS": Show(connections.LIST_COLUMNS, connections.lists_rows, "how many there are of what"),

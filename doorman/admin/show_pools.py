@@ -5,6 +5,7 @@ Rows are made when they are asked for, from what the table holds at that instant
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Final
@@ -14,6 +15,7 @@ from doorman.admin.result import Row, int4, numeric, text
 from doorman.config.resolve import PoolSettings
 from doorman.config.startup import canonical_map
 from doorman.shm.counters import pool_averages, pool_percentiles, pool_totals
+from doorman.shm.look_ups import look_up_rows
 from doorman.shm.presence import STATEMENT_BYTES, presence
 from doorman.shm.rows import PoolView, longest_wait_us
 
@@ -346,6 +348,27 @@ AUTH_QUERY_COLUMNS: Final = (
         )
     ),
 )
+
+
+def auth_query_rows(sources: Sources) -> Rows:
+    """SHOW AUTH_QUERY: one row for each database with an auth_query."""
+    pools = Counter(pool.database for pool in sorted_pools(sources.table) if is_on_demand(sources, pool))
+    return [
+        (view.database, view.cache_entries, *_in_order(view.counts, pools[view.database]))
+        for view in look_up_rows(sources.table)
+    ]
+
+
+def _in_order(counts: dict[str, int], current: int) -> list[int]:
+    numbers = {**counts, "dynamic_pools_current": current}
+    return [numbers[column.name] for column in AUTH_QUERY_COLUMNS[2:]]
+
+
+def is_on_demand(sources: Sources, pool: PoolView) -> bool:
+    """A pool that a login of auth_query brought about."""
+    settings = settings_of(sources, pool)
+    return settings is not None and settings.is_dynamic and settings.server_password is None
+
 
 PARAMETER_COLUMNS: Final = (
     text("user"),

@@ -30,6 +30,7 @@ cdef enum:
     FAILURE_BYTES = 384         # message of the last failed attempt to open a server
     MAIL_SUMMARY_WORDS = 16     # 64 slots a word, 64 words a summary word: 65,536 slots at most
     REFUSAL_CAUSES = 16         # of logins, see refusals.pyx
+    LOOK_UP_ROWS = 256          # databases with auth_query
     KEY_BYTES = 32              # of SCRAM-SHA-256's StoredKey and ClientKey
     TLS_FAULTS = 24             # kinds of TLS errors (doorman/tls/faults.py)
     TLS_SECONDS_BUCKETS = 11    # 1, 5, 10, 25, 50, 100, 250 ms, 0.5, 1, 2.5 s, and longer
@@ -296,6 +297,14 @@ cdef struct UserRow:                # a SCRAM key that some client proved; users
     int64_t used_at                 # [users]
     uint8_t stored_key[32]          # [users] SHA-256 of the client key: public, so to speak; what rows are found by
     uint8_t client_key[32]          # [users] secret: opens servers whose verifier has that StoredKey
+    uint8_t spare[48]
+
+cdef struct LookUpRow:              # the look-ups of one database with auth_query; look_ups.pyx
+    uint32_t state                  # [keeper] 0: unused
+    uint32_t generation             # [keeper] counts up when the numbers begin anew
+    uint64_t entries                # [keeper] users remembered now
+    uint64_t counts[16]             # [atomic]
+    char database[128]              # [keeper]
     uint8_t spare[48]
 
 cdef struct ProcessCounterRow:      # one for each process, [worker] throughout

@@ -5,6 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from doorman.shm.layout cimport (
     CensusRow,
     ClientRow,
+    LookUpRow,
     CounterRow,
     Header,
     PoolRow,
@@ -43,6 +44,7 @@ cdef class Table:
     cdef size_t statement_set_bytes
     cdef uint32_t statement_buckets # of each set, a power of two
     cdef UserRow *users
+    cdef LookUpRow *look_ups
 
     cdef size_t lay_out(self, Header *shape)
     cdef void post_mail(self, int process, int slot) noexcept nogil

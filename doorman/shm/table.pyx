@@ -17,11 +17,13 @@ from doorman.shm.atomics cimport add64, load32, load64, lowest_bit, or32, or64, 
 from doorman.shm.layout cimport (
     CLIENT_FREE,
     LAYOUT_VERSION,
+    LOOK_UP_ROWS,
     MAIL_SUMMARY_WORDS,
     NONE,
     CensusRow,
     ClientRow,
     CounterRow,
+    LookUpRow,
     Header,
     PoolRow,
     ProcessCounterRow,
@@ -141,6 +143,8 @@ cdef class Table:
         at = room(at, shape.n_clients * sizeof(uint32_t))
         self.users = <UserRow *>(self.base + at)
         at = room(at, shape.n_users * sizeof(UserRow))
+        self.look_ups = <LookUpRow *>(self.base + at)
+        at = room(at, LOOK_UP_ROWS * sizeof(LookUpRow))
         self.counters = <CounterRow *>(self.base + at)
         at = room(at, <size_t>shape.n_pools * shape.n_processes * sizeof(CounterRow))
         self.slot_tls = <TlsRow *>(self.base + at)
@@ -329,6 +333,7 @@ def row_sizes() -> dict[str, int]:
         "client": sizeof(ClientRow),
         "counter": sizeof(CounterRow),
         "user": sizeof(UserRow),
+        "look-up": sizeof(LookUpRow),
         "tls": sizeof(TlsRow),
         "tls counter": sizeof(TlsCounterRow),
         "process counter": sizeof(ProcessCounterRow),

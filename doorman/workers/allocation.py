@@ -33,6 +33,7 @@ from doorman.shm.lifecycle import (
     pool_generation,
     remove_pool,
 )
+from doorman.shm.look_ups import count_look_up
 from doorman.shm.rows import set_up_pool
 from doorman.shm.table import Table
 from doorman.workers.roster import PoolEntry, Roster
@@ -157,6 +158,8 @@ class Allocation:
         self.retire(entry)
 
     def retire(self, entry: PoolEntry) -> None:
+        if entry.is_on_demand:
+            count_look_up(self.table, entry.settings.database, "dynamic_pools_destroyed")
         self.roster.remove(entry)
         self.obtained_at.pop((entry.row, entry.generation), None)
         self.found_at.pop((entry.row, entry.generation), None)
@@ -203,6 +206,8 @@ class Allocation:
         if settings is None:
             raise LookupError(f"the pool {database} has no auth_query with a pool for each user")
         overlay = found.parameters
+        if entry is None:
+            count_look_up(self.table, database, "dynamic_pools_created")
         entry = self.add(settings, overlay) if entry is None else self.change(entry, settings, overlay)
         self.found_at[entry.row, entry.generation] = found.found_at
         self.note_use(entry)

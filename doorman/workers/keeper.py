@@ -44,7 +44,7 @@ class Keeper(Process):
         self.next_window = time.monotonic() + WINDOW_SECONDS
         self.next_census = 0.0
         self.web_socket = born.web_socket
-        self.look_ups = LookUps(born.config, self.spawn, self.tell)
+        self.look_ups = LookUps(born.config, self.table, self.spawn, self.tell)
         self.relay.adopt_orphans()
 
     def begin(self) -> None:

@@ -26,6 +26,7 @@ from doorman.config.hba import REJECT, Admission
 from doorman.errors import ClientFault, PeerFault
 from doorman.shm.counters import count_connection
 from doorman.shm.lifecycle import REMOVED
+from doorman.shm.look_ups import count_look_up
 from doorman.shm.orders import is_enabled
 from doorman.tls.handshake import HandshakeFault
 from doorman.wire import backend
@@ -68,6 +69,7 @@ class Login:
         "found",
         "generation",
         "kind",
+        "parting",
         "pool",
         "process",
         "requests",
@@ -88,6 +90,7 @@ class Login:
         self.pool = -1
         self.found: Found | None = None  # by auth_query
         self.generation = 0
+        self.parting = b""  # the last of the exchange, sent together with what follows it
         self.secret = b""
         self.requests = 0
         self.task: asyncio.Task[None] | None = None
@@ -130,6 +133,8 @@ class Login:
 
     def refuse(self, fault: PeerFault) -> None:
         """Rule 2."""
+        if self.kind == "auth_query" and self.startup is not None and fault.sqlstate == "28P01":
+            count_look_up(self.process.table, self.startup.database, "auth_failure")
         self.process.refusals.refuse(self.client, self.startup, fault, self.cause_of(fault), self.pool)
 
     def cause_of(self, fault: PeerFault) -> str:
@@ -225,7 +230,8 @@ class Login:
             self.exchange = talos_exchange(self.process.config.talos, self.on_token)
         else:
             self.exchange = self.pool_exchange(startup, admission, applicant)
-        self.process.relay.send(self.client, backend.negotiation_answer(startup))
+        if negotiation := backend.negotiation_answer(startup):
+            self.process.relay.send(self.client, negotiation)
         self.go_on(self.exchange.start())
 
     def admission(self, startup: StartupMessage) -> Admission:
@@ -333,9 +339,11 @@ class Login:
             self.process.relay.suspend(self.client)
             self.task = self.process.spawn(self.wait_for(answer))
             return
-        self.process.relay.send(self.client, answer)
         if self.exchange.done:
+            self.parting = answer
             self.finish()
+        elif answer:
+            self.process.relay.send(self.client, answer)
 
     # --- waiting -----------------------------------------------------------------------------------------------------
 
@@ -386,7 +394,9 @@ class Login:
             cancel_secret=self.secret,
             application_name=self.application_name.encode("utf-8", "surrogateescape"),
         )
-        if not entered and self.found is not None:
+        if entered and self.found is not None:
+            count_look_up(self.process.table, self.startup.database, "auth_success")
+        elif not entered and self.found is not None:
             self.find_pool_again(self.found)
         elif not entered:
             raise ClientFault(*REMOVED)
@@ -412,7 +422,8 @@ class Login:
         self.process.note_login(self.client, self.startup)
         self.process.relay.send(
             self.client,
-            backend.AUTHENTICATION_OK
+            self.parting
+            + backend.AUTHENTICATION_OK
             + parameters
             + backend.parameter_status("application_name", self.application_name)
             + backend.backend_key_data(pid, self.secret)
@@ -428,7 +439,8 @@ class Login:
         greeting = [backend.parameter_status(name, value) for name, value in parameters]
         self.process.relay.send(
             self.client,
-            backend.AUTHENTICATION_OK
+            self.parting
+            + backend.AUTHENTICATION_OK
             + b"".join(greeting)
             + backend.backend_key_data(0, os.urandom(4))
             + backend.READY_IDLE,

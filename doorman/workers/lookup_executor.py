@@ -21,7 +21,7 @@ LOOK_UP_SECONDS: Final = 8.0
 
 
 class Executor:
-    """`queries` and `errors` count look-ups that reached the server's query, or failed to."""
+    """`queries` counts what was sent."""
 
     def __init__(self, target: Target, workers: int, connect_seconds: float, connect: OpenStream = open_stream) -> None:
         self.target = target
@@ -31,7 +31,6 @@ class Executor:
         self.idle: list[LookUpConnection] = []
         self.is_closed = False
         self.queries = 0
-        self.errors = 0
 
     async def fetch(self, user: str) -> Found | None:
         """Ask PostgreSQL. Raises LookUpProblem, whatever the reason."""
@@ -44,7 +43,6 @@ class Executor:
             problem = known
         except (ServerFault, OSError) as error:
             problem = LookUpProblem(f"{self.where()}: {error}")
-        self.errors += 1
         raise problem from None
 
     async def fetch_in_place(self, user: str) -> Found | None:

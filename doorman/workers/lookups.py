@@ -20,7 +20,8 @@ import msgspec
 from doorman.auth.auth_query import Found, LookUpProblem, is_possible_name
 from doorman.auth.lookup_cache import LookUpCache
 from doorman.config.schema import AuthQuery, Config, Pool
-from doorman.shm.table import monotonic_us
+from doorman.shm.look_ups import close_row, count_look_up, open_row, set_entries
+from doorman.shm.table import Table, monotonic_us
 from doorman.workers.channel import LookedUp, LookUp
 from doorman.workers.lookup_connection import OpenStream, Target, open_stream
 from doorman.workers.lookup_executor import Executor
@@ -46,23 +47,35 @@ class Source(msgspec.Struct, frozen=True):
 class LookUps:
     """All databases that have an auth_query."""
 
-    def __init__(self, config: Config, spawn: Spawn, answer: Answer, connect: OpenStream = open_stream) -> None:
+    def __init__(
+        self, config: Config, table: Table, spawn: Spawn, answer: Answer, connect: OpenStream = open_stream
+    ) -> None:
+        self.table = table
         self.spawn = spawn
         self.answer = answer
         self.connect = connect
         self.desks: dict[str, Desk] = {}
-        self.configure(config)
+        for database, source in sources_of(config).items():
+            self.open_desk(database, source, anew=False)
 
     def configure(self, config: Config) -> None:
-        """At the start and after a reload."""
+        """After a reload."""
         wanted = sources_of(config)
         for database, desk in list(self.desks.items()):
             if wanted.get(database) != desk.source:
                 desk.close()
                 del self.desks[database]
+                if database not in wanted:
+                    close_row(self.table, database)
         for database, source in wanted.items():
             if database not in self.desks:
-                self.desks[database] = Desk(database, source, self.connect)
+                self.open_desk(database, source, anew=True)
+
+    def open_desk(self, database: str, source: Source, *, anew: bool) -> None:
+        """Look users of a database up from now on. A keeper that takes another's place counts on."""
+        if not open_row(self.table, database, anew):
+            log.warning("look-ups of %s are not counted: the table has no row left", database)
+        self.desks[database] = Desk(database, source, self.table, self.connect)
 
     def take(self, message: LookUp) -> None:
         """A question of some process. What is known is answered at once, without a task."""
@@ -92,20 +105,17 @@ class Known(msgspec.Struct, frozen=True):
 
 
 class Desk:
-    """The look-ups of one database. The numbers count since the desk was opened."""
+    """The look-ups of one database."""
 
-    def __init__(self, database: str, source: Source, connect: OpenStream) -> None:
+    def __init__(self, database: str, source: Source, table: Table, connect: OpenStream) -> None:
         query = source.query
         self.database = database
+        self.table = table
         self.source = source
         self.cache = LookUpCache(query.cache_ttl / 1000, query.cache_failure_ttl / 1000, query.min_interval / 1000)
         self.executor = Executor(source.target, query.workers, source.connect_seconds, connect)
         self.flights: dict[str, asyncio.Task[Found | None]] = {}
         self.complained_at = 0.0
-        self.hits = 0
-        self.misses = 0
-        self.refetches = 0
-        self.rate_limited = 0
 
     def recall(self, user: str, failed: str) -> Known | None:
         """What is known of a user; None: a look-up is due. `failed` marks a password that a client did not meet."""
@@ -114,16 +124,16 @@ class Desk:
         now = time.monotonic()
         entry = self.cache.get(user, now)
         if entry is None:
-            self.misses += 1
+            self.count("cache_misses")
             return None
         if failed and entry.found is not None and entry.found.mark == failed:
             if user in self.flights:
                 return None
             if self.cache.may_ask_again(user, now):
-                self.refetches += 1
+                self.count("cache_refetches")
                 return None
-            self.rate_limited += 1
-        self.hits += 1
+            self.count("cache_rate_limited")
+        self.count("cache_hits")
         return Known(entry.found)
 
     async def look_up(self, user: str) -> Found | None:
@@ -136,13 +146,23 @@ class Desk:
 
     async def fetch(self, user: str) -> Found | None:
         """Ask PostgreSQL and remember what it said."""
-        found = await self.executor.fetch(user)
+        self.count("executor_queries")
+        try:
+            found = await self.executor.fetch(user)
+        except LookUpProblem:
+            self.count("executor_errors")
+            raise
         if found is not None:
             found = msgspec.structs.replace(found, found_at=monotonic_us())
         self.cache.put(user, found, time.monotonic())
+        set_entries(self.table, self.database, len(self.cache))
         for reason, text in found.dropped if found is not None else ():
             log.warning("auth_query of %s, user %s: %s (%s)", self.database, user, text, reason)
         return found
+
+    def count(self, what: str) -> None:
+        """For the console and metrics."""
+        count_look_up(self.table, self.database, what)
 
     def complain(self, user: str, problem: LookUpProblem) -> None:
         """Rule 3, at most once a second."""
