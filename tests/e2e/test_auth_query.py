@@ -343,6 +343,29 @@ def test_guessing_does_not_reach_postgresql_more_than_once_in_an_interval(
         assert calls(directory, user) == before + 2
 
 
+def test_the_console_counts(make_doorman: MakeDoorman, directory: Postgres) -> None:
+    general = {"auth_failure_delay": 0, "retain_connections_time": 100, "idle_timeout": 300}
+    doorman = pooler(make_doorman, directory, general, min_interval="1h")
+    log_in(doorman, "hashed", PASSWORDS["hashed"])
+    log_in(doorman, "hashed", PASSWORDS["hashed"])
+    for _ in range(2):
+        refusal(doorman, "hashed", "wrong")
+    refusal(doorman, "nobody there")
+    expected = {
+        "database": "shop", "cache_entries": 2, "cache_hits": 4, "cache_misses": 2, "cache_refetches": 1,
+        "cache_rate_limited": 1, "auth_success": 2, "auth_failure": 3, "executor_queries": 3, "executor_errors": 0,
+        "dynamic_pools_current": 1, "dynamic_pools_created": 1, "dynamic_pools_destroyed": 0,
+    }  # fmt: skip
+    assert doorman.console("SHOW AUTH_QUERY") == [expected]
+    keeper = doorman.pids().keeper
+    assert keeper is not None
+    os.kill(keeper, signal.SIGKILL)
+    doorman.wait_until(lambda: doorman.pids().keeper not in (None, keeper), "another keeper")
+    doorman.wait_until(lambda: doorman.console("SHOW AUTH_QUERY")[0]["dynamic_pools_destroyed"] == 1, "collection", 15)
+    row = doorman.console("SHOW AUTH_QUERY")[0]
+    assert (row["cache_entries"], row["cache_hits"], row["dynamic_pools_current"]) == (0, 4, 0)
+
+
 def test_nothing_secret_is_logged(make_doorman: MakeDoorman, directory: Postgres) -> None:
     doorman = pooler(make_doorman, directory, {"log_client_connections": True})
     stored = dict(directory.admin("SELECT rolname, rolpassword FROM pg_authid WHERE rolpassword IS NOT NULL"))
