@@ -9,10 +9,8 @@ Rules
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
@@ -20,10 +18,12 @@ import msgspec
 from doorman.auth.auth_query import Found, LookUpProblem, read_user
 from doorman.auth.server_login import Credentials, ServerLogin
 from doorman.config.redact import Redacted
+from doorman.config.resolve import ServerTls
 from doorman.errors import ServerFault
 from doorman.wire import backend, frontend
 from doorman.wire.codes import Backend, SqlState
 from doorman.wire.framing import BadLength, Frames
+from doorman.workers.lookup_stream import Stream, open_stream
 
 MAX_MESSAGE_BYTES: Final = 65_536
 MOST_ROWS: Final = 2  # a second one is one too many
@@ -43,8 +43,7 @@ _IGNORED: Final = frozenset(
     }
 )
 
-Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-OpenStream = Callable[["Target"], Awaitable[Stream]]
+PLAIN: Final = ServerTls(mode="disable", ca_cert=None, certificate=None, private_key=None)
 
 
 class Target(Redacted, frozen=True, kw_only=True):
@@ -57,6 +56,7 @@ class Target(Redacted, frozen=True, kw_only=True):
     password: str
     query: str
     encrypted_or_local: bool
+    tls: ServerTls = PLAIN
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -65,13 +65,6 @@ class Result(msgspec.Struct, frozen=True):
     columns: list[backend.Column]
     rows: list[list[str | None]]
     error: dict[str, str] | None
-
-
-async def open_stream(target: Target) -> Stream:
-    """Connect. (TLS towards the server goes in here: SSLRequest, then the loop's `start_tls`.)"""
-    if target.host.startswith("/"):
-        return await asyncio.open_unix_connection(f"{target.host}/.s.PGSQL.{target.port}")
-    return await asyncio.open_connection(target.host, target.port)
 
 
 class LookUpConnection:
@@ -84,9 +77,9 @@ class LookUpConnection:
         self.is_usable = True
 
     @classmethod
-    async def open(cls, target: Target, connect: OpenStream = open_stream) -> LookUpConnection:
+    async def open(cls, target: Target) -> LookUpConnection:
         """Connect and log in. Raises ServerFault or OSError; cancelling leaves nothing behind."""
-        connection = cls(target, await connect(target))
+        connection = cls(target, await open_stream(target.host, target.port, target.tls))
         try:
             await connection.log_in()
         except BaseException:
@@ -106,7 +99,7 @@ class LookUpConnection:
                 "statement_timeout": str(STATEMENT_TIMEOUT_MS),
                 "client_encoding": "UTF8",
             },
-            encrypted_or_local=self.target.encrypted_or_local,
+            encrypted_or_local=self.target.encrypted_or_local or self.is_encrypted,
         )
         self.writer.write(login.start())
         while not login.done:
@@ -169,6 +162,11 @@ class LookUpConnection:
         with contextlib.suppress(OSError, RuntimeError):
             self.writer.write(frontend.TERMINATE)
             self.writer.close()
+
+    @property
+    def is_encrypted(self) -> bool:
+        """A password in clear may be sent."""
+        return self.writer.get_extra_info("ssl_object") is not None
 
     @property
     def has_ended(self) -> bool:

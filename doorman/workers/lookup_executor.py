@@ -14,7 +14,7 @@ from typing import Final
 
 from doorman.auth.auth_query import Found, LookUpProblem
 from doorman.errors import ServerFault
-from doorman.workers.lookup_connection import LookUpConnection, OpenStream, Target, open_stream
+from doorman.workers.lookup_connection import LookUpConnection, Target
 
 LOOK_UP_SECONDS: Final = 8.0
 """For one user, waiting in line included. Less than clients wait (lookup_client), so that they are told why."""
@@ -23,10 +23,9 @@ LOOK_UP_SECONDS: Final = 8.0
 class Executor:
     """`queries` counts what was sent."""
 
-    def __init__(self, target: Target, workers: int, connect_seconds: float, connect: OpenStream = open_stream) -> None:
+    def __init__(self, target: Target, workers: int, connect_seconds: float) -> None:
         self.target = target
         self.connect_seconds = connect_seconds
-        self.connect = connect
         self.places = asyncio.Semaphore(workers)
         self.idle: list[LookUpConnection] = []
         self.is_closed = False
@@ -78,7 +77,7 @@ class Executor:
         """A fresh connection, or why there is none."""
         try:
             async with asyncio.timeout(self.connect_seconds):
-                return await LookUpConnection.open(self.target, self.connect)
+                return await LookUpConnection.open(self.target)
         except TimeoutError:
             raise ServerFault("08006", f"no login within connect_timeout ({self.connect_seconds:g} s)") from None
 

@@ -19,11 +19,12 @@ import msgspec
 
 from doorman.auth.auth_query import Found, LookUpProblem, is_possible_name
 from doorman.auth.lookup_cache import LookUpCache
+from doorman.config.resolve import resolve_server_tls
 from doorman.config.schema import AuthQuery, Config, Pool
 from doorman.shm.look_ups import close_row, count_look_up, open_row, set_entries
 from doorman.shm.table import Table, monotonic_us
 from doorman.workers.channel import LookedUp, LookUp
-from doorman.workers.lookup_connection import OpenStream, Target, open_stream
+from doorman.workers.lookup_connection import Target
 from doorman.workers.lookup_executor import Executor
 from doorman.workers.opening import is_loopback
 
@@ -47,13 +48,10 @@ class Source(msgspec.Struct, frozen=True):
 class LookUps:
     """All databases that have an auth_query."""
 
-    def __init__(
-        self, config: Config, table: Table, spawn: Spawn, answer: Answer, connect: OpenStream = open_stream
-    ) -> None:
+    def __init__(self, config: Config, table: Table, spawn: Spawn, answer: Answer) -> None:
         self.table = table
         self.spawn = spawn
         self.answer = answer
-        self.connect = connect
         self.desks: dict[str, Desk] = {}
         for database, source in sources_of(config).items():
             self.open_desk(database, source, anew=False)
@@ -75,7 +73,7 @@ class LookUps:
         """Look users of a database up from now on. A keeper that takes another's place counts on."""
         if not open_row(self.table, database, anew):
             log.warning("look-ups of %s are not counted: the table has no row left", database)
-        self.desks[database] = Desk(database, source, self.table, self.connect)
+        self.desks[database] = Desk(database, source, self.table)
 
     def take(self, message: LookUp) -> None:
         """A question of some process. What is known is answered at once, without a task."""
@@ -107,13 +105,13 @@ class Known(msgspec.Struct, frozen=True):
 class Desk:
     """The look-ups of one database."""
 
-    def __init__(self, database: str, source: Source, table: Table, connect: OpenStream) -> None:
+    def __init__(self, database: str, source: Source, table: Table) -> None:
         query = source.query
         self.database = database
         self.table = table
         self.source = source
         self.cache = LookUpCache(query.cache_ttl / 1000, query.cache_failure_ttl / 1000, query.min_interval / 1000)
-        self.executor = Executor(source.target, query.workers, source.connect_seconds, connect)
+        self.executor = Executor(source.target, query.workers, source.connect_seconds)
         self.flights: dict[str, asyncio.Task[Found | None]] = {}
         self.complained_at = 0.0
 
@@ -202,6 +200,7 @@ def source_of(config: Config, database: str, pool: Pool, query: AuthQuery) -> So
         password=query.password,
         query=query.query,
         encrypted_or_local=pool.server_host.startswith("/") or is_loopback(pool.server_host),
+        tls=resolve_server_tls(config.general, pool),
     )
     parameters = sorted({**config.general.startup_parameters, **pool.startup_parameters}.items())
     connect_ms = pool.connect_timeout or config.general.connect_timeout or 3000
