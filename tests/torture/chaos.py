@@ -21,6 +21,7 @@ from tests.harness import Doorman, Postgres, procfs
 from tests.torture.actions_fault import hold_server
 from tests.torture.client import Client, Shared
 
+LOOKS = 3  # at the kernel's list of connections
 QUIET_SECONDS = 2.0  # at the end, without faults from outside
 HOG_NUMBERS = 100_000  # numbers of the clients that hold servers begin here
 
@@ -138,6 +139,15 @@ class Chaos:
 
 
 def client_ports(pid: int, port: int) -> set[int]:
-    """Client-side ports of the connections to `port` that this process holds."""
+    """Client-side ports of the connections to `port` that this process, which must be stopped, holds.
+
+    The kernel's list is read in pieces, and while others come and go an entry between two pieces may be left out: hence
+    several looks.
+    """
     sockets = set(procfs.fd_targets(pid))
-    return {remote for inode, remote in procfs.accepted_connections(port) if f"socket:[{inode}]" in sockets}
+    return {
+        remote
+        for _ in range(LOOKS)
+        for inode, remote in procfs.accepted_connections(port)
+        if f"socket:[{inode}]" in sockets
+    }

@@ -80,6 +80,7 @@ class Client:
         self.prepared: dict[str, tuple[str, int]] = {}
         self.history: deque[str] = deque(maxlen=HISTORY)
         self.wire: Wire | None = None
+        self.last_port = 0  # of the connection that is open, or was last
         self.zone = ZONES[number % len(ZONES)]
         self.sent_at = self.action_at = self.cancelled_at = 0.0
         self.action_name = "login"
@@ -145,7 +146,8 @@ class Client:
         packet = wire.startup(shared.user, shared.dbname, **names)
         try:
             self.wire = await Wire.open(shared.host, shared.port, packet)
-            shared.ledger.lost_ports.pop(self.wire.local_port, None)
+            self.last_port = self.wire.local_port
+            shared.ledger.lost_ports.pop(self.last_port, None)
             await self._read_login()
         except (ConnectionEnded, OSError):
             self._judge_loss()
@@ -261,11 +263,13 @@ class Client:
         cause = self.shared.ledger.explain_loss(self._moment())
         self._vanish()
         if cause is None:
-            raise Unexplained("the connection ended without an error")
+            kills = self.shared.ledger.kills
+            last_kill = f"{time.monotonic() - kills[-1]:.3f} s" if kills else "never"
+            raise Unexplained(f"the connection ended without an error (last kill of a worker: {last_kill} ago)")
         raise Disturbed(cause, 0)
 
     def _moment(self) -> Moment:
-        port = self.wire.local_port if self.wire else 0
+        port = self.wire.local_port if self.wire else self.last_port
         is_login = self.action_name == "login"
         now = time.monotonic()
         return Moment(self.number, port, self.sent_at, self.action_at, now, self.cancelled_at, is_login)
@@ -322,7 +326,7 @@ class Client:
 
     def _report(self, findings: list[str], what: str) -> None:
         shown = "\n      ".join(self.history)
-        port = self.wire.local_port if self.wire else 0
+        port = self.wire.local_port if self.wire else self.last_port
         head = f"client {self.number} (port {port}) in {self.action_name}, action {self.sequence}: {what}"
         findings.append(f"{head}\n    last messages:\n      {shown}")
         self._vanish()
