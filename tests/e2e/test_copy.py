@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.e2e.conftest import Connect
 from tests.e2e.raw import Raw, tell, wait_until
+from tests.harness import Postgres
 from tests.torture.wire import COPY_DONE, FLUSH, SYNC, bind, copy_data, copy_fail, execute, parse, query
 
 
@@ -134,3 +137,13 @@ def test_a_query_during_copy_in_ends_the_session_as_postgresql_ends_it(connect: 
     raw.send(query("SELECT 1"))
     assert raw.last_words()["C"] == "08P01"
     assert connect().value("SELECT 1") == "1"
+
+
+def test_who_sends_on_while_its_server_is_lost_can_read_why(raw: Raw, table: str, postgres: Postgres) -> None:
+    """A reset, which is what writing to a closed connection gets, made clients drop the error that had come before it."""
+    start_in(raw, table)
+    postgres.terminate_backends(user="app")
+    for _ in range(10):
+        raw.send(*ROWS)
+        time.sleep(0.02)
+    assert raw.last_words()["C"] == "57P01"

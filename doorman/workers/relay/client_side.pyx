@@ -4,6 +4,8 @@ Rules
 1. A client is read only while nothing holds it up: no waiting, no unfinished write in either direction (`is_held_up`).
 2. Whatever state a client is in, `end_client` frees all that it holds, exactly once.
 3. Every end that the client did not ask for is preceded by an ErrorResponse (`send_off`).
+4. The kernel answers what a client sends to a closed connection with a reset, which many clients notice before they read
+   their last error. So one that may be sending yet (`lingers`) is read on until it hangs up, for FAREWELL_US at most.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -56,7 +58,12 @@ from doorman.wire import backend as messages
 from doorman.wire.frontend import query
 
 cdef extern from "<sys/socket.h>" nogil:
-    int AF_INET, AF_INET6
+    int AF_INET, AF_INET6, SHUT_WR
+    int shutdown(int fd, int how)
+
+cdef extern from "<sys/ioctl.h>" nogil:
+    int ioctl(int fd, unsigned long request, int *value)
+    unsigned long FIONREAD
 
 cdef extern from "<netinet/in.h>" nogil:
     struct in_addr:
@@ -234,7 +241,7 @@ cdef class ClientSide(ServerSide):
     cdef int written(self, Client client) except -1:
         """It took everything: its server may be read again, and so may it."""
         if client.phase == PHASE_FAREWELL:
-            return self.end_client(client)
+            return self.hang_up(client)
         self.arm(client, EPOLLIN)
         if client.server is not None:
             self.arm(client.server, EPOLLIN | (EPOLLOUT if buffer_length(&client.server.outb) else 0))
@@ -333,17 +340,27 @@ cdef class ClientSide(ServerSide):
         return self.farewell(client)
 
     cdef int farewell(self, Client client) except -1:
-        """Close as soon as the client has taken what is written to it."""
+        """Close as soon as the client has taken what is written to it (rule 4)."""
         if client.closed:
             return 0
-        if not buffer_length(&client.outb):
+        client.lingers |= has_unread(client.fd)
+        if not buffer_length(&client.outb) and not client.lingers:
             return self.end_client(client)
         client.phase = PHASE_FAREWELL
         self.farewells.append((client, now_us() + FAREWELL_US))
         if client.server is not None:
             self.abandon(client.server)
+        if not buffer_length(&client.outb):
+            return self.hang_up(client)
         self.arm(client, EPOLLOUT)
         return 0
+
+    cdef int hang_up(self, Client client) except -1:
+        """Everything is written: close, or wait until the client has closed (rule 4)."""
+        if not client.lingers:
+            return self.end_client(client)
+        shutdown(client.fd, SHUT_WR)
+        return self.arm(client, EPOLLIN)
 
     def dismiss(self, Client client, bytes last_words) -> None:
         """Python's way to end a client: an ErrorResponse, then the end."""
@@ -453,3 +470,9 @@ cdef void drop_message(Client client) noexcept:
         client.dropping = True
         total = have
     buffer_consume(&client.inb, total)
+
+
+cdef bint has_unread(int fd) noexcept:
+    """Has something come that was not read?"""
+    cdef int unread = 0
+    return ioctl(fd, FIONREAD, &unread) == 0 and unread > 0

@@ -87,6 +87,7 @@ cdef class Client(Conn):
     cdef Server server
     cdef int parked                 # slot that is this client's but whose socket has not arrived; -1
     cdef bint skip_to_sync          # an error of ours inside a batch: drop messages to the next Sync
+    cdef bint lingers               # it may be sending yet when its connection ends: it is read on until it has heard why
     cdef bint took_leave            # it sent Terminate: what it asked for before is to be completed
     cdef bint dropping              # the rest of the message under way is not wanted
     cdef bint extended              # the message that it waits with is of the extended protocol

@@ -188,6 +188,7 @@ cdef class ServerSide(Lending):
             if self.attach(client):                 # nothing of the client's was sent: another server will do
                 self.queue(client)
             return 0
+        client.lingers = True                       # in COPY IN, or with more of a pipeline on its way
         if told:
             return self.farewell(client)
         return self.refuse(client, "FATAL", "08006", "server closed the connection unexpectedly")
