@@ -140,7 +140,7 @@ def test_a_query_during_copy_in_ends_the_session_as_postgresql_ends_it(connect: 
 
 
 def test_who_sends_on_while_its_server_is_lost_can_read_why(raw: Raw, table: str, postgres: Postgres) -> None:
-    """A reset, which is what writing to a closed connection gets, made clients drop the error that had come before it."""
+    """A reset, which writing to a closed connection gets, made clients drop the error that had come before it."""
     start_in(raw, table)
     postgres.terminate_backends(user="app")
     for _ in range(10):
