@@ -125,6 +125,11 @@ _ALL: Final = (
     _counter("streaming_events", "Messages of servers passed on in pieces.", *POOL, "kind", "result"),
     _counter("streaming_bytes", "Bytes of these messages.", *POOL, "kind"),
     # Auth query
+    _gauge("auth_query_cache", "What the cache of look-ups holds and did.", "database", "type"),
+    _counter("auth_query_cache", "What the cache of look-ups did.", "database", "type"),
+    _gauge("auth_query_executor", "Look-ups run in PostgreSQL, and those that failed.", "database", "type"),
+    _counter("auth_query_executor", "Look-ups run in PostgreSQL, and those that failed.", "database", "type"),
+    _gauge("auth_query_dynamic_pools", "Pools that look-ups brought about.", "database", "type"),
     # Coordinator and scaling
     _gauge("pool_coordinator", "Connections of databases with max_db_connections.", "database", "type"),
     _gauge("pool_scaling", "Server connections being opened.", *POOL, "type"),

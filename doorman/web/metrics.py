@@ -51,6 +51,20 @@ PERCENTILES: Final = ("50", "90", "95", "99")
 _MICRO: Final = 1e-6
 
 
+class LookUpFigures(msgspec.Struct, frozen=True):
+    """The auth_query of one database, counted by this keeper since the database was configured so."""
+
+    database: str
+    entries: int
+    hits: int
+    misses: int
+    refetches: int
+    rate_limited: int
+    queries: int
+    errors: int
+    dynamic_pools: int
+
+
 class Figures(msgspec.Struct):
     """What a scrape is made of besides the table."""
 
@@ -61,6 +75,7 @@ class Figures(msgspec.Struct):
     log_filter: str
     attempts: Counter[tuple[str, str]]
     responses: Counter[tuple[str, str]]
+    look_ups: Sequence[LookUpFigures] = ()
 
 
 def expose(figures: Figures) -> str:
@@ -76,6 +91,7 @@ def expose(figures: Figures) -> str:
     _add_totals(out, labels, totals)
     _add_times(out, figures.table, pools, labels, totals)
     _add_databases(out, figures, pools, totals)
+    _add_look_ups(out, figures.look_ups)
     _add_web(out, figures)
     return out.text()
 
@@ -278,6 +294,22 @@ def _add_coordinator(out: Exposition, database: str, current: int, limit: int, r
     kinds = {"connections": current, "reserve_in_use": 0, "max_connections": limit, "reserve_pool_size": reserve}
     for kind, value in kinds.items():
         out.add(f"{PREFIX}pool_coordinator", value, label("database", database), label("type", kind))
+
+
+# Auth query
+
+
+def _add_look_ups(out: Exposition, look_ups: Sequence[LookUpFigures]) -> None:
+    for one in look_ups:
+        name = label("database", one.database)
+        out.add(f"{PREFIX}auth_query_cache", one.entries, name, label("type", "entries"))
+        for kind in ("hits", "misses", "refetches", "rate_limited"):
+            out.add(f"{PREFIX}auth_query_cache", getattr(one, kind), name, label("type", kind))
+            out.add(f"{PREFIX}auth_query_cache_total", getattr(one, kind), name, label("type", kind))
+        for kind in ("queries", "errors"):
+            out.add(f"{PREFIX}auth_query_executor", getattr(one, kind), name, label("type", kind))
+            out.add(f"{PREFIX}auth_query_executor_total", getattr(one, kind), name, label("type", kind))
+        out.add(f"{PREFIX}auth_query_dynamic_pools", one.dynamic_pools, name, label("type", "current"))
 
 
 # Web

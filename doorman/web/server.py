@@ -14,18 +14,19 @@ import logging
 import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from aiohttp import web
 
 from doorman import __version__
+from doorman.config.resolve import PoolSettings
 from doorman.config.schema import Config
 from doorman.log import shown_filter
 from doorman.shm.rows import process_rows
 from doorman.shm.table import Table, monotonic_us
 from doorman.web.exposition import CONTENT_TYPE
-from doorman.web.metrics import Figures, expose
+from doorman.web.metrics import Figures, LookUpFigures, expose
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("doorman.web.access")
@@ -45,7 +46,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class WebServer:
     """`figures` is asked for at each scrape: configuration and pools change."""
 
-    def __init__(self, table: Table, figures: Callable[[], tuple[object, Config]]) -> None:
+    def __init__(
+        self, table: Table, figures: Callable[[], tuple[Sequence[PoolSettings], Config, list[LookUpFigures]]]
+    ) -> None:
         self._table = table
         self._figures = figures
         self._attempts: Counter[tuple[str, str]] = Counter()
@@ -73,10 +76,9 @@ class WebServer:
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
         began = time.perf_counter()
-        pools, config = self._figures()
-        text = expose(
-            Figures(self._table, pools, config, __version__, shown_filter(), self._attempts, self._responses)  # type: ignore[arg-type]
-        )
+        pools, config, look_ups = self._figures()
+        counted = self._attempts, self._responses
+        text = expose(Figures(self._table, pools, config, __version__, shown_filter(), *counted, look_ups))
         took = time.perf_counter() - began
         body = text.encode("utf-8", "replace")
         headers = {"Content-Type": CONTENT_TYPE}

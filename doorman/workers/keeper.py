@@ -18,6 +18,7 @@ from doorman.shm.counters import end_window, set_census
 from doorman.shm.rows import SlotView, client_rows, pool_rows, process_rows, slot_rows
 from doorman.shm.table import monotonic_us
 from doorman.web.census import take_census
+from doorman.web.metrics import LookUpFigures
 from doorman.workers.channel import LookUp, Message, close_all
 from doorman.workers.credentials import is_pending
 from doorman.workers.lookups import LookUps
@@ -59,8 +60,26 @@ class Keeper(Process):
         """Python's HTTP server is imported here alone."""
         from doorman.web.server import WebServer
 
-        await WebServer(self.table, lambda: (self.pools, self.config)).start(listening)
+        await WebServer(self.table, lambda: (self.pools, self.config, self.look_up_figures())).start(listening)
         super().begin()
+
+    def look_up_figures(self) -> list[LookUpFigures]:
+        """What the look-ups have done so far."""
+        on_demand = [entry.settings.database for entry in self.pools.entries() if entry.is_on_demand]
+        return [
+            LookUpFigures(
+                database,
+                len(desk.cache),
+                desk.hits,
+                desk.misses,
+                desk.refetches,
+                desk.rate_limited,
+                desk.executor.queries,
+                desk.executor.errors,
+                on_demand.count(database),
+            )
+            for database, desk in sorted(self.look_ups.desks.items())
+        ]
 
     def on_message(self, message: Message, descriptors: list[int]) -> None:
         """Look-ups besides what every process understands."""

@@ -264,6 +264,29 @@ def test_health(doorman: Doorman) -> None:
     assert doorman.wait_exit() == 0
 
 
+def test_look_ups_of_users_are_counted(postgres: Postgres, make_doorman: Any) -> None:
+    query = {
+        "query": "SELECT usename, passwd FROM pg_shadow WHERE usename = $1",
+        "user": "postgres",
+        "server_user": "app",
+    }
+    for sql in ("DROP ROLE IF EXISTS looked_up", "CREATE ROLE looked_up LOGIN PASSWORD 'x'"):
+        postgres.admin(sql)
+    pools = {"postgres": pool_of(postgres, users=[], auth_query=query)}
+    general = {"pg_hba": {"content": "host all all 127.0.0.1/32 scram-sha-256\n"}}
+    doorman: Doorman = make_doorman(postgres, pools=pools, general=general, start=False)
+    doorman.config["web"] = {"enabled": True, "host": "127.0.0.1", "port": free_port()}
+    doorman.write_config()
+    doorman.start()
+    for _ in range(3):
+        psycopg.connect(doorman.dsn(user="looked_up", password="x", dbname="postgres")).close()
+    samples = scrape(doorman)
+    assert value(samples, "auth_query_cache_total", database="postgres", type="misses") == 1
+    assert value(samples, "auth_query_cache_total", database="postgres", type="hits") == 2
+    assert value(samples, "auth_query_executor_total", database="postgres", type="queries") == 1
+    assert value(samples, "auth_query_cache", database="postgres", type="entries") == 1
+
+
 def wait_for(is_so: Callable[[], bool], seconds: float) -> None:
     until = time.monotonic() + seconds
     while not is_so():
