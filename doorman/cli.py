@@ -88,8 +88,12 @@ def main(
 
 def load_or_exit(path: str) -> LoadedConfig:
     """The configuration, or exit 78 after listing every problem."""
+    from doorman.workers.encryption import read_materials
+
     try:
-        return load_config(path)
+        loaded = load_config(path)
+        read_materials(loaded.config)
+        return loaded
     except ConfigError as error:
         lines = [str(problem) for problem in error.problems]
         text = lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} problems in {path}:", *lines])

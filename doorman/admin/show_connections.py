@@ -119,7 +119,7 @@ def _server_row(table: Table, pool: PoolView, slot: SlotView, now: int) -> Row:
         pool.database,
         pool.user,
         slot.application_name or "Undefined",
-        "false",
+        _truth(slot.tls),
         state,
         _SERVER_WAITS[state],
         slot.transactions,

@@ -2,8 +2,8 @@
 
 Rules
 1. `trust` trusts and asks nothing. `reject` never comes here.
-2. `pam` and `ldap` rules decide whatever is stored. Under the other rules a user's `auth_pam_service` comes first, then
-   a stored key reference (JWT), then the stored password.
+2. `cert`, `pam` and `ldap` rules decide whatever is stored. Under the other rules a user's `auth_pam_service` comes
+   first, then a stored key reference (JWT), then the stored password.
 3. A user without an account goes through what one of the others would: the same service, directory, messages and work,
    and is refused at the end. `decoy` chooses whom it resembles: always the same one for the same name.
 4. What a client is told of a refusal is the same for all methods; why it was refused is for the log (`for_log`).
@@ -17,9 +17,11 @@ from contextlib import suppress
 from typing import Final, Protocol
 
 import msgspec
+from cryptography import x509
 
 from doorman.auth import jwt, ldap, pam
 from doorman.auth.blocking import run_in_thread
+from doorman.auth.cert import MapLine, check_certificate
 from doorman.auth.decoy import resemble
 from doorman.auth.exchange import TRUSTED, CleartextExchange, ClientExchange, choose_exchange
 from doorman.auth.scram import wrong_password
@@ -54,11 +56,13 @@ class Applicant(msgspec.Struct, frozen=True):
     address: str | None
     patience: float
     binding: bytes | None = None
+    certificate: x509.Certificate | None = None
+    maps: tuple[MapLine, ...] = ()
 
 
 def kind_of(admission: Admission, account: Account | None) -> str:
     """What will be asked for, in one word: for counters and log lines."""
-    if admission.method in ("trust", "pam", "ldap"):
+    if admission.method in ("trust", "pam", "ldap", "cert"):
         return admission.method
     if account is not None and account.auth_pam_service:
         return "pam"
@@ -71,7 +75,12 @@ def exchange_for(
     admission: Admission, applicant: Applicant, account: Account | None, others: Sequence[Account] = ()
 ) -> ClientExchange:
     """The exchange for an applicant. `account` is None for an unknown user, who resembles one of `others`."""
+    check_certificate(admission, applicant.user, applicant.certificate, applicant.maps)
     if admission.method == "trust":
+        return TRUSTED
+    if admission.method == "cert":
+        if account is None:
+            raise refusal(applicant.user, "certificate: accepted, but there is no such user here")
         return TRUSTED
     likeness = account or resemble(applicant.user, others)
     kind = kind_of(admission, likeness)

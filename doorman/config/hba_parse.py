@@ -17,7 +17,7 @@ from doorman.errors import ConfigError, ConfigProblem
 KINDS = ("local", "host", "hostssl", "hostnossl")
 METHODS = ("trust", "reject", "md5", "scram-sha-256", "password", "cert", "pam", "ldap")
 OPTIONS = (
-    *("clientcert", "clientname", "pamservice", "pam_use_hostname"),
+    *("clientcert", "clientname", "map", "pamservice", "pam_use_hostname"),
     *("ldapserver", "ldapport", "ldapscheme", "ldaptls", "ldapprefix", "ldapsuffix", "ldapbasedn", "ldapbinddn"),
     *("ldapbindpasswd", "ldapsearchattribute", "ldapsearchfilter", "ldapurl"),
 )

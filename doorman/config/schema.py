@@ -109,6 +109,7 @@ class General(Redacted, frozen=True, kw_only=True):
     tls_certificate: f.FilePath | None = None
     tls_private_key: f.FilePath | None = None
     tls_ca_cert: f.FilePath | None = None
+    auth_ident_file: f.FilePath | None = None
     tls_mode: f.TlsMode | None = None
     tls_rate_limit_per_second: f.TlsRate = 0
 

@@ -46,6 +46,7 @@ class SlotView(msgspec.Struct, frozen=True):
     bytes_received: int
     uses: int
     application_name: str
+    tls: bool
 
 class ClientView(msgspec.Struct, frozen=True):
     number: int

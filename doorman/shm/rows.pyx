@@ -76,6 +76,7 @@ class SlotView(msgspec.Struct, frozen=True):
     bytes_received: int
     uses: int
     application_name: str
+    tls: bool
 
 
 class ClientView(msgspec.Struct, frozen=True):
@@ -225,7 +226,7 @@ def slot_row(Table table, int number) -> SlotView:
         number, row.pool, SLOT_STATES[row.state], row.owner, row.client, row.home, row.generation, row.epoch,
         row.backend_pid, row.opened_at, row.used_at, row.active_since, row.lifetime, row.idle_timeout,
         row.transactions, row.queries, row.bytes_sent, row.bytes_received, row.uses,
-        name_of_served(table, row),
+        name_of_served(table, row), bool(row.tls),
     )
 
 

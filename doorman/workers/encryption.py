@@ -9,8 +9,11 @@ Rules
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
+from doorman.auth.cert import parse_user_map
 from doorman.config.pem import PemFault
 from doorman.config.resolve import PoolSettings, ServerTls, resolve_server_tls
 from doorman.config.schema import Config, General
@@ -24,10 +27,12 @@ VERIFYING = frozenset({"verify-ca", "verify-full"})
 
 
 class Materials(msgspec.Struct, frozen=True):
-    """Contents of all files. `clients` is None where TLS is not offered; `servers` by `server_key`."""
+    """Contents of all files. `clients` is None where TLS is not offered; `servers` by `server_key`;
+    `user_map` is `auth_ident_file`."""
 
     clients: Material | None = None
     servers: dict[str, Material] = {}
+    user_map: str = ""
 
 
 class Encryption:
@@ -38,6 +43,7 @@ class Encryption:
         self.is_mandatory = config.general.tls_mode in MANDATORY
         self.per_second = config.general.tls_rate_limit_per_second
         self.acceptor = acceptor_of(config.general, materials)
+        self.maps = tuple(parse_user_map(materials.user_map))
         self._connectors: dict[tuple[str, str], Connector] = {}
 
     def connector(self, pool: PoolSettings, mode: str) -> Connector:
@@ -69,9 +75,18 @@ def read_materials(config: Config) -> Materials:
             connector_of(tls, Materials(None, servers))
         except PemFault as fault:
             problems.append(ConfigProblem(f"pools.{name}.server_tls_mode", str(fault)))
+    user_map = ""
+    if general.auth_ident_file is not None:
+        try:
+            user_map = Path(general.auth_ident_file).read_text("utf-8", "surrogateescape")
+            parse_user_map(user_map)
+        except (OSError, ValueError) as error:
+            problems.append(ConfigProblem("general.auth_ident_file", f"cannot use {general.auth_ident_file}: {error}"))
+    if general.tls_ca_cert is None and wants_certificates(general):
+        problems.append(ConfigProblem("general.pg_hba", "a rule asks for client certificates, which needs tls_ca_cert"))
     if problems:
         raise ConfigError(problems)
-    return Materials(clients, servers)
+    return Materials(clients, servers, user_map)
 
 
 def read_client_material(general: General) -> Material | None:

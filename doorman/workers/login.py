@@ -46,6 +46,9 @@ from doorman.workers.lookup_client import WAIT_SECONDS, unavailable
 from doorman.workers.settings import Settings, gather_settings
 
 if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
+    from doorman.auth.cert import MapLine
     from doorman.workers.process import Process
     from doorman.workers.relay.engine import Client
 
@@ -179,6 +182,13 @@ class Login:
         return is_wanted and not self.client.is_unix and self.client.number >= 0
 
     @property
+    def proof(self) -> tuple[bytes | None, Certificate | None, tuple[MapLine, ...]]:
+        """What TLS says of the client: channel binding, its certificate, and how its name is mapped."""
+        if self.tls is None:
+            return None, None, ()
+        return self.tls.binding, self.tls.certificate, self.process.encryption.maps
+
+    @property
     def is_shaking(self) -> bool:
         """A handshake is under way."""
         return self.tls is not None and not self.tls.is_done
@@ -219,8 +229,7 @@ class Login:
         self.address = None if self.client.is_unix else self.process.address_of(self.client)
         admission = self.admission(startup)
         general = self.process.config.general
-        binding = self.tls.binding if self.tls is not None else None
-        applicant = Applicant(startup.user, self.address, general.auth_wait_timeout / 1000, binding)
+        applicant = Applicant(startup.user, self.address, general.auth_wait_timeout / 1000, *self.proof)
         if startup.database in CONSOLES:
             self.finish = self.enter_console
             self.kind = kind_of(admission, None)

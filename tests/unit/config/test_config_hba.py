@@ -220,7 +220,7 @@ def test_options_are_kept_for_the_method() -> None:
         ("host all all all pam extra", "'extra' is not in the form name=value"),
         ("host all all all ldap ldapsrver=x", "did you mean ldapserver?"),
         ("host all all all cert map=x", "method cert works with hostssl only"),
-        ("hostssl all all all cert map=x", "option 'map' is not supported"),
+        ("hostssl all all all cert mapp=x", "option 'mapp' is not supported"),
         ('host "all all all md5', "a quote is not closed"),
     ],
 )
