@@ -2,7 +2,8 @@
 
 Rules
 1. An entry is QUERY or CALL (each answered by one ReadyForQuery), SYNC (likewise), or UNSYNCED: a run of extended
-   messages, which is answered by no ReadyForQuery of its own. Two UNSYNCED never stand side by side.
+   messages, which is answered by no ReadyForQuery of its own. Two UNSYNCED never stand side by side (a COPY_END may
+   stand between them).
 2. ReadyForQuery takes entries up to and including the first that is not UNSYNCED.
 3. An error in a run of extended messages makes PostgreSQL skip to the next Sync: everything before that SYNC goes; when
    none has been sent, `skipping` says that nothing but a Sync will be answered.

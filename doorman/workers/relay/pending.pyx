@@ -54,9 +54,14 @@ cdef int pending_sent(Pending *pending, char kind) except -1:
         pending.copy_in = False
     elif kind == b"d" or kind == b"H":          # CopyData, Flush
         pass
-    elif not pending.skipping and not pending_unsynced(pending):    # Parse Bind Describe Execute Close
+    elif not pending.skipping and not ends_with_run(pending):      # Parse Bind Describe Execute Close
         push(pending, UNSYNCED)
     return 0
+
+
+cdef bint ends_with_run(Pending *pending) noexcept:
+    """What was sent last belongs to the same run of extended messages as what comes now (rule 1)."""
+    return pending.length > 0 and entry_at(pending, pending.length - 1) == UNSYNCED
 
 
 cdef bint pending_unsynced(Pending *pending) noexcept:
@@ -130,6 +135,8 @@ cdef void pending_copy_in(Pending *pending) noexcept:
     if pending.length and entry_at(pending, 0) == COPY_END:
         pop(pending)
         pending.copy_in = False
+        if first == UNSYNCED and pending.length and entry_at(pending, 0) == UNSYNCED:
+            pending.doubtful = True                     # or did the COPY start behind that, and its end meant nothing?
     elif first == UNSYNCED and pending.length and entry_at(pending, 0) != UNSYNCED:
         pending.doubtful = True                         # or was it the Query behind?
     unpop(pending, first)
