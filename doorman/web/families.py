@@ -127,9 +127,12 @@ _ALL: Final = (
     # Auth query
     _gauge("auth_query_cache", "What the cache of look-ups holds and did.", "database", "type"),
     _counter("auth_query_cache", "What the cache of look-ups did.", "database", "type"),
+    _gauge("auth_query_auth", "Logins of users that look-ups found.", "database", "result"),
+    _counter("auth_query_auth", "Logins of users that look-ups found.", "database", "result"),
     _gauge("auth_query_executor", "Look-ups run in PostgreSQL, and those that failed.", "database", "type"),
     _counter("auth_query_executor", "Look-ups run in PostgreSQL, and those that failed.", "database", "type"),
     _gauge("auth_query_dynamic_pools", "Pools that look-ups brought about.", "database", "type"),
+    _counter("auth_query_dynamic_pools", "Pools that look-ups brought about, and their ends.", "database", "type"),
     # Coordinator and scaling
     _gauge("pool_coordinator", "Connections of databases with max_db_connections.", "database", "type"),
     _gauge("pool_scaling", "Server connections being opened.", *POOL, "type"),

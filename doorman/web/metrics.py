@@ -9,7 +9,7 @@ Rules
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -52,16 +52,11 @@ _MICRO: Final = 1e-6
 
 
 class LookUpFigures(msgspec.Struct, frozen=True):
-    """The auth_query of one database, counted by this keeper since the database was configured so."""
+    """The auth_query of one database: `counts` by the names of `shm.look_ups.COUNTS`."""
 
     database: str
     entries: int
-    hits: int
-    misses: int
-    refetches: int
-    rate_limited: int
-    queries: int
-    errors: int
+    counts: Mapping[str, int]
     dynamic_pools: int
 
 
@@ -299,17 +294,24 @@ def _add_coordinator(out: Exposition, database: str, current: int, limit: int, r
 # Auth query
 
 
+LOOK_UP_COUNTS = (  # family, label, its values, and what the table calls them
+    ("auth_query_cache", "type", ("hits", "misses", "refetches", "rate_limited"), "cache_"),
+    ("auth_query_auth", "result", ("success", "failure"), "auth_"),
+    ("auth_query_executor", "type", ("queries", "errors"), "executor_"),
+    ("auth_query_dynamic_pools", "type", ("created", "destroyed"), "dynamic_pools_"),
+)
+
+
 def _add_look_ups(out: Exposition, look_ups: Sequence[LookUpFigures]) -> None:
     for one in look_ups:
         name = label("database", one.database)
         out.add(f"{PREFIX}auth_query_cache", one.entries, name, label("type", "entries"))
-        for kind in ("hits", "misses", "refetches", "rate_limited"):
-            out.add(f"{PREFIX}auth_query_cache", getattr(one, kind), name, label("type", kind))
-            out.add(f"{PREFIX}auth_query_cache_total", getattr(one, kind), name, label("type", kind))
-        for kind in ("queries", "errors"):
-            out.add(f"{PREFIX}auth_query_executor", getattr(one, kind), name, label("type", kind))
-            out.add(f"{PREFIX}auth_query_executor_total", getattr(one, kind), name, label("type", kind))
         out.add(f"{PREFIX}auth_query_dynamic_pools", one.dynamic_pools, name, label("type", "current"))
+        for family, key, kinds, prefix in LOOK_UP_COUNTS:
+            for kind in kinds:
+                count = one.counts[prefix + kind]
+                out.add(f"{PREFIX}{family}", count, name, label(key, kind))
+                out.add(f"{PREFIX}{family}_total", count, name, label(key, kind))
 
 
 # Web

@@ -15,6 +15,7 @@ from doorman.auth.server_login import NoCredentials
 from doorman.config.resolve import PoolSettings
 from doorman.errors import ServerFault
 from doorman.shm.counters import end_window, set_census
+from doorman.shm.look_ups import look_up_rows
 from doorman.shm.rows import SlotView, client_rows, pool_rows, process_rows, slot_rows
 from doorman.shm.table import monotonic_us
 from doorman.web.census import take_census
@@ -67,18 +68,8 @@ class Keeper(Process):
         """What the look-ups have done so far."""
         on_demand = [entry.settings.database for entry in self.pools.entries() if entry.is_on_demand]
         return [
-            LookUpFigures(
-                database,
-                len(desk.cache),
-                desk.hits,
-                desk.misses,
-                desk.refetches,
-                desk.rate_limited,
-                desk.executor.queries,
-                desk.executor.errors,
-                on_demand.count(database),
-            )
-            for database, desk in sorted(self.look_ups.desks.items())
+            LookUpFigures(view.database, view.cache_entries, view.counts, on_demand.count(view.database))
+            for view in look_up_rows(self.table)
         ]
 
     def on_message(self, message: Message, descriptors: list[int]) -> None:
