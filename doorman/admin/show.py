@@ -37,10 +37,24 @@ def find_command(words: Words) -> Command:
         return _find_show(words)
     if (control := find_control(words)) is not None:
         return control
+    if is_driver_setting(words):
+        return Command((), lambda _: [], "SET")
     order = find_order(words)
     if order is None:
         raise _unsupported("unsupported query against the admin database")
     return Command(order.columns, lambda _: order, order.tag, changes=True)
+
+
+DRIVER_SETTINGS: Final = frozenset(
+    ("application_name", "client_encoding", "client_min_messages", "datestyle", "extra_float_digits", "intervalstyle",
+     "names", "session", "standard_conforming_strings", "statement_timeout", "timezone")
+)  # fmt: skip
+"""What drivers set in every session of theirs, asked or not (pgjdbc: extra_float_digits); here it changes nothing."""
+
+
+def is_driver_setting(words: Words) -> bool:
+    """Is this a SET that a driver sends by itself?"""
+    return words[0].upper() == "SET" and len(words) > 1 and words[1].partition("=")[0].lower() in DRIVER_SETTINGS
 
 
 def _find_show(words: Words) -> Command:

@@ -62,7 +62,10 @@ JAVA = Language(
         "-DoutputDirectory=jars",
     ],
     build=[
-        ["javac", "--release", "17", "-cp", "jars/*", "-d", "classes", "Drivers.java", "PgJdbc.java", "Logins.java"]
+        [
+            *["javac", "--release", "17", "-cp", "jars/*", "-d", "classes"],
+            *["Drivers.java", "PgJdbc.java", "Logins.java", "Console.java"],
+        ]
     ],
     # Short runs: the quick compiler only, and no threads for collecting garbage.
     run=["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", "classes:jars/*", "Drivers"],
