@@ -157,6 +157,8 @@ class ClientEnd(FarEnd):
 class Login:
     """Takes one byte and lets the client in."""
 
+    is_shaking = False  # no handshake
+
     def __init__(self, stage: Stage, client: Any, end: ClientEnd | None) -> None:
         self.stage = stage
         self.client = client
