@@ -9,15 +9,11 @@ Rules
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
-
-import msgspec
 
 from doorman.admin.procfs import usage_of
 from doorman.admin.show_pools import CLIENT_STATEMENT_BYTES
-from doorman.config.resolve import PoolSettings
-from doorman.config.schema import Config
 from doorman.shm.counters import (
     CONNECTION_KINDS,
     PHASE_SECONDS,
@@ -39,7 +35,8 @@ from doorman.shm.presence import STATEMENT_BYTES, presence
 from doorman.shm.refusals import refusal_counts
 from doorman.shm.rows import PoolView, client_rows, pool_rows, process_rows
 from doorman.shm.table import Table
-from doorman.web.exposition import Exposition, label
+from doorman.web.exposition import Exposition, Labels, joined, label
+from doorman.web.figures import Figures, LookUpFigures
 
 PREFIX: Final = "pg_doorman_"
 TLS_SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -51,44 +48,22 @@ PERCENTILES: Final = ("50", "90", "95", "99")
 _MICRO: Final = 1e-6
 
 
-class LookUpFigures(msgspec.Struct, frozen=True):
-    """The auth_query of one database: `counts` by the names of `shm.look_ups.COUNTS`."""
-
-    database: str
-    entries: int
-    counts: Mapping[str, int]
-    dynamic_pools: int
-
-
-class Figures(msgspec.Struct):
-    """What a scrape is made of besides the table."""
-
-    table: Table
-    pools: Sequence[PoolSettings]
-    config: Config
-    version: str
-    log_filter: str
-    attempts: Counter[tuple[str, str]]
-    responses: Counter[tuple[str, str]]
-    look_ups: Sequence[LookUpFigures] = ()
-
-
-def expose(figures: Figures) -> str:
-    """The whole text of a scrape."""
+def fill(figures: Figures) -> Exposition:
+    """All families of a scrape."""
     out = Exposition()
     pools = sorted(pool_rows(figures.table), key=lambda pool: (pool.database, pool.user))
     totals = [pool_totals(figures.table, pool.number) for pool in pools]
     _add_static(out, figures)
     _add_processes(out, figures.table)
     _add_connections(out, figures.table)
-    labels = [f"{label('database', pool.database)},{label('user', pool.user)}" for pool in pools]
+    labels = [joined(label("database", pool.database), label("user", pool.user)) for pool in pools]
     _add_presence(out, figures.table, pools, labels, totals)
     _add_totals(out, labels, totals)
     _add_times(out, figures.table, pools, labels, totals)
     _add_databases(out, figures, pools, totals)
     _add_look_ups(out, figures.look_ups)
     _add_web(out, figures)
-    return out.text()
+    return out
 
 
 # The process
@@ -124,7 +99,7 @@ def _add_processes(out: Exposition, table: Table) -> None:
         out.add(f"{PREFIX}process_clients", clients[process.number], *names)
         delay = process_totals(table, process.number).loop_delay_high
         out.add(f"{PREFIX}process_loop_delay_seconds", delay * _MICRO, *names)
-        out.add(f"{PREFIX}process_restarts_total", process.generation - 1, *names)
+        out.add(f"{PREFIX}process_restarts_total", max(0, process.generation - 1), *names)
     for role, count in roles.items():
         out.add(f"{PREFIX}processes", count, label("role", role))
     out.add(f"{PREFIX}total_memory", memory)
@@ -168,7 +143,7 @@ def _cumulated(counts: Sequence[int]) -> list[int]:
 
 
 def _add_presence(
-    out: Exposition, table: Table, pools: list[PoolView], labels: list[str], totals: list[Totals]
+    out: Exposition, table: Table, pools: list[PoolView], labels: list[Labels], totals: list[Totals]
 ) -> None:
     counted = presence(table)
     here = [counted[pool.number] for pool in pools]
@@ -199,7 +174,7 @@ def _add_presence(
             out.add_by(f"{PREFIX}pool_scaling_total", "type", ("creates_started",), [one], [(total.opens_started,)])
 
 
-def _add_totals(out: Exposition, labels: list[str], totals: list[Totals]) -> None:
+def _add_totals(out: Exposition, labels: list[Labels], totals: list[Totals]) -> None:
     def each(name: str, values: list[int] | list[float]) -> None:
         out.add_each(PREFIX + name, labels, values)
 
@@ -228,14 +203,16 @@ def _add_totals(out: Exposition, labels: list[str], totals: list[Totals]) -> Non
                 _add_stream(out, one, kind, total, number)
 
 
-def _add_stream(out: Exposition, labels: str, kind: str, total: Totals, number: int) -> None:
-    of_kind = f"{labels},{label('kind', kind)}"
+def _add_stream(out: Exposition, labels: Labels, kind: str, total: Totals, number: int) -> None:
+    of_kind = joined(labels, label("kind", kind))
     outcomes = (total.streams[number], total.streams_failed[number])
     out.add_by(f"{PREFIX}streaming_events_total", "result", ("ok", "error"), [of_kind], [outcomes])
     out.add_each(f"{PREFIX}streaming_bytes_total", [of_kind], [total.streamed_bytes[number]])
 
 
-def _add_times(out: Exposition, table: Table, pools: list[PoolView], labels: list[str], totals: list[Totals]) -> None:
+def _add_times(
+    out: Exposition, table: Table, pools: list[PoolView], labels: list[Labels], totals: list[Totals]
+) -> None:
     times = [pool_times(table, pool.number) for pool in pools]
     both = list(zip(times, totals, strict=True))
     rows = [(counts.query, total.queries, total.query_time * _MICRO) for (counts, _), total in both]
@@ -276,7 +253,7 @@ def _add_databases(out: Exposition, figures: Figures, pools: list[PoolView], tot
             )
 
 
-def _add_handshakes(out: Exposition, of_pool: str, totals: list[Totals]) -> None:
+def _add_handshakes(out: Exposition, of_pool: Labels, totals: list[Totals]) -> None:
     if errors := sum(total.tls_handshake_errors for total in totals):
         out.add(f"{PREFIX}server_tls_handshake_errors_total", errors, of_pool)
     counts = [sum(column) for column in zip(*[total.tls_histogram for total in totals], strict=True)]

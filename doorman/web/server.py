@@ -14,19 +14,18 @@ import logging
 import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
 
 from doorman import __version__
-from doorman.config.resolve import PoolSettings
 from doorman.config.schema import Config
 from doorman.log import shown_filter
 from doorman.shm.rows import process_rows
 from doorman.shm.table import Table, monotonic_us
-from doorman.web.exposition import CONTENT_TYPE
-from doorman.web.metrics import Figures, LookUpFigures, expose
+from doorman.web.collector import encode
+from doorman.web.figures import Figures, LookUpFigures
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("doorman.web.access")
@@ -44,11 +43,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class WebServer:
-    """`figures` is asked for at each scrape: configuration and pools change."""
+    """`figures` is asked at each scrape: configuration and look-ups change."""
 
-    def __init__(
-        self, table: Table, figures: Callable[[], tuple[Sequence[PoolSettings], Config, list[LookUpFigures]]]
-    ) -> None:
+    def __init__(self, table: Table, figures: Callable[[], tuple[Config, list[LookUpFigures]]]) -> None:
         self._table = table
         self._figures = figures
         self._attempts: Counter[tuple[str, str]] = Counter()
@@ -76,12 +73,9 @@ class WebServer:
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
         began = time.perf_counter()
-        pools, config, look_ups = self._figures()
-        counted = self._attempts, self._responses
-        text = expose(Figures(self._table, pools, config, __version__, shown_filter(), *counted, look_ups))
+        body, content_type = encode(request.headers.get("Accept", ""), self._figures_now)
         took = time.perf_counter() - began
-        body = text.encode("utf-8", "replace")
-        headers = {"Content-Type": CONTENT_TYPE}
+        headers = {"Content-Type": content_type}
         is_gzip = "gzip" in request.headers.get("Accept-Encoding", "").lower()
         if is_gzip:
             loop = asyncio.get_running_loop()
@@ -89,6 +83,10 @@ class WebServer:
             headers["Content-Encoding"] = "gzip"
         self._log_scrape(took, len(body), is_gzip)
         return web.Response(body=body, headers=headers)
+
+    def _figures_now(self) -> Figures:
+        config, look_ups = self._figures()
+        return Figures(self._table, config, __version__, shown_filter(), self._attempts, self._responses, look_ups)
 
     def _log_scrape(self, seconds: float, size: int, is_gzip: bool) -> None:
         log.info("metrics scraped: duration_ms=%.1f bytes=%d gzip=%s", seconds * 1000, size, str(is_gzip).lower())

@@ -19,7 +19,7 @@ from doorman.shm.look_ups import look_up_rows
 from doorman.shm.rows import SlotView, client_rows, pool_rows, process_rows, slot_rows
 from doorman.shm.table import monotonic_us
 from doorman.web.census import take_census
-from doorman.web.metrics import LookUpFigures
+from doorman.web.figures import LookUpFigures
 from doorman.workers.channel import LookUp, Message, close_all
 from doorman.workers.credentials import is_pending
 from doorman.workers.lookups import LookUps
@@ -61,7 +61,7 @@ class Keeper(Process):
         """Python's HTTP server is imported here alone."""
         from doorman.web.server import WebServer
 
-        await WebServer(self.table, lambda: (self.pools, self.config, self.look_up_figures())).start(listening)
+        await WebServer(self.table, lambda: (self.config, self.look_up_figures())).start(listening)
         super().begin()
 
     def look_up_figures(self) -> list[LookUpFigures]:

@@ -20,13 +20,14 @@ from scripts.benchmark.odyssey import Odyssey, find_odyssey
 from scripts.benchmark.report import table
 from scripts.benchmark.scram import KINDS as SCRAM_KINDS
 from scripts.benchmark.scram import run_scram, scram_poolers
+from scripts.benchmark.scrape import compare, weigh
 from scripts.benchmark.workload import PROTOCOLS, Load, Sample, median_sample, run_load, start_postgres
 from tests.harness import Doorman, PgBouncer, Postgres, Service
 from tests.harness.doorman import pool_of, user_of
 from tests.harness.pgbouncer import find_pgbouncer, pgbouncer_version
 from tests.harness.service import raise_file_limit
 
-KINDS = (*PROTOCOLS, "login", "scram", "idle")
+KINDS = (*PROTOCOLS, "login", "scram", "idle", "scrape")
 DEFAULT_KINDS = ("simple", "extended", "login", "idle")
 SPARE_CLIENTS = 200
 PREPARED_SINCE = (1, 21)
@@ -44,7 +45,11 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--pool-size", type=int, default=20, help="servers in each pool (20)")
     add("--threads", type=int, default=2, help="threads of pgbench (2)")
     add("--idle-clients", type=int, default=10_000, help="clients of the memory test (10000)")
-    add("--only", default=",".join(DEFAULT_KINDS), help=f"which of {', '.join(KINDS)} (all but prepared and planner)")
+    add(
+        "--only",
+        default=",".join(DEFAULT_KINDS),
+        help=f"which of {', '.join(KINDS)} (the usual: {', '.join(DEFAULT_KINDS)})",
+    )
     add("--poolers", default="pg_doorman,pgbouncer,odyssey", help="whom to compare, those that are there")
     add("--json", action="store_true", help="print the numbers as JSON")
     options = parser.parse_args(arguments)
@@ -153,6 +158,15 @@ def measure_scram(postgres: Postgres, options: argparse.Namespace, progress: Pro
     return results
 
 
+def measure_scrapes(postgres: Postgres, options: argparse.Namespace, progress: Progress) -> dict[str, Results]:
+    """Our own against our own: what being scraped costs."""
+    loads = [Load("simple", clients, options.seconds, options.threads) for clients in options.clients]
+    return {
+        "scrape": weigh(postgres, options.workers),
+        "scraped": compare(postgres, loads, options.rounds, options.workers, options.pool_size, progress),
+    }
+
+
 def middle(samples: list[Any]) -> Any:
     """The sample of median cost."""
     return sorted(samples, key=lambda sample: sample.cpu_us)[len(samples) // 2]
@@ -179,6 +193,8 @@ def measure(postgres: Postgres, poolers: dict[str, Any], options: argparse.Names
         tables.setdefault("login", {}).update(measure_scram(postgres, options, progress))
     if set(options.only) & set(PROTOCOLS):
         tables["load"] = measure_loads(poolers, options, progress)
+    if "scrape" in options.only:
+        tables.update(measure_scrapes(postgres, options, progress))
     return tables
 
 
@@ -191,7 +207,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps(tables, indent=2))
     else:
         print("\n\n".join("\n".join(table(kind, results)) for kind, results in reversed(tables.items())))
-        print("\nratio: to PgBouncer; medians of interleaved rounds; CPU is user + system of all processes of a pooler")
+        print("\nratio: to PgBouncer (scraped: to not scraped); medians of interleaved rounds;")
+        print("CPU is user + system of all processes of a pooler")
     return 0
 
 
