@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from doorman.auth.auth_query import Found
-from doorman.config.resolve import PoolSettings, resolve_passthrough_pool, resolve_pools
+from doorman.config.resolve import PoolSettings, resolve_passthrough_pool
 from doorman.config.schema import Config
 from doorman.shm.lifecycle import (
     change_pool,
@@ -92,9 +92,9 @@ class Allocation:
 
     # --- a new configuration -----------------------------------------------------------------------------------------
 
-    def plan(self, config: Config) -> PoolPlan:
-        """Compare a configuration's pools with those that are. Raises NoRoom."""
-        wanted = {(pool.database, pool.user): pool for pool in resolve_pools(config)}
+    def plan(self, config: Config, pools: list[PoolSettings]) -> PoolPlan:
+        """Compare a configuration, and `pools` that it comes to, with the pools that are. Raises NoRoom."""
+        wanted = {(pool.database, pool.user): pool for pool in pools}
         changed: list[tuple[PoolEntry, PoolSettings, dict[str, str] | None]] = []
         removed = []
         for entry in self.roster.entries():

@@ -188,6 +188,15 @@ _decoder: msgspec.msgpack.Decoder[Message | Part] = msgspec.msgpack.Decoder(Mess
 PART_BYTES = MAX_PACKET - 64
 
 
+def packets_of(message: Message) -> list[bytes]:
+    """A message as it travels: one packet, or parts if it is too long for one."""
+    packet = _encoder.encode(message)
+    if len(packet) <= MAX_PACKET:
+        return [packet]
+    starts = range(0, len(packet), PART_BYTES)
+    return [_encoder.encode(Part(packet[at : at + PART_BYTES], at + PART_BYTES >= len(packet))) for at in starts]
+
+
 class Channel:
     """One end of the pair. `receive` and `flush` never block."""
 
@@ -214,11 +223,12 @@ class Channel:
 
     def send(self, message: Message, descriptors: Iterable[int] = ()) -> None:
         """Send now or as soon as the peer reads; raises BrokenPipeError when it is gone. A long message has none."""
-        packet = _encoder.encode(message)
-        for start in range(0, len(packet), PART_BYTES) if len(packet) > MAX_PACKET else ():
-            end = start + PART_BYTES
-            self._send_packet(_encoder.encode(Part(packet[start:end], end >= len(packet))), [])
-        if len(packet) <= MAX_PACKET:
+        packets = packets_of(message)
+        self.send_packets(packets, descriptors if len(packets) == 1 else ())
+
+    def send_packets(self, packets: list[bytes], descriptors: Iterable[int] = ()) -> None:
+        """`send` for what goes to many: `packets_of` it once."""
+        for packet in packets:
             self._send_packet(packet, list(descriptors))
 
     def _send_packet(self, packet: bytes, descriptors: list[int]) -> None:

@@ -66,10 +66,12 @@ def read_materials(config: Config) -> Materials:
     except PemFault as fault:
         problems.append(ConfigProblem("general.tls_certificate", str(fault)))
     servers: dict[str, Material] = {}
+    tried: set[ServerTls] = set()  # what a thousand pools have in common is read once
     for name, pool in config.pools.items():
         tls = resolve_server_tls(general, pool)
-        if tls.mode == DISABLED or pool.server_host.startswith("/"):
+        if tls.mode == DISABLED or pool.server_host.startswith("/") or tls in tried:
             continue
+        tried.add(tls)
         try:
             servers[server_key(tls)] = read_material(Paths(tls.certificate, tls.private_key, _authorities_of(tls)))
             connector_of(tls, Materials(None, servers))

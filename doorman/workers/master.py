@@ -12,7 +12,6 @@ Rules
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import logging
 import os
@@ -53,11 +52,13 @@ from doorman.workers.channel import (
     SetLogLevel,
     Want,
     close_all,
+    packets_of,
 )
 from doorman.workers.descriptors import find_shortage, raise_descriptor_limit
 from doorman.workers.encryption import read_materials
 from doorman.workers.keeper import Keeper
 from doorman.workers.listener import Listeners, UnixSocketError, WebSocketError
+from doorman.workers.prctl import name_process
 from doorman.workers.process import Inheritance, set_up_signals
 from doorman.workers.reload import Reloader
 from doorman.workers.worker import Worker
@@ -73,7 +74,6 @@ RETRY_SECONDS = 1.0
 FAREWELL_SECONDS = 0.5  # for workers to tell their clients that this is the end
 ANSWER_SECONDS = 0.1  # for the answer to SHUTDOWN to reach the console
 COMPLAINT_SECONDS = 5.0
-PR_SET_NAME = 15
 SPARE_SLOTS = 1024
 MOST_SLOTS = 65_536
 SPARE_POOLS = 1024
@@ -172,6 +172,8 @@ class Master:
                 if fd == self.signal_pipe[0]:
                     if (code := self.handle_signals()) is not None:
                         return code
+                elif self.reloader.is_reading(fd):
+                    self.reloader.on_readable()
                 else:
                     self.on_channel(fd)
             self.answer_wants()
@@ -288,9 +290,7 @@ class Master:
         set_up_signals()
         name_process("doorman keeper" if row == self.keeper_row else f"doorman worker{row}")
         mine.close()
-        for child in self.children.values():
-            child.channel.close()
-        close_all(self.signal_pipe)
+        self.let_go()
         self.table.enter(row, ROLE_KEEPER if row == self.keeper_row else ROLE_WORKER)
         vault, self.vault = self.vault, {}
         born = Inheritance(
@@ -314,6 +314,13 @@ class Master:
         if self.listeners.web is not None:
             self.listeners.web.close()
         Worker(born, self.listeners.tcp[row], self.listeners.unix).run()
+
+    def let_go(self) -> None:
+        """In any child: close what joins the master to others, so that its end is noticed."""
+        for child in self.children.values():
+            child.channel.close()
+        close_all(self.signal_pipe)
+        self.reloader.let_go()
 
     def reap(self) -> None:
         """Take every dead child's leave."""
@@ -512,13 +519,18 @@ class Master:
 
     def tell_all(self, message: Message) -> None:
         """Send to every child."""
+        packets = packets_of(message)
         for child in list(self.children.values()):
-            self.tell(child, message)
+            self.send(child, packets)
 
     def tell(self, child: Child, message: Message, *descriptors: int) -> None:
-        """Send to a child; one that is just dying gets nothing."""
+        """Send to a child. Messages with descriptors are short."""
+        self.send(child, packets_of(message), *descriptors)
+
+    def send(self, child: Child, packets: list[bytes], *descriptors: int) -> None:
+        """`tell`, encoded; one that is just dying gets nothing."""
         try:
-            child.channel.send(message, descriptors)
+            child.channel.send_packets(packets, descriptors)
         except OSError:
             return
         if child.channel.has_queue:
@@ -571,6 +583,7 @@ class Master:
     def end(self) -> None:
         """Rule 5. Clients are told, as far as that goes quickly."""
         self.notifier.stopping("stopping")
+        self.reloader.stop_reading()
         for child in self.children.values():
             if child.is_ready:
                 self.tell(child, Leave())
@@ -618,11 +631,6 @@ def make_table(config: Config, pools: list[PoolSettings], processes: int) -> Tab
 def has_pools_on_demand(pool: Pool) -> bool:
     """Every user of auth_query gets a pool of its own."""
     return pool.auth_query is not None and pool.auth_query.server_user is None
-
-
-def name_process(name: str) -> None:
-    """What ps and top show (15 bytes)."""
-    ctypes.CDLL(None).prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
 def describe(status: int) -> str:

@@ -1,7 +1,8 @@
-"""Reload: the master reads the configuration again, and all of it holds in every process, or nothing does.
+"""Reload: the configuration is read again, and all of it holds in every process, or nothing does. In the master.
 
 Rules
-1. Whatever can fail happens before anything is changed: reading, checking, room in the table.
+1. Whatever can fail happens before anything is changed: reading and checking (in a child, reading.py), room in the
+   table.
 2. One at a time. Who asks while one is under way gets the next, which reads the file anew; all who wait get the same.
 3. The answer comes when every process works by the new configuration, or after `PATIENCE_SECONDS`, and says so then.
 """
@@ -9,20 +10,17 @@ Rules
 from __future__ import annotations
 
 import logging
+import os
+import select
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from doorman.admin.orders import OrderResult
-from doorman.config.diff import find_changes, needs_restart
-from doorman.config.load import load_config
-from doorman.config.resolve import resolve_pools
-from doorman.config.schema import Config
-from doorman.errors import ConfigError
 from doorman.workers.allocation import NoRoom
 from doorman.workers.channel import Configure
 from doorman.workers.descriptors import find_shortage, raise_descriptor_limit
-from doorman.workers.encryption import read_materials
+from doorman.workers.reading import Candidate, InForce, Outcome, Reading
 from doorman.workers.socket_options import SocketOptions
 
 if TYPE_CHECKING:
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 3.0
+READ_SECONDS = 30.0
 MOST_NOTICES = 200
 MOST_LOGGED = 20
 CONFIG_FILE_ERROR = "F0000"
@@ -48,6 +47,7 @@ class Reloader:
         self.shortage: str | None = None
         self.asking: list[Answer] = []
         self.answering: list[Answer] = []
+        self.reading: Reading | None = None
         self.waiting: set[Child] = set()
         self.notices: list[str] = []
         self.deadline: float | None = None
@@ -58,64 +58,108 @@ class Reloader:
 
     def look(self) -> None:
         """Called in every round of the master's loop."""
-        if self.deadline is not None and (not self.waiting or time.monotonic() >= self.deadline):
-            self.finish()
+        if self.deadline is not None:
+            is_late = time.monotonic() >= self.deadline
+            if self.reading is not None and is_late:
+                self.stop_reading()
+                self.reject([f"the files could not be read within {READ_SECONDS:.0f} seconds"])
+            elif self.reading is None and (is_late or not self.waiting):
+                self.finish()
         if self.asking and self.deadline is None and self.master.is_open:
             self.answering, self.asking = self.asking, []
             self.start()
 
     def start(self) -> None:
-        """Rule 1."""
+        """Have the files read."""
         master = self.master
         master.notifier.reloading()
+        now = InForce(master.config, self.started, master.materials)
         try:
-            loaded = load_config(master.config_path)
-            materials = read_materials(loaded.config)
-            plan = master.allocation.plan(loaded.config)
-        except (ConfigError, NoRoom) as problem:
-            self.reject(problem)
+            self.reading = Reading(master.config_path, now, self.leave_master)
+        except OSError as error:
+            self.reject([f"no process could be started to read the files: {error.strerror or error}"])
             return
-        for warning in loaded.warnings:
+        self.deadline = time.monotonic() + READ_SECONDS
+        master.poll.register(self.reading.fd, select.POLLIN)
+
+    def leave_master(self) -> None:
+        """In the reading child: it must keep neither the port open nor anybody from noticing the master's end."""
+        self.master.let_go()
+        self.master.listeners.close()
+
+    def let_go(self) -> None:
+        """In any other child."""
+        if self.reading is not None:
+            os.close(self.reading.fd)
+
+    def is_reading(self, fd: int) -> bool:
+        """Is this the pipe from the reading child?"""
+        return self.reading is not None and self.reading.fd == fd
+
+    def on_readable(self) -> None:
+        """The child has written, or is at its end."""
+        assert self.reading is not None
+        outcome = self.reading.take()
+        if outcome is not None:
+            self.stop_reading()
+            self.take_outcome(outcome)
+
+    def stop_reading(self) -> None:
+        """The child has done its work, or will not."""
+        if self.reading is not None:
+            self.master.poll.unregister(self.reading.fd)
+            self.reading.end()
+            self.reading = self.deadline = None
+
+    def take_outcome(self, outcome: Outcome) -> None:
+        """Rule 1."""
+        master, candidate = self.master, outcome.candidate
+        if candidate is None:
+            self.reject(outcome.problems)
+            return
+        try:
+            plan = master.allocation.plan(candidate.config, candidate.pools)
+        except NoRoom as problem:
+            self.reject([str(problem)])
+            return
+        for warning in candidate.warnings:
             log.warning("config: %s", warning)
-        self.notices = self.describe(loaded.config)
-        if materials != master.materials:
-            self.notices.append("certificates or keys have new contents")
-        elif loaded.config == master.config:
+        self.notices = candidate.changes + self.describe_limits(candidate)
+        if candidate.is_same:
             self.finish()
             return
+        new = candidate.config
         master.allocation.carry_out(plan)
-        if loaded.config.general.log_level != master.config.general.log_level:
-            master.set_log_level(loaded.config.general.log_level or "default")
-        master.config, master.materials = loaded.config, materials
-        master.table.set_max_connections(loaded.config.general.max_connections)
-        master.listeners.set_options(SocketOptions.of(loaded.config.general))
+        if new.general.log_level != master.config.general.log_level:
+            master.set_log_level(new.general.log_level or "default")
+        master.config, master.materials = new, candidate.materials
+        master.table.set_max_connections(new.general.max_connections)
+        master.listeners.set_options(SocketOptions.of(new.general))
         self.number += 1
         self.waiting = set(master.children.values())
         self.deadline = time.monotonic() + PATIENCE_SECONDS
-        master.tell_all(Configure(self.number, loaded.config, master.allocation.roster.entries(), materials))
+        master.tell_all(Configure(self.number, new, master.allocation.roster.entries(), candidate.materials))
 
-    def describe(self, new: Config) -> list[str]:
-        """What changes, what needs a restart, and what the running table is too small for."""
-        lines = [str(change) for change in find_changes(self.master.config, new) if not needs_restart(change)]
-        lines += [f"{change} (needs a restart)" for change in find_changes(self.started, new) if needs_restart(change)]
-        most = self.master.table.max_clients
-        if new.general.max_connections > most:
+    def describe_limits(self, candidate: Candidate) -> list[str]:
+        """What the running table is too small for, and the limit of descriptors."""
+        lines = []
+        wanted, most = candidate.config.general.max_connections, self.master.table.max_clients
+        if wanted > most:
             lines.append(f"general.max_connections: {most} at most until a restart")
-        servers = sum(pool.pool_size for pool in resolve_pools(new))
+        servers = sum(pool.pool_size for pool in candidate.pools)
         if servers > self.master.table.slot_count:
             lines.append(
                 f"the pools may have {servers} servers, until a restart {self.master.table.slot_count} at most"
             )
-        shortage = find_shortage(raise_descriptor_limit(), new.general.max_connections, resolve_pools(new))
+        shortage = find_shortage(raise_descriptor_limit(), wanted, candidate.pools)
         if shortage and shortage != self.shortage:
             log.warning("%s", shortage)
             lines.append(shortage)
         self.shortage = shortage
         return lines
 
-    def reject(self, problem: Exception) -> None:
+    def reject(self, reasons: list[str]) -> None:
         """Nothing has changed; everybody who asked is told why."""
-        reasons = [str(each) for each in problem.problems] if isinstance(problem, ConfigError) else [str(problem)]
         log.error("the configuration was not reloaded, the old one holds: %s", "; ".join(reasons))
         detail = "\n".join(reasons[1:]) or None
         result = OrderResult([], CONFIG_FILE_ERROR, f"the configuration was not reloaded: {reasons[0]}", detail)

@@ -14,7 +14,7 @@ from doorman.shm.rows import pool_rows
 from doorman.shm.table import Table
 from doorman.shm.trial import Trial
 from doorman.workers import allocation as module
-from doorman.workers.allocation import Allocation, NoRoom
+from doorman.workers.allocation import Allocation, NoRoom, PoolPlan
 
 GENERAL = General(admin_username="admin", admin_password="x")
 QUERY = AuthQuery(query="SELECT 1", user="finder", database="db")
@@ -56,14 +56,18 @@ def start(table: Table, first: Config) -> Allocation:
     return Allocation(table, resolve_pools(first), effects.forget, effects.wake)
 
 
+def plan(allocation: Allocation, new: Config) -> PoolPlan:
+    return allocation.plan(new, resolve_pools(new))
+
+
 def test_a_plan_names_what_comes_changes_and_goes_and_touches_nothing(table: Table) -> None:
     allocation = start(table, config(a={}, b={}, c={}))
-    plan = allocation.plan(config(a={}, b={"size": 6}, d={}))
-    assert [settings.database for settings in plan.added] == ["d"]
-    assert [(entry.settings.database, settings.pool_size) for entry, settings, _ in plan.changed] == [("b", 6)]
-    assert [entry.settings.database for entry in plan.removed] == ["c"]
+    planned = plan(allocation, config(a={}, b={"size": 6}, d={}))
+    assert [settings.database for settings in planned.added] == ["d"]
+    assert [(entry.settings.database, settings.pool_size) for entry, settings, _ in planned.changed] == [("b", 6)]
+    assert [entry.settings.database for entry in planned.removed] == ["c"]
     assert [row.database for row in pool_rows(table)] == ["a", "b", "c"]
-    allocation.carry_out(plan)
+    allocation.carry_out(planned)
     assert sorted((entry.settings.database, entry.row) for entry in allocation.roster.entries()) == [
         ("a", 0), ("b", 1), ("d", 3),
     ]  # fmt: skip
@@ -73,7 +77,7 @@ def test_only_what_servers_are_opened_with_outdates_them(table: Table) -> None:
     allocation = start(table, config(a={}))
     (before,) = allocation.roster.entries()
     for keys, is_outdated in (({"size": 7}, False), ({"pool_mode": "session"}, False), ({"server_port": 1}, True)):
-        allocation.carry_out(allocation.plan(config(a=keys)))
+        allocation.carry_out(plan(allocation, config(a=keys)))
         (after,) = allocation.roster.entries()
         assert (after.row, after.generation) == (before.row, before.generation)
         assert (after.version != before.version) == is_outdated
@@ -83,7 +87,7 @@ def test_only_what_servers_are_opened_with_outdates_them(table: Table) -> None:
 def test_more_pools_than_rows_are_refused_before_anything_is_done(table: Table) -> None:
     allocation = start(table, config(a={}))
     with pytest.raises(NoRoom, match="room for 3 more"):
-        allocation.plan(config(**{name: {} for name in "abcde"}))
+        plan(allocation, config(**{name: {} for name in "abcde"}))
     assert len(pool_rows(table)) == 1
 
 
@@ -97,7 +101,7 @@ def test_a_pool_on_demand_is_made_once_and_follows_the_configuration(table: Tabl
     assert is_news and changed.row == entry.row and changed.version > entry.version
     assert changed.settings.startup_parameters == {"work_mem": "5MB"}
     second = config(a={"auth_query": QUERY, "idle_timeout": 1000})
-    allocation.carry_out(allocation.plan(second))
+    allocation.carry_out(plan(allocation, second))
     kept = allocation.roster.find("a", "eve")
     assert kept is not None and kept.row == entry.row and kept.settings.idle_timeout_ms == 1000
     assert kept.settings.startup_parameters == {"work_mem": "5MB"}
@@ -110,7 +114,7 @@ def test_a_changed_password_changes_the_pool_and_spares_its_servers(table: Table
     changed, is_news = allocation.obtain(first, "a", "eve", eve({}, "new", found_at=7))
     assert is_news and (changed.settings.password, changed.version) == ("new", entry.version)
     assert allocation.obtain(first, "a", "eve", eve({}, found_at=6)) == (changed, False), "an older look-up came later"
-    allocation.carry_out(allocation.plan(config(a={"auth_query": QUERY, "idle_timeout": 1000})))
+    allocation.carry_out(plan(allocation, config(a={"auth_query": QUERY, "idle_timeout": 1000})))
     kept = allocation.roster.find("a", "eve")
     assert kept is not None and kept.settings.password == "new"
 
@@ -119,7 +123,7 @@ def test_a_user_that_gets_a_pool_of_the_configuration_keeps_the_row(table: Table
     first = config(a={"auth_query": QUERY})
     allocation = start(table, first)
     entry, _ = allocation.obtain(first, "a", "eve", eve({}))
-    allocation.carry_out(allocation.plan(config(a={"users": ("app", "eve"), "auth_query": QUERY})))
+    allocation.carry_out(plan(allocation, config(a={"users": ("app", "eve"), "auth_query": QUERY})))
     now = allocation.roster.find("a", "eve")
     assert now is not None and now.row == entry.row and not now.is_on_demand
 
@@ -128,9 +132,9 @@ def test_pools_on_demand_end_with_their_auth_query(table: Table) -> None:
     first = config(a={"auth_query": QUERY})
     allocation = start(table, first)
     allocation.obtain(first, "a", "eve", eve({}))
-    plan = allocation.plan(config(a={}))
-    assert [entry.settings.user for entry in plan.removed] == ["eve"]
-    allocation.carry_out(plan)
+    planned = plan(allocation, config(a={}))
+    assert [entry.settings.user for entry in planned.removed] == ["eve"]
+    allocation.carry_out(planned)
     with pytest.raises(LookupError):
         allocation.obtain(config(a={}), "a", "eve", eve({}))
 
