@@ -59,12 +59,19 @@ def pooler(shared: Doorman, postgres: Postgres) -> Iterator[Doorman]:
 def assert_whole(doorman: Doorman, postgres: Postgres) -> None:
     """Nothing lent, nobody waiting, nothing left open, the counts are PostgreSQL's."""
     wait_until(lambda: is_idle(doorman), f"all pools idle: {doorman.console('SHOW POOLS')}", 8)
-    wait_until(lambda: counts(doorman) == len(backends(postgres)), "as many servers as backends", 3)
+    wait_until(lambda: counts(doorman) == len(backends(postgres)), lambda: both_sides(doorman, postgres), 3)
     for row in backends(postgres):
         assert row["state"] == "idle", row
         assert row["backend_xmin"] is None, row
     held = "SELECT relation::regclass, locktype FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE usename = 'app'"
     assert postgres.admin(held) == []
+
+
+def both_sides(doorman: Doorman, postgres: Postgres) -> str:
+    """Servers by the pooler's and by PostgreSQL's account."""
+    servers = doorman.console("SHOW SERVERS")
+    theirs = [(row["pid"], row["state"], row["wait_event"], row["query"]) for row in backends(postgres)]
+    return f"as many servers as backends\n{doorman.console('SHOW POOLS')}\n{servers}\n{theirs}"
 
 
 def is_idle(doorman: Doorman) -> bool:

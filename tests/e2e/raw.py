@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -226,10 +226,10 @@ def cancel(address: Address, pid: int, secret: bytes) -> bytes:
         return raw.read_to_end()
 
 
-def wait_until(condition: object, what: str, timeout: float = 5.0) -> None:
-    """Poll a callable until it is true."""
-    assert callable(condition)
+def wait_until(condition: Callable[[], object], what: str | Callable[[], str], timeout: float = 5.0) -> None:
+    """Poll a callable until it is true. what: for the failure, as text or as something that looks then."""
     deadline = time.monotonic() + timeout
     while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout} s: {what if isinstance(what, str) else what()}")
         time.sleep(0.01)

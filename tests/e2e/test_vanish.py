@@ -164,6 +164,21 @@ def test_a_statement_of_a_vanished_client_is_cancelled(connect: Connect, postgre
     wait_until(is_over, "the statement is cancelled", 2)
 
 
+def test_a_cancel_that_comes_before_its_statement_is_sent_again(connect: Connect, postgres: Postgres) -> None:
+    """Who vanishes right behind its statement: PostgreSQL may get to the cancel first, and forgets it."""
+    before = {connect().value("SELECT pg_backend_pid()") or "" for _ in range(9)}
+
+    def sleeping() -> bool:
+        return any(row["wait_event"] == "PgSleep" for row in postgres.activity(application_name="pg_doorman"))
+
+    for turn in range(25):
+        for raw in connect.many(POOL_SIZE):
+            raw.send(parse("SELECT pg_sleep(60)", f"s{turn}"), bind(name=f"s{turn}"), execute(), SYNC)
+            raw.close()
+    wait_until(lambda: not sleeping(), "everything is cancelled", 4)
+    assert before <= {str(row["pid"]) for row in postgres.activity(application_name="pg_doorman")}
+
+
 def test_a_statement_sent_right_before_terminate_completes(connect: Connect, postgres: Postgres, table: str) -> None:
     raw = connect()
     raw.send(query(f"INSERT INTO {table} SELECT 1, pg_sleep(0.3)::text"), TERMINATE)

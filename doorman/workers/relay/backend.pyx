@@ -27,6 +27,7 @@ from doorman.workers.relay.engine cimport (
     DIRT_STATEMENTS,
     DIRT_TEMPORARY,
     HOLD,
+    STAGE_NONE,
     Client,
     Engine,
     Server,
@@ -89,6 +90,11 @@ cdef bint is_quiet(Server server) noexcept:
         and not server.body_left
         and not buffer_length(&server.outb)
     )
+
+
+cdef bint is_amid_message(Server server) noexcept:
+    """Has its client got half a message?"""
+    return server.body_left > 0 and not server.keeps_back and server.stage == STAGE_NONE
 
 
 cdef bint may_part(Server server, Client client) noexcept:

@@ -3,7 +3,8 @@
 Rules
 1. A client is read only while nothing holds it up: no waiting, no unfinished write in either direction (`is_held_up`).
 2. Whatever state a client is in, `end_client` frees all that it holds, exactly once.
-3. Every end that the client did not ask for is preceded by an ErrorResponse (`send_off`).
+3. Every end that the client did not ask for is preceded by an ErrorResponse (`send_off`), but where the client has got
+   half a message of its server's: whatever came behind that would be taken for a part of it.
 4. The kernel answers what a client sends to a closed connection with a reset, which many clients notice before they read
    their last error. So one that may be sending yet (`lingers`) is read on until it hangs up, for FAREWELL_US at most.
 """
@@ -28,7 +29,7 @@ from doorman.shm.lifecycle cimport enter_pool
 from doorman.shm.pools cimport leave_queue, start_reset, take
 from doorman.shm.statements cimport set_of
 from doorman.shm.table cimport copy_text, now_us
-from doorman.workers.relay.backend cimport may_part
+from doorman.workers.relay.backend cimport is_amid_message, may_part
 from doorman.workers.relay.answers cimport add_known
 from doorman.workers.relay.buffer cimport buffer_append, buffer_consume, buffer_length, buffer_room
 from doorman.workers.relay.engine cimport (
@@ -50,7 +51,7 @@ from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_fre
 from doorman.workers.relay.replies cimport replies_clear
 from doorman.workers.relay.sealed cimport link_client, take_rest
 from doorman.workers.relay.sockets cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
-from doorman.workers.relay.upkeep cimport start_drain
+from doorman.workers.relay.upkeep cimport cancel, start_drain
 from doorman.workers.relay.server_side cimport ServerSide
 
 from doorman.shm.rows import get_parameters
@@ -232,6 +233,8 @@ cdef class ClientSide(ServerSide):
         return 0
 
     cdef int give_known(self, Server server) except -1:
+        if server.body_left:                        # amid a message (a notice): `feed_answers` gives them behind it
+            return 0
         add_known(server, &self.to_client)
         if self.to_client.length:
             self.answer(server.client, self.to_client.data, self.to_client.length)
@@ -319,9 +322,8 @@ cdef class ClientSide(ServerSide):
             server.dirt |= DIRT_EVERYTHING          # what the answers that come now would show is not looked at
         replies_clear(&server.replies)
         if half_said or server.pending.doubtful or server.condemned or server.said_fatal or stage != STAGE_NONE:
-            if server.pending.length and stage == STAGE_NONE:
-                self.request_cancel(server)
-            return self.close_server(server, False)
+            self.close_server(server, False)
+            return cancel(self, server) if server.pending.length and stage == STAGE_NONE else 0
         if client.session_mode:
             server.dirt = DIRT_EVERYTHING
         elif not client.pool_row.cleanup:
@@ -336,7 +338,8 @@ cdef class ClientSide(ServerSide):
         return self.send_off(client, messages.error_response(sqlstate, message, severity=severity))
 
     cdef int send_off(self, Client client, bytes last_words) except -1:
-        self.answer(client, last_words, len(last_words))
+        if client.server is None or not is_amid_message(client.server):
+            self.answer(client, last_words, len(last_words))
         return self.farewell(client)
 
     cdef int farewell(self, Client client) except -1:

@@ -159,7 +159,7 @@ cdef class Server(Conn):
     cdef bint begin_fails           # the Query of ours under way is to fail
     cdef bytearray capture          # the answer to a check query, so far
     cdef uint32_t dirt
-    cdef bint completes             # DRAIN: its statement is given time before it is cancelled
+    cdef uint32_t cancels           # requests sent to stop what it runs for nobody
     cdef bint failed                # an ErrorResponse came in this stage
     cdef bint said_fatal            # its last words were an ErrorResponse that ends the connection
     cdef int64_t started            # when the statement under way began

@@ -9,7 +9,7 @@ Rules
 
 from doorman.shm.layout cimport NONE, WAIT_FAILED, WAIT_NO
 from doorman.shm.pools cimport leave_queue
-from doorman.workers.relay.backend cimport is_at_rest
+from doorman.workers.relay.backend cimport is_amid_message, is_at_rest
 from doorman.workers.relay.buffer cimport buffer_length
 from doorman.workers.relay.client_side cimport ClientSide
 from doorman.workers.relay.engine cimport PHASE_FAREWELL, STAGE_NONE, Client, Server
@@ -55,7 +55,7 @@ cdef class Leaving(ClientSide):
         for client in list(self.clients):
             if client is None or client.closed or client.phase == PHASE_FAREWELL or buffer_length(&client.outb):
                 continue
-            if client.server is None or not client.server.body_left:
+            if client.server is None or not is_amid_message(client.server):
                 self.send_away(client, SHUTTING_DOWN)
 
     cdef bint is_idle(self, Client client) noexcept:
@@ -84,7 +84,7 @@ cdef class Leaving(ClientSide):
         cdef int slot
         if client.phase == PHASE_FAREWELL:
             return 0
-        if client.server is not None and client.server.body_left and not client.server.keeps_back:
+        if client.server is not None and is_amid_message(client.server):
             return self.end_client(client)
         if client.row.wait_state != WAIT_NO:
             slot = leave_queue(self.table, client.number)

@@ -236,6 +236,10 @@ cdef class Lending(Sockets):
         server.client = None
         server.holding = False
         server.touchy = False
+        server.executed = False                         # the Sync that ends the run of an absent client is ours
+        server.sets = False
+        server.begin_fails = False
+        server.cancels = 0
         server.returns = False
         server.went_back = False
         server.settling = 0
@@ -267,6 +271,7 @@ cdef class Lending(Sockets):
             return self.close_server(server, True)
         if server.dirt and (self.table.pools[server.row.pool].cleanup or server.dirt & DIRT_STATEMENTS):
             start_reset(self.table, server.slot)
+            server.cancels = server.row.canceller != NONE       # its client's own, which may come too late
             return start_clean(self, server)
         server.dirt = 0
         return self.ready_again(server)

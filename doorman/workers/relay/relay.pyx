@@ -57,7 +57,7 @@ from doorman.workers.relay.statements cimport Statements
 from doorman.workers.relay.sockets cimport EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, Sockets, epoll_event, epoll_wait
 from doorman.workers.relay.client_side cimport sockaddr_storage
 from doorman.workers.relay.leaving cimport Leaving
-from doorman.workers.relay.upkeep cimport stop_completing
+from doorman.workers.relay.upkeep cimport cancel_again
 
 from doorman.shm.lifecycle import REMOVED
 from doorman.shm.rows import get_failure
@@ -505,6 +505,6 @@ cdef class Relay(Leaving):
                 still.append(server)
         self.timed = still
         for server in over:
-            if not stop_completing(self, server):
+            if not cancel_again(self, server):
                 self.lose(server, True)         # PostgreSQL has been silent for long enough: its place is needed
         return 0

@@ -38,7 +38,7 @@ from doorman.shm.pools cimport (
 from doorman.shm.slots cimport read_cancel_key
 from doorman.shm.table cimport now_us
 from doorman.tls.record cimport RecordLayer
-from doorman.workers.relay.backend cimport feed_server
+from doorman.workers.relay.backend cimport feed_server, is_amid_message
 from doorman.workers.relay.buffer cimport buffer_append, buffer_free, buffer_length
 from doorman.workers.relay.engine cimport (
     PHASE_FAREWELL,
@@ -171,7 +171,7 @@ cdef class ServerSide(Lending):
         """Nobody uses this connection again. It counts until its stream has ended (rule 2)."""
         cdef Client client = server.client
         cdef int stage = server.stage
-        cdef bint told = server.said_fatal
+        cdef bint told = server.said_fatal or is_amid_message(server)   # then no word of ours can be said
         if server.closed:
             return 0
         if client is not None:

@@ -9,5 +9,6 @@ cdef int start_probe(Engine engine, Server server, int64_t patience) except -1
 cdef int start_sync(Engine engine, Server server, bytes query, bint anew, int64_t patience) except -1
 cdef bint restore(Engine engine, Server server) except -1
 cdef int start_drain(Engine engine, Server server, bint complete) except -1
-cdef bint stop_completing(Engine engine, Server server) except -1
+cdef bint cancel_again(Engine engine, Server server) except -1
 cdef int start_clean(Engine engine, Server server) except -1
+cdef int cancel(Engine engine, Server server) except -1

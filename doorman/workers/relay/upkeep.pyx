@@ -5,7 +5,9 @@ Rules
 2. Stages follow one another: DRAIN -> ROLLBACK -> CLEAN -> given back; each ends with ReadyForQuery and has a deadline.
 3. Any error, any status but I after ROLLBACK or CLEAN, any doubt: the server is closed, never lent again.
 4. PROBE and SYNC happen while a client is already attached; its first message waits for their end.
-5. What a client asked for at startup is set in its session, for no server is its own. So what leads back to the server's
+5. A cancel request may come before the statement that it is meant for, which PostgreSQL then runs all the same: it is sent
+   again (`cancel_again`). It may also come too late and hit what we ask for ourselves: that is asked once more.
+6. What a client asked for at startup is set in its session, for no server is its own. So what leads back to the server's
    values inside a transaction is followed by a Query that sets it again (`restore`), and the client gets that one's Z.
 """
 
@@ -48,6 +50,8 @@ from doorman.workers.settings import restoring
 
 cdef enum:
     PATIENCE_US = 3_000_000             # for each stage of a server without a client
+    CANCELS = 5                         # of one statement,
+    CANCEL_US = 100_000                 # with this between the first and the second, then twice that, and so on
     MAX_SERVER_MESSAGE = 1_073_741_824
 
 cdef bytes SYNC = b"S\x00\x00\x00\x04"
@@ -117,7 +121,7 @@ cdef int start_sync(Engine engine, Server server, bytes query, bint anew, int64_
 
 
 cdef bint restore(Engine engine, Server server) except -1:
-    """Rule 5. True: ReadyForQuery is to be kept back, the client gets another."""
+    """Rule 6. True: ReadyForQuery is to be kept back, the client gets another."""
     cdef bytes message
     server.went_back = False
     if server.client.startup is None:
@@ -134,9 +138,9 @@ cdef int start_drain(Engine engine, Server server, bint complete) except -1:
     """The client is gone. Ask for the end of whatever is under way, read what is owed, go on to the next stage.
 
     complete: it took its leave in order, so statements that it sent before may run to their end, as PostgreSQL would
-    have it; but not for ever (`stop_completing`).
+    have it; but not for ever.
     """
-    server.completes = complete and not pending_unsynced(&server.pending) and not server.pending.copy_in
+    cdef bint completes = complete and not pending_unsynced(&server.pending) and not server.pending.copy_in
     enter(engine, server, STAGE_DRAIN, PATIENCE_US)
     if server.pending.copy_in:
         end_copy(engine, server)
@@ -147,16 +151,22 @@ cdef int start_drain(Engine engine, Server server, bint complete) except -1:
         engine.forward(server, <const char *>SYNC, len(SYNC))
     if not server.pending.length:
         return after_drain(engine, server)
-    return 0 if server.completes else engine.request_cancel(server)
+    return 0 if completes else cancel(engine, server)
 
 
-cdef bint stop_completing(Engine engine, Server server) except -1:
-    """The time of a stage is over. True: a statement that was left to complete is cancelled now and gets more time."""
-    if server.stage != STAGE_DRAIN or not server.completes:
+cdef int cancel(Engine engine, Server server) except -1:
+    """Have PostgreSQL stop what it runs for nobody, and look soon whether it did (rule 5)."""
+    engine.note_deadline(server, now_us() + (CANCEL_US << server.cancels))
+    server.cancels += 1
+    return engine.request_cancel(server)
+
+
+cdef bint cancel_again(Engine engine, Server server) except -1:
+    """The time of a stage is over. True: what still runs is cancelled (again) and gets more time. A statement that was left
+    to complete is cancelled now."""
+    if server.cancels >= CANCELS or not (server.stage == STAGE_DRAIN or (server.stage == STAGE_CLOSING and server.cancels)):
         return False
-    server.completes = False
-    engine.note_deadline(server, now_us() + PATIENCE_US)
-    engine.request_cancel(server)
+    cancel(engine, server)
     return True
 
 
@@ -281,6 +291,11 @@ cdef bint stage_done(Engine engine, Server server, Py_ssize_t more) except -1:
     elif stage == STAGE_SYNC:
         server.stage = STAGE_NONE
         engine.synced(server)
+    elif server.failed and server.cancels and (stage == STAGE_ROLLBACK or stage == STAGE_CLEAN):
+        server.cancels = 0                              # rule 5
+        if stage == STAGE_CLEAN:
+            server.dirt = DIRT_EVERYTHING
+        after_drain(engine, server)
     elif server.failed or server.status != b"I":
         return give_up(engine, server)
     elif stage == STAGE_PROBE:

@@ -43,14 +43,13 @@ def ask(raw: Raw, *data: bytes) -> list[str]:
     return words(raw.converse(*data, SYNC))
 
 
-def on_each_server(connect: Connect, database: str = "postgres", *, may_end: bool = False) -> Iterator[str]:
-    """Once for each server of the pool, while all others are taken: the pid of the free one. may_end: the pooler may
-    end the free one meanwhile, because it doubts it, and open another in its place."""
+def on_each_server(connect: Connect, database: str = "postgres") -> Iterator[str]:
+    """Once for each server of the pool, while all others are taken: the pid of the free one."""
     first, second = connect(database), connect(database)
     taken = [backend(first, begin=True), backend(second, begin=True)]
     second.ask(query("COMMIT"))
     yield taken[1]
-    assert backend(second, begin=True) == taken[1] or may_end
+    assert backend(second, begin=True) == taken[1]
     first.ask(query("COMMIT"))
     yield taken[0]
     second.ask(query("COMMIT"))

@@ -211,6 +211,25 @@ def test_a_client_that_leaves_in_the_middle_of_a_large_row(connect: Connect) -> 
             assert ask(other, whole("SELECT 'own answer'")) == ["own answer"]
 
 
+@pytest.mark.parametrize("database", ["postgres", "session"])
+@pytest.mark.parametrize("end", ["backend", "garbage", "length"])
+def test_nothing_is_said_behind_half_a_row(connect: Connect, postgres: Postgres, database: str, end: str) -> None:
+    """An error of ours would be read as a part of the row: whoever got half of one is told by the end of the stream."""
+    raw = connect(database)
+    raw.send(query("SELECT repeat('x', 30000000)"))
+    raw.until("T")
+    raw.read_bytes(1000)
+    if end == "backend":
+        terminate(postgres, next(str(row["pid"]) for row in postgres.activity(usename="app", state="active")))
+    else:
+        raw.send(b"\xff\0\0\0\4" if end == "garbage" else b"Q\xff\xff\xff\xff")
+    with contextlib.suppress(ConnectionResetError):
+        raw.read_to_end()
+    assert len(raw.buffer) < 29_999_000
+    assert raw.buffer.count(b"x") == len(raw.buffer)
+    assert ask(connect(database), whole("SELECT 'served'")) == ["served"]
+
+
 def test_terminate_in_the_middle_of_everything(connect: Connect, postgres: Postgres, table: str) -> None:
     """trap: PgDog PR #848, PgBouncer #953: a Terminate inside a transaction or a batch ends it, without a deadlock."""
     terminate_message = b"X\0\0\0\4"

@@ -179,7 +179,7 @@ def test_a_client_gone_between_parse_and_sync_leaves_no_ghost(
         raw.reset() if how == "reset" else raw.close()
     clients = connect.many(3, database)
     wait_until(lambda: pooler.pool_row(database)["sv_active"] == 0, "the servers are back", 5)
-    for _ in on_each_server(connect, database, may_end=True):
+    for _ in on_each_server(connect, database):
         for raw in clients:
             assert ask(raw, whole(text)) == [f"{state.__name__} {how}"]
 
