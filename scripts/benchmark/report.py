@@ -22,6 +22,12 @@ COLUMNS: dict[str, list[tuple[str, str, str]]] = {
         ("kib", "KiB", "{:.1f}"),
         ("core", "% core at 1/s", "{:.2f}"),
     ],
+    "handshake": [
+        ("per_cpu_second", "per CPU s", "{:,.0f}"),
+        ("cpu_us", "CPU µs each", "{:.1f}"),
+        ("per_second", "per s", "{:,.0f}"),
+    ],
+    "bulk": [("mb_per_second", "MB/s", "{:,.0f}"), ("cpu_us", "CPU µs/MB", "{:.0f}")],
     "idle": [("bytes_per_client", "bytes/client", "{:,.0f}"), ("empty_mib", "MiB empty", "{:.1f}")],
 }
 COLUMNS["scraped"] = COLUMNS["load"]

@@ -21,13 +21,15 @@ from scripts.benchmark.report import table
 from scripts.benchmark.scram import KINDS as SCRAM_KINDS
 from scripts.benchmark.scram import run_scram, scram_poolers
 from scripts.benchmark.scrape import compare, weigh
+from scripts.benchmark.tls import certificate, run_bulk, run_handshakes, tls_poolers, tls_postgres
 from scripts.benchmark.workload import PROTOCOLS, Load, Sample, median_sample, run_load, start_postgres
 from tests.harness import Doorman, PgBouncer, Postgres, Service
 from tests.harness.doorman import pool_of, user_of
 from tests.harness.pgbouncer import find_pgbouncer, pgbouncer_version
 from tests.harness.service import raise_file_limit
 
-KINDS = (*PROTOCOLS, "login", "scram", "idle", "scrape")
+TLS_KINDS = ("tls", "tls-both", "handshakes", "bulk")
+KINDS = (*PROTOCOLS, "login", "scram", "idle", "scrape", *TLS_KINDS)
 DEFAULT_KINDS = ("simple", "extended", "login", "idle")
 SPARE_CLIENTS = 200
 PREPARED_SINCE = (1, 21)
@@ -120,28 +122,43 @@ class Progress:
 
 
 def measure_loads(poolers: dict[str, Any], options: argparse.Namespace, progress: Progress) -> Results:
-    """Every protocol with every number of clients; interleaved rounds, medians."""
+    """Every protocol with every number of clients."""
     results: Results = {}
     for protocol in (kind for kind in options.only if kind in PROTOCOLS):
+        able = {name: pooler for name, pooler in poolers.items() if can_run(protocol, pooler)}
         for clients in options.clients:
             load = Load(protocol, clients, options.seconds, options.threads)
-            able = {name: pooler for name, pooler in poolers.items() if can_run(protocol, pooler)}
-            samples: dict[str, list[Sample]] = {name: [] for name in able}
-            for turn in range(options.rounds):
-                for name, pooler in able.items():
-                    progress(f"{load.title}, round {turn + 1}: {name}")
-                    samples[name].append(run_load(pooler, pooler.port, load))
-            results[load.title] = {name: median_sample(found).as_dict() for name, found in samples.items()}
+            results[load.title] = measure_load(able, load, options.rounds, progress)
     return results
 
 
-def measure_logins(poolers: dict[str, Any], options: argparse.Namespace, progress: Progress) -> Results:
-    found: dict[str, list[Any]] = {name: [] for name in poolers}
-    for turn in range(options.rounds):
+def measure_load(poolers: dict[str, Any], load: Load, rounds: int, progress: Progress) -> dict[str, dict[str, float]]:
+    """Interleaved rounds, medians."""
+    samples: dict[str, list[Sample]] = {name: [] for name in poolers}
+    for turn in range(rounds):
         for name, pooler in poolers.items():
-            progress(f"login, round {turn + 1}: {name}")
-            found[name].append(run_logins(pooler, pooler.port, options.seconds))
-    return {"trust": {name: asdict(middle(samples)) for name, samples in found.items()}}
+            progress(f"{load.title}, round {turn + 1}: {name}")
+            samples[name].append(run_load(pooler, pooler.port, load))
+    return {name: median_sample(found).as_dict() for name, found in samples.items()}
+
+
+def measure_each(
+    poolers: dict[str, Any], title: str, rounds: int, progress: Progress, run: Callable[[Any], Any]
+) -> dict[str, dict[str, float]]:
+    """Interleaved rounds of one thing; of each pooler the sample of median cost."""
+    found: dict[str, list[Any]] = {name: [] for name in poolers}
+    for turn in range(rounds):
+        for name, pooler in poolers.items():
+            progress(f"{title}, round {turn + 1}: {name}")
+            found[name].append(run(pooler))
+    return {name: asdict(middle(samples)) for name, samples in found.items()}
+
+
+def measure_logins(poolers: dict[str, Any], options: argparse.Namespace, progress: Progress) -> Results:
+    def run(pooler: Any) -> Any:
+        return run_logins(pooler, pooler.port, options.seconds)
+
+    return {"trust": measure_each(poolers, "login", options.rounds, progress, run)}
 
 
 def measure_scram(postgres: Postgres, options: argparse.Namespace, progress: Progress) -> Results:
@@ -149,12 +166,51 @@ def measure_scram(postgres: Postgres, options: argparse.Namespace, progress: Pro
     results: Results = {}
     with scram_poolers(postgres, options.workers) as poolers:
         for title, new_server in SCRAM_KINDS.items():
-            found: dict[str, list[Any]] = {name: [] for name in poolers}
-            for turn in range(options.rounds):
-                for name, pooler in poolers.items():
-                    progress(f"{title}, round {turn + 1}: {name}")
-                    found[name].append(run_scram(pooler, pooler.port, options.seconds, new_server=new_server))
-            results[title] = {name: asdict(middle(samples)) for name, samples in found.items()}
+
+            def run(pooler: Any, new_server: bool = new_server) -> Any:
+                return run_scram(pooler, pooler.port, options.seconds, new_server=new_server)
+
+            results[title] = measure_each(poolers, title, options.rounds, progress, run)
+    return results
+
+
+def measure_tls(postgres: Postgres, options: argparse.Namespace, progress: Progress) -> dict[str, Results]:
+    """Poolers of their own, which encrypt towards clients; for `tls-both` a PostgreSQL of its own as well."""
+    tables: dict[str, Results] = {}
+    loads: Results = tables.setdefault("load", {})
+    sizes: dict[str, Any] = {"workers": options.workers, "pool_size": options.pool_size}
+    with certificate() as pair:
+        with tls_poolers(postgres, pair, options.poolers, **sizes) as poolers:
+            if "handshakes" in options.only:
+                tables["handshake"] = measure_handshakes(poolers, options, progress)
+            if "tls" in options.only:
+                loads.update(measure_tls_loads(poolers, "tls", options, progress))
+            if "bulk" in options.only:
+                title = "COPY out, TLS"
+                copied = measure_each(poolers, title, options.rounds, progress, lambda each: run_bulk(each, each.port))
+                tables["bulk"] = {title: copied}
+        if "tls-both" in options.only:
+            with (
+                tls_postgres(pair, options.pool_size * 4) as encrypted,
+                tls_poolers(encrypted, pair, options.poolers, behind=True, **sizes) as poolers,
+            ):
+                loads.update(measure_tls_loads(poolers, "tls both", options, progress))
+    return {kind: results for kind, results in tables.items() if results}
+
+
+def measure_tls_loads(poolers: dict[str, Any], title: str, options: argparse.Namespace, progress: Progress) -> Results:
+    loads = [Load("simple", clients, options.seconds, options.threads, title) for clients in options.clients]
+    return {load.title: measure_load(poolers, load, options.rounds, progress) for load in loads}
+
+
+def measure_handshakes(poolers: dict[str, Any], options: argparse.Namespace, progress: Progress) -> Results:
+    results: Results = {}
+    for title, logs_in in (("handshake", False), ("handshake+login", True)):
+
+        def run(pooler: Any, logs_in: bool = logs_in) -> Any:
+            return run_handshakes(pooler, pooler.port, options.seconds, logs_in=logs_in)
+
+        results[title] = measure_each(poolers, title, options.rounds, progress, run)
     return results
 
 
@@ -195,6 +251,9 @@ def measure(postgres: Postgres, poolers: dict[str, Any], options: argparse.Names
         tables["load"] = measure_loads(poolers, options, progress)
     if "scrape" in options.only:
         tables.update(measure_scrapes(postgres, options, progress))
+    if set(options.only) & set(TLS_KINDS):
+        for kind, results in measure_tls(postgres, options, progress).items():
+            tables.setdefault(kind, {}).update(results)
     return tables
 
 

@@ -41,6 +41,7 @@ class Load:
     clients: int
     seconds: float
     threads: int
+    tls: str = ""  # not empty: pgbench speaks TLS; the row's title
 
     @property
     def mode(self) -> str:
@@ -52,7 +53,7 @@ class Load:
 
     @property
     def title(self) -> str:
-        return f"{self.protocol} {self.clients}"
+        return f"{self.tls or self.protocol} {self.clients}"
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,15 @@ def pgbench_binary() -> str:
     return found
 
 
+def tls_pgbench() -> Path:
+    """Debian's pgbench: the wheel's speaks no TLS."""
+    bindir = find_debian_postgres()
+    found = bindir / "pgbench" if bindir else None
+    if found is None or not found.exists():
+        raise FileNotFoundError("no pgbench that speaks TLS: install Debian's package postgresql")
+    return found
+
+
 def start_postgres(clients: int) -> Postgres:
     """The server behind all poolers: nothing on disk, room for the pools and a few more."""
     return Postgres(settings={"max_connections": max(200, clients), "jit": "off"}).start()
@@ -111,10 +121,22 @@ def start_postgres(clients: int) -> Postgres:
 
 def _pgbench(directory: Path, script: Path, port: int, load: Load) -> str:
     threads = min(load.threads, load.clients)
-    argv = [pgbench_binary(), "-n", "-h", "127.0.0.1", "-p", str(port), "-U", "app", "-f", str(script)]
+    argv = [
+        str(tls_pgbench()) if load.tls else pgbench_binary(),
+        "-n",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(port),
+        "-U",
+        "app",
+        "-f",
+        str(script),
+    ]
     argv += ["-M", load.mode, "-c", str(load.clients), "-j", str(threads), "-T", f"{load.seconds:.0f}"]
     argv += ["--log", "--log-prefix", str(directory / "log"), "--sampling-rate", SAMPLED, "postgres"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
+    environment["PGSSLMODE"] = "require" if load.tls else "disable"
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment)
     failed = re.search(r"number of failed transactions: (\d+)", done.stdout)
     if done.returncode or (failed and int(failed[1])):
