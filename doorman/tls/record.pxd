@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint32_t
 
 from doorman.shm.layout cimport TlsDirection, TlsRow
 from doorman.shm.table cimport Table
+from doorman.tls.cipher cimport Cipher
 
 cdef enum:
     HEADER = 5                      # bytes of a record's header
@@ -16,8 +17,8 @@ cdef class RecordLayer:
     cdef TlsRow *row
     cdef bint owns_row
     cdef bint is_client             # this side is the TLS client: it faces a server
-    cdef object seal_call           # encrypt_into of the AEAD for outbound.key, as of `seal_epoch`
-    cdef object open_call
+    cdef Cipher sealer              # for outbound.key, as of `seal_epoch`
+    cdef Cipher opener
     cdef uint32_t seal_epoch
     cdef uint32_t open_epoch
     cdef bint aes12                 # TLS 1.2 with AES-GCM: explicit nonces

@@ -1,8 +1,8 @@
-"""The record layer of TLS 1.2 (RFC 5246, 5288, 7905) and 1.3 (RFC 8446 section 5) over `cryptography`'s AEADs.
+"""The record layer of TLS 1.2 (RFC 5246, 5288, 7905) and 1.3 (RFC 8446 section 5) over the AEADs of `cipher`.
 
 Keys, IVs, sequence numbers and traffic secrets stand in a `TlsRow`, in the shared table or private to this object, so
 that any process that may touch the socket goes on where the last one stopped. A `RecordLayer` is one process's handle
-of it: AEAD objects made from those keys, and what is left of an incomplete handshake message.
+of it: ciphers made from those keys, and what is left of an incomplete handshake message.
 
 Rules
 1. A sequence number is used up (written to the row) before its record can reach the wire: a process that is killed in
@@ -10,22 +10,18 @@ Rules
    again, for its slot is still its owner's (docs/tls.md).
 2. Nothing that was not authenticated is given to anybody: `open` clears what a failed AEAD left behind.
 3. A fault is final: `fault` stays, nothing more is read or written but the alert that `seal_farewell` makes.
-4. What a row's `epoch` says is older than the AEAD here is made anew: another process may have changed the key.
+4. What a row's `epoch` says is older than the cipher here is made anew: another process may have changed the key.
 5. One record holds up to 16,384 bytes; a peer's longer one is a fault, as are more than MOST_EMPTY records in a row
    that carry nothing.
 """
 
-cimport cython
-from cpython.buffer cimport PyBuffer_FillInfo
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from doorman.shm.layout cimport TlsDirection, TlsRow
 from doorman.shm.table cimport Table, now_us
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from doorman.tls.cipher cimport TAG, cipher_of
 
 from doorman.tls.faults import ALERTS, Fault
 from doorman.tls.schedule import Keys, Session, next_keys
@@ -38,7 +34,6 @@ cdef enum:
     KIND_DATA = 23
     TLS_1_2 = 0x0303
     TLS_1_3 = 0x0304
-    TAG = 16
     EXPLICIT = 8
     MOST_EMPTY = 32                 # OpenSSL's limit as well
     MOST_HANDSHAKE = 131_072        # bytes of a message after the handshake; the longest ticket has 65,551
@@ -47,30 +42,9 @@ cdef enum:
 cdef uint64_t LAST_SEQUENCE = <uint64_t>0xFFFFFFFFFFFFFFFF
 
 
-@cython.final
-cdef class Window:
-    """Memory of ours as a buffer that `cryptography` reads from or writes to; points elsewhere for each call."""
-
-    cdef char *data
-    cdef Py_ssize_t length
-    cdef bint readonly
-
-    def __getbuffer__(self, Py_buffer *view, int flags):
-        PyBuffer_FillInfo(view, self, self.data, self.length, self.readonly, flags)
-
-
 cdef char[PLAIN_MOST + 64] INNER    # the content with its type behind it (TLS 1.3)
 cdef uint8_t[12] NONCE_BYTES
-cdef uint8_t[13] AAD_BYTES
-cdef Window NONCE = Window()
-cdef Window AAD = Window()
-cdef Window SOURCE = Window()
-cdef Window TARGET = Window()
-NONCE.data = <char *>NONCE_BYTES
-NONCE.length = 12
-NONCE.readonly = True
-AAD.readonly = True
-SOURCE.readonly = True
+cdef uint8_t[13] AAD_BYTES          # of TLS 1.2; in 1.3 it is the record's header
 
 cdef int FAULT_MAC = Fault.BAD_RECORD_MAC
 cdef int FAULT_OVERFLOW = Fault.RECORD_OVERFLOW
@@ -145,21 +119,21 @@ cdef class RecordLayer:
         cdef TlsDirection *way = &self.row.outbound
         cdef uint64_t sequence = way.sequence
         cdef size_t total
+        cdef bint is_13 = self.row.version == TLS_1_3
         cdef char *body = out + HEADER
         if self.fault or sequence == LAST_SEQUENCE:
             self.fault = self.fault or FAULT_SEQUENCE
             return 0
         if way.epoch != self.seal_epoch:
             self.load_seal()
-        if self.row.version == TLS_1_3:
+        if is_13:
             memcpy(INNER, data, length)
             INNER[length] = <char>kind
             length += 1
-            SOURCE.data = INNER
+            data = INNER
             kind = KIND_DATA
         else:
             set_aad12(sequence, kind, length)
-            SOURCE.data = <char *>data if length else INNER
         if self.aes12:
             memcpy(NONCE_BYTES, way.iv, 4)
             write64(NONCE_BYTES + 4, way.explicit_base + sequence)
@@ -169,14 +143,11 @@ cdef class RecordLayer:
             set_nonce(way, sequence)
         total = (body - out - HEADER) + length + TAG
         write_header(out, kind, total)
-        if self.row.version == TLS_1_3:
-            AAD.data = out
-            AAD.length = HEADER
-        SOURCE.length = length
-        TARGET.data = body
-        TARGET.length = length + TAG
         way.sequence = sequence + 1                     # rule 1
-        self.seal_call(NONCE, SOURCE, AAD, TARGET)
+        if is_13:
+            self.sealer.seal(NONCE_BYTES, <const uint8_t *>out, HEADER, data, length, body)
+        else:
+            self.sealer.seal(NONCE_BYTES, AAD_BYTES, 13, data, length, body)
         return HEADER + total
 
     cdef Py_ssize_t seal_all(self, const char *data, size_t length, char *out) except -1:
@@ -264,6 +235,7 @@ cdef class RecordLayer:
         """One whole record. Bytes of its content, -1 with a fault."""
         cdef TlsDirection *way = &self.row.inbound
         cdef const uint8_t *body = record + HEADER
+        cdef bint is_13 = self.row.version == TLS_1_3, is_authentic
         cdef Py_ssize_t length = <Py_ssize_t>size - TAG - (EXPLICIT if self.aes12 else 0)
         if length < (1 if self.row.version == TLS_1_3 else 0):
             return self.fail(FAULT_MAC)
@@ -277,22 +249,16 @@ cdef class RecordLayer:
             body += EXPLICIT
         else:
             set_nonce(way, way.sequence)
-        if self.row.version == TLS_1_3:
-            AAD.data = <char *>record
-            AAD.length = HEADER
+        if is_13:
+            is_authentic = self.opener.open(NONCE_BYTES, record, HEADER, <const char *>body, length, into)
         else:
             set_aad12(way.sequence, kind[0], length)
-        SOURCE.data = <char *>body
-        SOURCE.length = length + TAG
-        TARGET.data = into
-        TARGET.length = length
-        try:
-            self.open_call(NONCE, SOURCE, AAD, TARGET)
-        except InvalidTag:
+            is_authentic = self.opener.open(NONCE_BYTES, AAD_BYTES, 13, <const char *>body, length, into)
+        if not is_authentic:
             memset(into, 0, length)                     # rule 2
             return self.fail(FAULT_MAC)
         way.sequence += 1
-        if self.row.version == TLS_1_3:
+        if is_13:
             length = strip_padding(into, length)
             if length < 0:
                 return self.fail(FAULT_UNEXPECTED)
@@ -365,12 +331,12 @@ cdef class RecordLayer:
     # --- keys --------------------------------------------------------------------------------------------------------
 
     cdef int load_seal(self) except -1:
-        self.seal_call = aead_of(&self.row.outbound, self.row.suite).encrypt_into
+        self.sealer = cipher_of(&self.row.outbound, self.row.suite, True)
         self.seal_epoch = self.row.outbound.epoch
         return 0
 
     cdef int load_open(self) except -1:
-        self.open_call = aead_of(&self.row.inbound, self.row.suite).decrypt_into
+        self.opener = cipher_of(&self.row.inbound, self.row.suite, False)
         self.open_epoch = self.row.inbound.epoch
         return 0
 
@@ -449,11 +415,6 @@ cdef object keys_of(TlsDirection *way, int suite):
     return Keys(way.key[:kind.key_bytes], way.iv[:kind.salt_bytes], way.sequence, secret, way.explicit_base)
 
 
-cdef object aead_of(TlsDirection *way, int suite):
-    kind = BY_NUMBER[suite]
-    return (ChaCha20Poly1305 if kind.is_chacha else AESGCM)(way.key[:kind.key_bytes])
-
-
 cdef int change_key(TlsDirection *way, int suite) except -1:
     """The next generation of one direction's keys; numbers begin at 0 again."""
     kind = BY_NUMBER[suite]
@@ -494,8 +455,6 @@ cdef inline void set_aad12(uint64_t sequence, int kind, size_t length) noexcept:
     """seq_num, type, version, length of the content (RFC 5246 section 6.2.3.3)."""
     write64(AAD_BYTES, sequence)
     write_header(<char *>AAD_BYTES + 8, kind, length)
-    AAD.data = <char *>AAD_BYTES
-    AAD.length = 13
 
 
 cdef inline Py_ssize_t strip_padding(const char *inner, Py_ssize_t length) noexcept nogil:

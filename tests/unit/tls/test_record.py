@@ -1,15 +1,29 @@
-"""The record layer against RFC 8448's trace, against itself, and against a peer that breaks the rules."""
+"""The record layer against RFC 8448's trace, against itself, and against a peer that breaks the rules: all of it with
+each of the two libraries that `doorman.tls.cipher` knows."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from doorman.tls.cipher import use_libcrypto
 from doorman.tls.faults import Fault
 from doorman.tls.record import RecordLayer, private_layer
 from doorman.tls.schedule import Keys, Session, expand_label, traffic_keys
 from doorman.tls.suites import BY_NUMBER, SUITES, TLS_1_2, TLS_1_3
+
+
+@pytest.fixture(scope="module", params=["cryptography", "libcrypto"], autouse=True)
+def library(request: pytest.FixtureRequest) -> Iterator[None]:
+    is_used = use_libcrypto(request.param == "libcrypto")
+    if request.param == "libcrypto" and not is_used:
+        pytest.skip("needs OpenSSL's libcrypto.so.3")
+    yield
+    use_libcrypto(True)
+
 
 # RFC 8448 section 3, "Simple 1-RTT Handshake"
 AES_128 = BY_NUMBER[0x1301]
