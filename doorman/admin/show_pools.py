@@ -252,10 +252,12 @@ SCALING_COLUMNS: Final = (
 
 
 def scaling_rows(sources: Sources) -> Rows:
-    """SHOW POOL_SCALING. Servers are opened for the queue: nobody waits at a gate, and nothing is anticipated."""
+    """SHOW POOL_SCALING. Servers are opened for the queue, whoever comes first: nothing is anticipated, and who waits
+    while `scaling_max_parallel_creates` are being opened (`gate_waits`) has no time limit but that of the queue."""
     return [
-        (pool.user, pool.database, pool.opening, pool_totals(sources.table, pool.number).opens_started, *(0,) * 6)
+        (pool.user, pool.database, pool.opening, total.opens_started, total.gate_waits, *(0,) * 5)
         for pool in sorted_pools(sources.table)
+        for total in (pool_totals(sources.table, pool.number),)
     ]
 
 

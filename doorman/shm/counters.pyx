@@ -18,6 +18,7 @@ from doorman.shm.layout cimport (
 from doorman.shm.table cimport Table, now_us
 
 SQLSTATE_CLASSES = ("08", "53", "57", "25P02", "26000", "other")
+PARAMETER_SQLSTATES = ("22023", "42704", "42501", "55P02")
 STREAM_KINDS = ("data_row", "copy_data", "function_call_response")
 PHASES = ("tcp_connect", "tls", "auth", "startup")
 PHASE_SECONDS = (0.001, 0.01, 0.1, 1.0, 10.0)
@@ -27,7 +28,7 @@ TRANSACTION_SECONDS = (0.001, 0.01, 0.1, 1.0, 10.0)
 WAIT_SECONDS = (0.0001, 0.001, 0.01, 0.1, 1.0)
 
 cdef enum:
-    N_TOTALS = 49               # words of CounterRow up to its spare ones
+    N_TOTALS = 54               # words of CounterRow up to its spare ones
     QUERIES = 0                 # histograms of a CounterRow
     TRANSACTIONS = 1
     WAITS = 2
@@ -71,6 +72,8 @@ class Totals(msgspec.Struct, frozen=True):
     tls_handshake_errors: int = 0
     tls_handshake_time: int = 0
     tls_histogram: tuple[int, ...] = (0,) * 11
+    gate_waits: int = 0
+    parameter_errors: tuple[int, ...] = (0,) * 4
 
 
 class Averages(msgspec.Struct, frozen=True):
@@ -118,6 +121,7 @@ class ProcessTotals(msgspec.Struct, frozen=True):
     text_bytes: int
     loop_delay: int
     loop_delay_high: int
+    texts_forgotten: int
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -168,6 +172,12 @@ def count_opening(Table table, slot: int) -> None:
     table.counter_row(table.slots[<int>slot].pool).opens_started += 1
 
 
+def count_parameter_error(Table table, pool: int, sqlstate: str) -> None:
+    """PostgreSQL refused a configured startup parameter of this pool."""
+    if sqlstate in PARAMETER_SQLSTATES:
+        table.counter_row(pool).parameter_errors[<int>PARAMETER_SQLSTATES.index(sqlstate)] += 1
+
+
 def count_phase(Table table, phase: int, elapsed: int) -> None:
     """A phase (index of PHASES) of opening a server took so many microseconds."""
     cdef ProcessCounterRow *row = &table.process_counters[table.process]
@@ -199,7 +209,7 @@ def pool_totals(Table table, int pool) -> Totals:
         s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], s[11], s[12], s[13], s[14],
         (s[15], s[16], s[17], s[18], s[19], s[20]), s[21], s[22], s[23], s[24], s[25],
         (s[26], s[27], s[28]), (s[29], s[30], s[31]), (s[32], s[33], s[34]), s[35], s[36], s[37],
-        tuple([s[i] for i in range(38, 49)]),
+        tuple([s[i] for i in range(38, 49)]), s[49], (s[50], s[51], s[52], s[53]),
     )
 
 
@@ -210,7 +220,7 @@ def process_totals(Table table, int process) -> ProcessTotals:
         row.connections, row.plain, row.encrypted, row.cancels,
         tuple([tuple([row.opens[phase][i] for i in range(OPEN_BUCKETS)]) for phase in range(OPEN_PHASES)]),
         tuple([row.open_time[phase] for phase in range(OPEN_PHASES)]), row.texts, row.text_bytes,
-        row.loop_delay, row.loop_delay_high,
+        row.loop_delay, row.loop_delay_high, row.texts_forgotten,
     )
 
 
@@ -223,7 +233,7 @@ def all_process_totals(Table table) -> ProcessTotals:
         tuple([tuple(map(sum, zip(*phase))) for phase in zip(*[row.opens for row in rows])]),
         tuple(map(sum, zip(*[row.open_time for row in rows]))), sum([row.texts for row in rows]),
         sum([row.text_bytes for row in rows]), max([row.loop_delay for row in rows]),
-        max([row.loop_delay_high for row in rows]),
+        max([row.loop_delay_high for row in rows]), sum([row.texts_forgotten for row in rows]),
     )
 
 

@@ -21,7 +21,7 @@ cdef extern from "<semaphore.h>" nogil:
     int sem_post(sem_t *sem)
 
 cdef enum:
-    LAYOUT_VERSION = 9
+    LAYOUT_VERSION = 10
     NONE = -1
     NAME_BYTES = 128            # database, user, application_name: bytes kept, terminating NUL included
     SECRET_BYTES = 256          # protocol 3.2: a cancel secret has 4 to 256 bytes
@@ -286,7 +286,9 @@ cdef struct CounterRow:             # one for each (pool, process), [worker] thr
     uint64_t tls_handshake_errors
     uint64_t tls_handshake_time     # microseconds
     uint64_t tls_histogram[11]      # handshakes with servers by time (TLS_SECONDS_BUCKETS)
-    uint64_t spare[7]
+    uint64_t gate_waits             # clients who found room for a server, but `max_opening` were being opened
+    uint64_t parameter_errors[4]    # startup parameters that PostgreSQL refused, see PARAMETER_SQLSTATES
+    uint64_t spare[2]
     uint64_t query_histogram[2048]
     uint64_t transaction_histogram[2048]
     uint64_t wait_histogram[2048]
@@ -318,7 +320,8 @@ cdef struct ProcessCounterRow:      # one for each process, [worker] throughout
     uint64_t text_bytes
     int64_t loop_delay              # microseconds that the last tick came late
     int64_t loop_delay_high         # largest of late, decaying
-    uint64_t spare[4]
+    uint64_t texts_forgotten        # to make room for others
+    uint64_t spare[3]
 
 cdef struct WindowRow:              # one for each pool, written by the keeper when a statistics window ends
     int64_t began_at                # of the window that is running

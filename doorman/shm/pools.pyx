@@ -58,6 +58,8 @@ cdef void take(Table table, int pool, int client, int64_t now, Taken *taken) noe
     else:
         enqueue(table, pool, client, now)
         taken.to_open = reserve_for_waiters(table, pool, now)
+        if row.n_opening >= row.max_opening and row.n_waiting > row.n_opening and servers_of(row) < row.pool_size:
+            table.counter_row(pool).gate_waits += 1
     release(&row.lock)
     taken.slot = slot
 

@@ -131,6 +131,10 @@ _ALL: Final = (
     _counter("servers_prepared_misses", "Uses for which it had to be prepared first.", *POOL),
     _gauge("query_interner_entries", "Statement texts that workers remember.", "kind"),
     _gauge("query_interner_bytes", "Bytes of these texts.", "kind"),
+    _counter("clients_prepared_anonymous_evictions", "Unnamed statements lost to a limit: there is none.", *POOL),
+    _counter("query_interner_evictions", "Statement texts that workers forgot.", "kind", "reason"),
+    _counter("query_interner_synthetic_misses", "26000 said by the pooler for a lost statement: PostgreSQL says it."),
+    _histogram("query_interner_gc_duration", "Sweeps over the texts: there are none, a text makes room for another."),
     _counter("pooler_check_query_backend", "Check queries sent to PostgreSQL."),
     _counter("pooler_check_query_cache", "Check queries answered from memory."),
     # Large messages
@@ -147,16 +151,28 @@ _ALL: Final = (
     _counter("auth_query_dynamic_pools", "Pools that look-ups brought about, and their ends.", "database", "type"),
     # Coordinator and scaling
     _gauge("pool_coordinator", "Connections of databases with max_db_connections.", "database", "type"),
+    _counter("pool_coordinator", "What the limit of a database led to.", "database", "type"),
     _gauge("pool_scaling", "Server connections being opened.", *POOL, "type"),
     _counter("pool_scaling", "How servers were opened.", *POOL, "type"),
     # TLS towards servers
     _gauge("server_tls_connections", "Server connections that are encrypted.", "pool"),
     _counter("server_tls_handshake_errors", "Failed TLS handshakes with servers.", "pool"),
+    # Startup parameters
+    _counter("backend_startup_parameter_errors", "Startup parameters that PostgreSQL refused.", "pool", "sqlstate"),
+    _counter("startup_parameters_dropped", "Startup parameters that could not be sent.", "pool", "reason"),
     # Patroni
+    _counter("patroni_api_requests", "Questions to Patroni.", "pool"),
+    _counter("patroni_api_errors", "Times that no Patroni told where the cluster is.", "pool"),
+    _histogram("patroni_api_duration", "How long Patroni took to answer.", "pool"),
+    _gauge("fallback_host", "1 for the host that stands in for the primary.", "pool", "host", "port"),
+    _counter("fallback_connections", "Attempts to connect to a host that stands in.", "pool"),
+    _counter("fallback_cache_hits", "Times that such a host was known without asking.", "pool"),
+    _counter("fallback_candidate_failures", "Hosts that could not stand in.", "pool", "reason"),
     _gauge("fallback_active", "1 while a fallback host serves in place of the primary.", "pool"),
     # Web
     _gauge("web_sso_enabled", "1 if single sign-on is in force."),
     _gauge("web_sso_config_error", "1 if single sign-on is configured but could not be loaded."),
+    _counter("web_sso_validation_errors", "Tokens that were refused.", "reason"),
     _counter("web_auth_attempts", "HTTP requests by role and where it came from.", "role", "source"),
     _counter("web_requests", "HTTP responses.", "status_class", "role"),
 )

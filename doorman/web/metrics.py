@@ -16,6 +16,7 @@ from doorman.admin.procfs import usage_of
 from doorman.admin.show_pools import CLIENT_STATEMENT_BYTES
 from doorman.shm.counters import (
     CONNECTION_KINDS,
+    PARAMETER_SQLSTATES,
     PHASE_SECONDS,
     PHASES,
     QUERY_SECONDS,
@@ -128,6 +129,9 @@ def _add_connections(out: Exposition, table: Table) -> None:
     out.add(f"{PREFIX}query_interner_entries", 0, label("kind", "anonymous"))
     out.add(f"{PREFIX}query_interner_bytes", total.text_bytes, label("kind", "named"))
     out.add(f"{PREFIX}query_interner_bytes", 0, label("kind", "anonymous"))
+    forgotten = label("kind", "named"), label("reason", "limit")
+    out.add(f"{PREFIX}query_interner_evictions_total", total.texts_forgotten, *forgotten)
+    out.add(f"{PREFIX}query_interner_synthetic_misses_total", 0)
 
 
 def _cumulated(counts: Sequence[int]) -> list[int]:
@@ -171,7 +175,9 @@ def _add_presence(
     out.add_by(f"{PREFIX}pool_scaling", "type", ("inflight_creates",), labels, [(pool.opening,) for pool in pools])
     for one, total in zip(labels, totals, strict=True):
         if total.opens_started:
-            out.add_by(f"{PREFIX}pool_scaling_total", "type", ("creates_started",), [one], [(total.opens_started,)])
+            out.add(f"{PREFIX}pool_scaling_total", total.opens_started, one, label("type", "creates_started"))
+        if total.gate_waits:
+            out.add(f"{PREFIX}pool_scaling_total", total.gate_waits, one, label("type", "burst_gate_waits"))
 
 
 def _add_totals(out: Exposition, labels: list[Labels], totals: list[Totals]) -> None:
@@ -246,6 +252,10 @@ def _add_databases(out: Exposition, figures: Figures, pools: list[PoolView], tot
         out.add(f"{PREFIX}server_tls_connections", encrypted[database], of_pool)
         out.add(f"{PREFIX}fallback_active", 0, of_pool)
         _add_handshakes(out, of_pool, of_users)
+        for number, sqlstate in enumerate(PARAMETER_SQLSTATES):
+            if refused := sum(total.parameter_errors[number] for total in of_users):
+                name = f"{PREFIX}backend_startup_parameter_errors_total"
+                out.add(name, refused, of_pool, label("sqlstate", sqlstate))
         section = figures.config.pools.get(database)
         if section is not None and section.max_db_connections:
             _add_coordinator(
@@ -266,6 +276,8 @@ def _add_coordinator(out: Exposition, database: str, current: int, limit: int, r
     kinds = {"connections": current, "reserve_in_use": 0, "max_connections": limit, "reserve_pool_size": reserve}
     for kind, value in kinds.items():
         out.add(f"{PREFIX}pool_coordinator", value, label("database", database), label("type", kind))
+    for kind in ("evictions", "reserve_acquisitions", "exhaustions"):
+        out.add(f"{PREFIX}pool_coordinator_total", 0, label("database", database), label("type", kind))
 
 
 # Auth query

@@ -16,14 +16,16 @@ import ipaddress
 import logging
 import os
 import random
+import re
 import select
 import socket
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from doorman.auth.server_login import Credentials, ServerLogin
 from doorman.config.resolve import PoolSettings
 from doorman.errors import ServerFault
-from doorman.shm.counters import count_opening, count_phase
+from doorman.shm.counters import count_opening, count_parameter_error, count_phase
 from doorman.shm.table import monotonic_us
 from doorman.shm.tls import count_server_fault, count_server_handshake
 from doorman.tls.faults import Fault, fault_label
@@ -279,6 +281,8 @@ class Opening:
         if self.socket is not None:
             self.close(self.socket)
         note_refusal(self.process.table, self.credentials, fault)
+        if names_one_of(self.pool.startup_parameters, fault):
+            count_parameter_error(self.process.table, self.row, fault.sqlstate)
         self.process.note_open_failure(self.pool, fault)
         self.process.relay.failed_to_open(
             self.slot, fault.sqlstate, f"could not open a server connection: {fault.message}"
@@ -333,6 +337,11 @@ class Opening:
 def is_about_protocol(fault: ServerFault) -> bool:
     """Did the server refuse the version of the protocol?"""
     return fault.sqlstate in ("0A000", "08P01") and "protocol" in fault.message.lower()
+
+
+def names_one_of(parameters: Iterable[str], fault: ServerFault) -> bool:
+    """Does PostgreSQL say that one of these is at fault? How it quotes the name depends on its language."""
+    return any(re.search(rf"\b{re.escape(name)}\b", fault.message, re.IGNORECASE) for name in parameters)
 
 
 def is_final(fault: ServerFault) -> bool:

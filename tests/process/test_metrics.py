@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from shutil import which
 from typing import Any
 
@@ -301,3 +302,75 @@ def test_a_port_that_is_taken_ends_the_start(doorman: Doorman, postgres: Postgre
     second.spawn_only()
     assert second.wait_exit() == 71
     assert second.log_contains("(web)")
+
+
+def test_startup_parameters_that_postgresql_refuses_are_counted(postgres: Postgres, make_doorman: Any) -> None:
+    """Each pool's own; an error that has nothing to do with them is none of theirs."""
+    doorman = start(postgres, make_doorman)
+    pools = {
+        name: pool_of(postgres, users=[user_of("app", 2)], **keys)
+        for name, keys in {
+            "unknown": {"startup_parameters": {"no_such_setting": "1"}},
+            "invalid": {"startup_parameters": {"work_mem": "a lot"}},
+            "forbidden": {"startup_parameters": {"log_statement": "all"}},
+            "elsewhere": {"startup_parameters": {"work_mem": "5MB"}, "server_database": "no_such_database"},
+        }.items()
+    }
+    doorman.reload(pools={**doorman.config["pools"], **pools})
+    for name in pools:
+        with pytest.raises(psycopg.Error):
+            psycopg.connect(doorman.dsn(user="app", dbname=name)).execute("SELECT 1")
+    counted = {
+        (dict(labels)["pool"], dict(labels)["sqlstate"]): count
+        for (name, labels), count in scrape(doorman).items()
+        if name == "pg_doorman_backend_startup_parameter_errors_total"
+    }
+    assert set(counted) == {("unknown", "42704"), ("invalid", "22023"), ("forbidden", "42501")}
+    assert all(count >= 1 for count in counted.values())
+
+
+def test_texts_that_make_room_are_counted(postgres: Postgres, make_doorman: Any) -> None:
+    """Through the death of the worker that forgot them, too."""
+    doorman = start(postgres, make_doorman, general={"prepared_statements_cache_size": 10})
+
+    def forgotten() -> float:
+        return value(scrape(doorman), "query_interner_evictions_total", kind="named", reason="limit")
+
+    def prepare(count: int) -> None:
+        with psycopg.connect(doorman.dsn(user="app", dbname="postgres"), autocommit=True) as client:
+            for number in range(count):
+                client.execute(f"SELECT {number}".encode(), prepare=True)
+
+    prepare(50)
+    doorman.wait_until(lambda: forgotten() == 40, "forty texts forgotten", 5)
+    for pid in doorman.pids().workers:
+        os.kill(pid, signal.SIGKILL)
+        doorman.wait_workers(2, without=[pid])
+    assert forgotten() == 40
+    prepare(15)
+    doorman.wait_until(lambda: forgotten() == 45, "five more", 5)
+    assert value(scrape(doorman), "query_interner_synthetic_misses_total") == 0
+
+
+def test_clients_who_wait_at_the_gate_are_counted(postgres: Postgres, make_doorman: Any) -> None:
+    """Four clients come at once, one server is opened at a time: at least one finds the gate shut."""
+    pools = {"postgres": pool_of(postgres, users=[user_of("app", 4)])}
+    doorman: Doorman = make_doorman(postgres, pools=pools, general={"scaling_max_parallel_creates": 1}, start=False)
+    doorman.config["web"] = {"enabled": True, "host": "127.0.0.1", "port": free_port()}
+    doorman.write_config()
+    doorman.start()
+
+    def at_once() -> bool:
+        doorman.console("RECONNECT")
+        clients = [psycopg.connect(doorman.dsn(user="app", dbname="postgres"), autocommit=True) for _ in range(4)]
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda client: client.execute("SELECT pg_sleep(0.05)"), clients))
+        for client in clients:
+            client.close()
+        return doorman.console("SHOW POOL_SCALING")[0]["gate_waits"] > 0
+
+    doorman.wait_until(at_once, "a client at the gate", 10)
+    row = doorman.console("SHOW POOL_SCALING")[0]
+    samples = scrape(doorman)
+    assert of_pool(samples, "pool_scaling_total", type="burst_gate_waits") == row["gate_waits"]
+    assert of_pool(samples, "pool_scaling_total", type="creates_started") == row["creates"] >= 2

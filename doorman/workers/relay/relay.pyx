@@ -422,6 +422,8 @@ cdef class Relay(Leaving):
     cdef int count_statements(self, ProcessCounterRow *counters) except -1:
         cdef Client client
         counters.texts = self.statements.count
+        counters.texts_forgotten += self.statements.forgotten
+        self.statements.forgotten = 0
         counters.text_bytes = self.statements.bytes
         for client in self.clients:
             if client is not None and client.row != NULL:

@@ -45,6 +45,7 @@ cdef class Statements:
     cdef readonly uint32_t count
     cdef readonly uint64_t bytes    # of their texts
     cdef readonly uint32_t limit
+    cdef public uint32_t forgotten  # to make room for others, not counted yet
     cdef Statement intern(self, uint64_t planner, const char *body, Py_ssize_t length)
     cdef int make_room(self) except -1
     cdef void put(self, Statement statement) noexcept

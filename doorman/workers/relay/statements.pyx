@@ -145,6 +145,7 @@ cdef class Statements:
             statement = <Statement>self.cells[self.hand]
             if not statement.recent:
                 self.remove_at(self.hand)
+                self.forgotten += 1
                 return 0
             statement.recent = False
 
