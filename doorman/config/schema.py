@@ -112,6 +112,7 @@ class General(Redacted, frozen=True, kw_only=True):
     auth_ident_file: f.FilePath | None = None
     tls_mode: f.TlsMode | None = None
     tls_rate_limit_per_second: f.TlsRate = 0
+    tls_watch_interval: f.Duration = 0
 
     # TLS towards servers
     server_tls_mode: f.ServerTlsMode = "allow"

@@ -3,7 +3,7 @@
 Rules
 1. What a configuration means for the pools is decided first (`plan`, no side effects) and then carried out as a whole.
 2. A pool of the same names keeps its row, whatever changes: sessions follow it. Its servers are opened anew (another
-   `version`) when what they are opened with has changed.
+   `version`) when what they are opened with has changed, the contents of its files for TLS among it.
 3. A removed pool's row is free when nobody names it any more (`free_rows`, asked again and again).
 
 A pool on demand (auth_query in passthrough mode) works like this. A login in any process calls
@@ -36,6 +36,7 @@ from doorman.shm.lifecycle import (
 from doorman.shm.look_ups import count_look_up
 from doorman.shm.rows import set_up_pool
 from doorman.shm.table import Table
+from doorman.workers.encryption import pool_key
 from doorman.workers.roster import PoolEntry, Roster
 
 YOUNG_SECONDS = 5.0
@@ -66,6 +67,7 @@ class PoolPlan(msgspec.Struct, frozen=True):
     added: list[PoolSettings]
     changed: list[tuple[PoolEntry, PoolSettings, dict[str, str] | None]]
     removed: list[PoolEntry]
+    renewed: frozenset[str] = frozenset()  # files for TLS with new contents (encryption.renewed_servers)
 
 
 class Allocation:
@@ -92,7 +94,7 @@ class Allocation:
 
     # --- a new configuration -----------------------------------------------------------------------------------------
 
-    def plan(self, config: Config, pools: list[PoolSettings]) -> PoolPlan:
+    def plan(self, config: Config, pools: list[PoolSettings], renewed: frozenset[str] = frozenset()) -> PoolPlan:
         """Compare a configuration, and `pools` that it comes to, with the pools that are. Raises NoRoom."""
         wanted = {(pool.database, pool.user): pool for pool in pools}
         changed: list[tuple[PoolEntry, PoolSettings, dict[str, str] | None]] = []
@@ -106,20 +108,20 @@ class Allocation:
                 settings = on_demand_settings(config, before.database, before.user, overlay, before.password)
             if settings is None:
                 removed.append(entry)
-            elif settings != entry.settings or overlay != entry.overlay:
+            elif settings != entry.settings or overlay != entry.overlay or pool_key(settings) in renewed:
                 changed.append((entry, settings, overlay))
         added = list(wanted.values())
         room = self.table.pool_count - len(self.roster) - len(self.removed)
         if len(added) > room:
             raise NoRoom(f"{len(added)} new pools, but the running pooler has room for {room} more: restart it")
-        return PoolPlan(added, changed, removed)
+        return PoolPlan(added, changed, removed, renewed)
 
     def carry_out(self, plan: PoolPlan) -> None:
         """Write the plan into table and roster."""
         for entry in plan.removed:
             self.remove(entry)
         for entry, settings, overlay in plan.changed:
-            self.change(entry, settings, overlay)
+            self.change(entry, settings, overlay, renewed=pool_key(settings) in plan.renewed)
         for settings in plan.added:
             self.add(settings)
 
@@ -141,10 +143,12 @@ class Allocation:
         self.roster.put(entry)
         return entry
 
-    def change(self, entry: PoolEntry, settings: PoolSettings, overlay: dict[str, str] | None) -> PoolEntry:
+    def change(
+        self, entry: PoolEntry, settings: PoolSettings, overlay: dict[str, str] | None, *, renewed: bool = False
+    ) -> PoolEntry:
         """Rule 2."""
         version = entry.version
-        if opens_otherwise(entry.settings, settings):
+        if renewed or opens_otherwise(entry.settings, settings):
             self.versions += 1
             version = self.versions
         self.settle(*change_pool(self.table, entry.row, version=version, **self.limits_of(settings)))

@@ -120,6 +120,17 @@ def connector_of(tls: ServerTls, materials: Materials) -> Connector:
     return make_connector(material, verifies=tls.mode in VERIFYING, verifies_host=tls.mode == "verify-full")
 
 
+def renewed_servers(before: Materials, after: Materials) -> frozenset[str]:
+    """The server-facing files whose contents are others than before, by `server_key`."""
+    return frozenset(key for key, old in before.servers.items() if after.servers.get(key, old) != old)
+
+
+def pool_key(pool: PoolSettings) -> str:
+    """`server_key` of a pool."""
+    names = (pool.server_tls_ca_cert, pool.server_tls_certificate, pool.server_tls_private_key)
+    return server_key(ServerTls(pool.server_tls_mode, *names))
+
+
 def server_key(tls: ServerTls) -> str:
     """What makes the files of two pools the same."""
     return "\0".join(path or "" for path in (_authorities_of(tls), tls.certificate, tls.private_key))

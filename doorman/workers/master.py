@@ -191,7 +191,7 @@ class Master:
         times = list(self.restart_at.values())
         if self.deadline is not None:
             times.append(self.deadline)
-        times += [at for at in (self.allocation.free_at, self.reloader.deadline, self.drain_at, self.leave_at) if at]
+        times += [at for at in (self.allocation.free_at, self.reloader.next_look, self.drain_at, self.leave_at) if at]
         times += [] if self.notifier.next_sign is None else [self.notifier.next_sign]
         return max(0, int((min(times) - time.monotonic()) * 1000) + 1) if times else None
 

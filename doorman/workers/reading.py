@@ -19,7 +19,7 @@ from collections.abc import Callable
 import msgspec
 
 from doorman.config.diff import find_changes, needs_restart
-from doorman.config.load import load_config
+from doorman.config.load import LoadedConfig, load_config
 from doorman.config.resolve import PoolSettings, resolve_pools
 from doorman.config.schema import Config
 from doorman.errors import ConfigError
@@ -58,10 +58,11 @@ class InForce(msgspec.Struct, frozen=True):
     materials: Materials
 
 
-def read_candidate(path: str, now: InForce) -> Outcome:
-    """All that can be said of the files without changing anything."""
+def read_candidate(path: str | None, now: InForce) -> Outcome:
+    """All that can be said of the files without changing anything. path: None where the configuration stays as it is,
+    and only what it names is read again."""
     try:
-        loaded = load_config(path)
+        loaded = LoadedConfig(now.config, []) if path is None else load_config(path)
         materials = read_materials(loaded.config)
     except ConfigError as error:
         return Outcome(problems=[str(problem) for problem in error.problems])
@@ -78,7 +79,7 @@ def read_candidate(path: str, now: InForce) -> Outcome:
 class Reading:
     """One child at work. The master polls `fd` and calls `take` when there is something."""
 
-    def __init__(self, path: str, now: InForce, let_go: Callable[[], None]) -> None:
+    def __init__(self, path: str | None, now: InForce, let_go: Callable[[], None]) -> None:
         """Forks. `let_go` closes in the child what is the master's. Raises OSError."""
         self.fd, theirs = os.pipe2(os.O_CLOEXEC)
         self._data = bytearray()
@@ -120,7 +121,7 @@ class Reading:
             return
 
 
-def be_reader(master: int, path: str, now: InForce, pipe: int, let_go: Callable[[], None]) -> None:
+def be_reader(master: int, path: str | None, now: InForce, pipe: int, let_go: Callable[[], None]) -> None:
     """In the child: never returns."""
     try:
         signal.set_wakeup_fd(-1)

@@ -5,6 +5,8 @@ Rules
    table.
 2. One at a time. Who asks while one is under way gets the next, which reads the file anew; all who wait get the same.
 3. The answer comes when every process works by the new configuration, or after `PATIENCE_SECONDS`, and says so then.
+4. Where files for TLS are watched (`tls_watch_interval`), new contents are taken by themselves, under the configuration
+   in force: what somebody is writing into that is not for us yet.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from doorman.admin.orders import OrderResult
 from doorman.workers.allocation import NoRoom
 from doorman.workers.channel import Configure
 from doorman.workers.descriptors import find_shortage, raise_descriptor_limit
+from doorman.workers.encryption import renewed_servers
+from doorman.workers.file_watch import FileWatch
 from doorman.workers.reading import Candidate, InForce, Outcome, Reading
 from doorman.workers.socket_options import SocketOptions
 
@@ -45,6 +49,7 @@ class Reloader:
         self.started = master.config  # what restart-only keys hold still
         self.number = 0
         self.shortage: str | None = None
+        self.watch = FileWatch()
         self.asking: list[Answer] = []
         self.answering: list[Answer] = []
         self.reading: Reading | None = None
@@ -65,17 +70,30 @@ class Reloader:
                 self.reject([f"the files could not be read within {READ_SECONDS:.0f} seconds"])
             elif self.reading is None and (is_late or not self.waiting):
                 self.finish()
-        if self.asking and self.deadline is None and self.master.is_open:
+        if self.deadline is not None or not self.master.is_open:
+            return
+        if self.asking:
             self.answering, self.asking = self.asking, []
             self.start()
+        elif changed := self.watch.look(self.master.config, time.monotonic()):
+            log.info("new contents on disk, reading them: %s", ", ".join(changed))
+            self.start(only_files=True)
 
-    def start(self) -> None:
-        """Have the files read."""
+    @property
+    def next_look(self) -> float | None:
+        """When `look` has something to do by itself (time.monotonic)."""
+        if self.deadline is not None:
+            return self.deadline
+        return self.watch.next_at if self.master.is_open else None
+
+    def start(self, *, only_files: bool = False) -> None:
+        """Have the files read; `only_files`: those that the configuration in force names (rule 4)."""
         master = self.master
+        self.watch.note(master.config)
         master.notifier.reloading()
         now = InForce(master.config, self.started, master.materials)
         try:
-            self.reading = Reading(master.config_path, now, self.leave_master)
+            self.reading = Reading(None if only_files else master.config_path, now, self.leave_master)
         except OSError as error:
             self.reject([f"no process could be started to read the files: {error.strerror or error}"])
             return
@@ -118,7 +136,8 @@ class Reloader:
             self.reject(outcome.problems)
             return
         try:
-            plan = master.allocation.plan(candidate.config, candidate.pools)
+            renewed = renewed_servers(master.materials, candidate.materials)
+            plan = master.allocation.plan(candidate.config, candidate.pools, renewed)
         except NoRoom as problem:
             self.reject([str(problem)])
             return
@@ -135,6 +154,7 @@ class Reloader:
         master.config, master.materials = new, candidate.materials
         master.table.set_max_connections(new.general.max_connections)
         master.listeners.set_options(SocketOptions.of(new.general))
+        self.watch.keep(new)
         self.number += 1
         self.waiting = set(master.children.values())
         self.deadline = time.monotonic() + PATIENCE_SECONDS

@@ -13,8 +13,10 @@ from doorman.config.schema import AuthQuery, Config, General, Pool, User
 from doorman.shm.rows import pool_rows
 from doorman.shm.table import Table
 from doorman.shm.trial import Trial
+from doorman.tls.material import Material
 from doorman.workers import allocation as module
 from doorman.workers.allocation import Allocation, NoRoom, PoolPlan
+from doorman.workers.encryption import Materials, renewed_servers
 
 GENERAL = General(admin_username="admin", admin_password="x")
 QUERY = AuthQuery(query="SELECT 1", user="finder", database="db")
@@ -160,3 +162,19 @@ def test_only_deserted_pools_are_collected_and_not_while_somebody_may_be_coming(
     allocation.free_rows()
     again, is_news = allocation.obtain(first, "a", "eve", eve({}))
     assert is_news and (again.row, again.generation) == (entry.row, entry.generation + 1)
+
+
+def test_new_contents_of_files_for_tls_make_servers_be_opened_anew(table: Table) -> None:
+    before = Materials(servers={"\0\0": Material(certificates=b"old")})
+    after = Materials(servers={"\0\0": Material(certificates=b"new"), "/ca\0\0": Material()})
+    assert renewed_servers(before, before) == frozenset()
+    assert renewed_servers(before, after) == frozenset({"\0\0"})
+    same = config(a={}, b={})
+    allocation = start(table, same)
+    versions = [row.version for row in allocation.roster.entries()]
+    assert not allocation.plan(same, resolve_pools(same)).changed
+    allocation.carry_out(allocation.plan(same, resolve_pools(same), renewed_servers(before, after)))
+    renewed = [row.version for row in allocation.roster.entries()]
+    assert not set(versions) & set(renewed)
+    other = allocation.plan(same, resolve_pools(same), frozenset({"/ca\0\0"}))
+    assert not other.changed
