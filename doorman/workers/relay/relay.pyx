@@ -70,6 +70,10 @@ cdef extern from "<sys/socket.h>" nogil:
     int accept4(int fd, sockaddr *address, unsigned int *length, int flags)
     int SOCK_NONBLOCK, SOCK_CLOEXEC
 
+cdef extern from "<malloc.h>" nogil:
+    int mallopt(int parameter, int value)
+    int M_MMAP_THRESHOLD
+
 cdef extern from "<sys/timerfd.h>" nogil:
     struct itimerspec:
         timespec it_interval
@@ -83,6 +87,7 @@ cdef enum:
     BURST_US = 20_000               # rule 1
     BURST_WITH_WORK_US = 2_000      # while coroutines are under way
     TICK_NS = 100_000_000
+    GIVEN_BACK = 1_048_576          # bytes; a buffer of this size or more goes back to the kernel as soon as it is freed
     PATIENCE = 3                    # rule 4 of lending
     FEW_PROCESSES = 3               # two workers and the keeper
     ACCEPTS = 32                    # connections accepted in a row
@@ -118,6 +123,7 @@ cdef class Relay(Leaving):
         for i, fd in enumerate(wake_fds):
             self.wake_fds[i] = fd
         self.logins = deque()
+        mallopt(M_MMAP_THRESHOLD, GIVEN_BACK)       # else glibc keeps more and more of what large messages leave
         self.farewells = deque()
         self.to_process = []
         self.parked = []

@@ -1,7 +1,7 @@
-"""Counts what a relay asks of the allocator while it serves; run by test_allocations with a counting allocator preloaded.
+"""Counts what a relay asks of the allocator while it serves; test_allocations runs it with one that counts.
 
-`python -m tests.unit.relay.allocations` prints, for each flow, allocations for each batch in a pipeline, and for each batch
-of a client that waits for its answer before it sends the next.
+`python -m tests.unit.relay.allocations` prints, for each flow, allocations for each batch in a pipeline, and for each
+batch of a client that waits for its answer before it sends the next.
 """
 
 from __future__ import annotations
