@@ -196,6 +196,22 @@ def test_servers_that_may_keep_no_statement_are_not_asked_for_ever() -> None:
     theatre.close()
 
 
+def test_a_large_parse_that_waits_while_more_comes(theatre: Theatre) -> None:
+    """Both its server's answer and more of the client's bytes came in one look at the sockets: the Parse, which was
+    gathered and then held, was copied to where it did not fit."""
+    theatre.enter(RENAMES)
+    client = theatre.clients[0]
+    client.ask(query(b"select 1"))
+    theatre.settle()
+    large = b"select 1" + b" " * 250_000
+    client.ask(query(b"begin; select 1") + parse(b"", large) + bind(b"") + EXECUTE + SYNC)
+    Stage.settle(theatre)
+    theatre.servers[0].work()
+    theatre.servers[0].move()
+    client.ask(query(b"commit"))
+    finish(theatre)
+
+
 @pytest.mark.parametrize("name", [b"", b"a"])
 def test_a_describe_that_was_skipped_costs_no_statement(theatre: Theatre, name: bytes) -> None:
     theatre.enter(RENAMES)

@@ -19,6 +19,7 @@ cdef class ClientSide(ServerSide):
     cdef int client_event(self, Client client, uint32_t events) except -1
     cdef bint is_held_up(self, Client client) noexcept
     cdef int read_client(self, Client client) except -1
+    cdef int take_kept(self, Client client) except -1
     cdef int gather(self, Client client) except -1
     cdef bytes check_of(self, int pool)
     cdef int take_input(self, Client client, char *data, Py_ssize_t length, bint from_scratch) except -1

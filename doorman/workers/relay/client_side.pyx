@@ -141,12 +141,20 @@ cdef class ClientSide(ServerSide):
             return self.read_ahead(client)
         if client.gathering:
             return self.gather(client)
+        if client.phase == PHASE_READY and buffer_length(&client.inb) > HOLD:
+            return self.take_kept(client)
         length = self.read(client)
         if length == 0:
             return self.end_client(client)
         if length > 0:
             self.take_input(client, self.scratch, length, True)
         return 0
+
+    cdef int take_kept(self, Client client) except -1:
+        """It was held up with more than an incomplete message in `inb`, which `process` has not come to yet: that first, as
+        it may not fit `scratch`."""
+        client.drained = False
+        return self.take_input(client, client.inb.data + client.inb.start, buffer_length(&client.inb), False)
 
     cdef int gather(self, Client client) except -1:
         """Read more of a message that is to be whole, into the client's own buffer."""

@@ -149,6 +149,8 @@ cdef class Sockets(Engine):
         """Read behind what is left of an earlier read. Bytes now in scratch; 0 = end of stream, -1 = nothing came."""
         cdef size_t left = buffer_length(&conn.inb)
         cdef Py_ssize_t n
+        if left >= SCRATCH:                     # nobody may leave so much unread
+            return 0
         if left:
             memcpy(self.scratch, conn.inb.data + conn.inb.start, left)
         n = self.receive(conn, self.scratch + left, SCRATCH - left)
