@@ -72,6 +72,7 @@ digest_install() {
 digest_sources() {
     (cd "$ROOT" && {
         find doorman -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.h' | LC_ALL=C sort | xargs -r sha256sum
+        sed -n 's/^ *"\(doorman\/.*\.py\)",$/\1/p' setup.py | xargs -r sha256sum
         sha256sum setup.py
         "$VENV/bin/python" -VV
         find doorman -name '*.so' | LC_ALL=C sort

@@ -11,12 +11,12 @@ Rules:
 from __future__ import annotations
 
 import hmac
-import os
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from doorman.auth.blocking import compute_in_thread
 from doorman.auth.md5 import SALT_BYTES, is_md5_hash, md5_answer, md5_hash
+from doorman.auth.randomness import random_bytes
 from doorman.auth.scram import SCRAM_SHA_256, SCRAM_SHA_256_PLUS, Random, ScramServer, wrong_password
 from doorman.auth.verifier import (
     PREFIX,
@@ -123,7 +123,7 @@ class Md5Exchange:
     __slots__ = ("_is_over", "_salt", "_stored", "_user", "done")
     client_key: Final[bytes | None] = None
 
-    def __init__(self, user: str, stored: str | None, rng: Random = os.urandom) -> None:
+    def __init__(self, user: str, stored: str | None, rng: Random = random_bytes) -> None:
         self._user = user
         self._stored = stored
         self._salt = rng(SALT_BYTES)
@@ -162,7 +162,7 @@ class ScramExchange:
         keeps_key: bool = False,
         binding: bytes | None = None,
         model: ScramVerifier | None = None,
-        rng: Random = os.urandom,
+        rng: Random = random_bytes,
     ) -> None:
         """`verifier` None refuses at the end, after an exchange that looks like one with `model`."""
         shown = verifier or mock_verifier(user, model)
@@ -215,7 +215,7 @@ def choose_exchange(
     method: str | None,
     user: str,
     stored_password: str | None,
-    rng: Random = os.urandom,
+    rng: Random = random_bytes,
     *,
     binding: bytes | None = None,
     model: str | None = None,

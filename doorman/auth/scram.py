@@ -12,12 +12,12 @@ Rules:
 from __future__ import annotations
 
 import hmac
-import os
 from base64 import b64encode
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Final
 
+from doorman.auth.randomness import random_bytes
 from doorman.auth.verifier import (
     KEY_BYTES,
     MAX_ITERATIONS,
@@ -73,7 +73,7 @@ class ScramServer:
         self._gs2_header = self._client_first_bare = self._server_first = self._nonce = b""
         self.client_key: bytes | None = None
 
-    def first(self, data: bytes, *, is_plus: bool, rng: Random = os.urandom) -> bytes:
+    def first(self, data: bytes, *, is_plus: bool, rng: Random = random_bytes) -> bytes:
         """server-first-message for a client-first-message."""
         _check_message(data)
         flag, authzid, bare = _split_client_first(data)
@@ -183,7 +183,7 @@ class ScramClient:
         self._nonce = self._first_bare = self._message = b""
         self.is_finished = False
 
-    def first(self, rng: Random = os.urandom) -> bytes:
+    def first(self, rng: Random = random_bytes) -> bytes:
         """client-first-message. The name is empty, as libpq's: PostgreSQL knows it from the StartupMessage."""
         self._nonce = b64encode(rng(NONCE_BYTES))
         self._first_bare = b"n=,r=" + self._nonce

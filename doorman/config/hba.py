@@ -103,6 +103,28 @@ class HbaRules(Redacted, frozen=True):
         return address is None or not self.allow or is_in_networks(address, self.allow)
 
 
+class RememberedRules:
+    """Rules with what they decided before: many clients are of the same user and address. Of a few thousand at most."""
+
+    MOST = 4096
+
+    def __init__(self, rules: HbaRules) -> None:
+        self._rules = rules
+        self._decided: dict[tuple[str, str, str | None, bool], Admission | None] = {}
+
+    def decide(self, database: str, user: str, address: str | None, tls: bool) -> Admission | None:
+        """As `HbaRules.decide`."""
+        asked = (database, user, address, tls)
+        try:
+            return self._decided[asked]
+        except KeyError:
+            pass
+        if len(self._decided) >= self.MOST:
+            self._decided.clear()
+        found = self._decided[asked] = self._rules.decide(database=database, user=user, address=address, tls=tls)
+        return found
+
+
 def is_in_networks(address: str, networks: tuple[str, ...]) -> bool:
     """Is the IP address within one of the CIDR texts? Text that is no address is within none."""
     peer = _peer(address)

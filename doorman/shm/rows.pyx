@@ -260,6 +260,12 @@ def client_row(Table table, int number) -> ClientView:
     )
 
 
+def client_address(Table table, int number) -> bytes:
+    """A client's IP address in network order: 4 or 16 bytes, none on the Unix socket."""
+    cdef ClientRow *row = &table.clients[number]
+    return <bytes>row.address[:4 if row.family == 4 else 16 if row.family == 6 else 0]
+
+
 def process_rows(Table table) -> list[ProcessView]:
     """Every process that has a row, alive or about to be replaced."""
     return [process_row(table, number) for number in range(table.header.n_processes)

@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -34,6 +35,8 @@ from doorman.wire.options import parse_options
 _LENGTH_AND_CODE: Final = struct.Struct("!II")
 _LENGTH: Final = struct.Struct("!I")
 _CANCEL_HEAD: Final = struct.Struct("!III")
+REMEMBERED_BYTES: Final = 512
+"""Longer packets are rare, and would make the memory of them worth filling."""
 
 
 class SslRequest(msgspec.Struct, frozen=True):
@@ -106,7 +109,7 @@ def startup_length(buf: bytes | bytearray | memoryview) -> int:
 
 
 def parse_startup_packet(packet: bytes) -> FirstPacket:
-    """The first packet, from its length field to its last byte.
+    """The first packet, from its length field to its last byte. What comes back is not to be changed.
 
     Raises `ProtocolViolation` for a packet that is none, `ClientFault` for one that PostgreSQL or we refuse.
     """
@@ -114,7 +117,8 @@ def parse_startup_packet(packet: bytes) -> FirstPacket:
         raise ProtocolViolation("invalid length of startup packet")
     code: int = _LENGTH_AND_CODE.unpack_from(packet)[1]
     if code >> 16 == PROTOCOL_MAJOR:
-        return _parse_startup_message(code & 0xFFFF, packet)
+        parse = _remembered if len(packet) <= REMEMBERED_BYTES else _parse_startup_message
+        return parse(code & 0xFFFF, packet)
     if code == CANCEL_REQUEST:
         return _parse_cancel_request(packet)
     if code == SSL_REQUEST:
@@ -157,6 +161,10 @@ def _parse_startup_message(minor: int, packet: bytes) -> StartupMessage:
     if not parameters.get("database"):
         parameters["database"] = parameters["user"]
     return StartupMessage(PROTOCOL_MAJOR, minor, parameters, unknown_options)
+
+
+_remembered = lru_cache(maxsize=1024)(_parse_startup_message)
+"""An application's connections all begin with the same packet."""
 
 
 def _parse_pairs(packet: bytes) -> dict[str, str]:

@@ -5,6 +5,8 @@ Rules
 2. A port on which somebody else listens is an error, although SO_REUSEPORT would let us share it.
 3. The Unix socket is never reachable with wider rights than configured; a live one is not taken over; at the end it is
    removed only if it is still ours.
+4. A TCP client speaks first. Until it has, or ACCEPT_SILENT_AFTER is over, the kernel keeps its connection to itself
+   (TCP_DEFER_ACCEPT): a worker wakes once for a new client and its first packet.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from doorman.config.schema import General, Web
 from doorman.workers.socket_options import SocketOptions
 
 DEFAULT_BACKLOG = 4096
+ACCEPT_SILENT_AFTER = 1  # seconds
 
 
 class UnixSocketError(Exception):
@@ -92,6 +95,7 @@ def bind_tcp(host: str, port: int, count: int, options: SocketOptions) -> list[s
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, ACCEPT_SILENT_AFTER)
         options.apply(sock)
         sock.bind(address)
         address = (*address[:1], sock.getsockname()[1], *address[2:])

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from doorman.admin.login import console_exchange
 from doorman.auth.auth_query import Found
 from doorman.auth.exchange import Answer, ClientExchange, Wait
 from doorman.auth.look_up_exchange import LookUpExchange
 from doorman.auth.methods import Applicant, exchange_for, kind_of
+from doorman.auth.randomness import random_bytes
 from doorman.auth.scram import wrong_password
 from doorman.auth.talos import TalosLogin, is_talos, talos_exchange
 from doorman.config.hba import REJECT, Admission
@@ -107,7 +109,7 @@ class Login:
             return self.shake(data)
         used = 0
         try:
-            while not self.client.is_gone and (length := self.packet_length(data[used:])):
+            while not self.client.is_gone and (length := self.packet_length(data[used:] if used else data)):
                 packet = data[used : used + length]
                 used += length
                 if self.startup is None:
@@ -246,7 +248,7 @@ class Login:
     def admission(self, startup: StartupMessage) -> Admission:
         """What the HBA rules ask for. Raises 28000 when they do not admit the client."""
         tls = self.tls is not None
-        found = self.process.hba.decide(database=startup.database, user=startup.user, address=self.address, tls=tls)
+        found = self.process.hba.decide(startup.database, startup.user, self.address, tls)
         if found is None or found.method == REJECT:
             raise ClientFault(
                 "28000",
@@ -334,7 +336,8 @@ class Login:
         if entry is None:
             raise no_such_pool(self.startup.database, found.role)
         self.pool, self.generation = entry.row, entry.generation
-        self.startup.parameters["application_name"] = found.client_id
+        parameters = {**self.startup.parameters, "application_name": found.client_id}
+        self.startup = msgspec.structs.replace(self.startup, parameters=parameters)
 
     def on_auth_message(self, body: bytes) -> None:
         """A password message."""
@@ -394,7 +397,7 @@ class Login:
             raise wrong_password(self.startup.user)
         if self.exchange is not None and self.exchange.client_key is not None:
             learn(self.process.table, self.exchange.client_key)
-        self.secret = os.urandom(32 if self.startup.spoken_minor >= 2 else 4)
+        self.secret = random_bytes(32 if self.startup.spoken_minor >= 2 else 4)
         entered = self.process.relay.log_in(
             self.client,
             self.pool,
@@ -451,7 +454,7 @@ class Login:
             self.parting
             + backend.AUTHENTICATION_OK
             + b"".join(greeting)
-            + backend.backend_key_data(0, os.urandom(4))
+            + backend.backend_key_data(0, random_bytes(4))
             + backend.READY_IDLE,
         )
         self.process.relay.enter_console(

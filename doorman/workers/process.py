@@ -18,6 +18,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -26,12 +27,13 @@ import uvloop
 from doorman.admin.orders import Order, OrderResult
 from doorman.auth.auth_query import Found, mark_of
 from doorman.auth.blocking import THREADS, THREADS_OF_PROCESS
+from doorman.config.hba import RememberedRules
 from doorman.config.resolve import PoolSettings
 from doorman.config.schema import Config
 from doorman.errors import ServerFault
 from doorman.log import repeats, set_filter
 from doorman.shm.refusals import count_refusal
-from doorman.shm.rows import client_row, get_parameters, process_rows
+from doorman.shm.rows import client_address, client_row, get_parameters, process_rows
 from doorman.shm.table import Table, monotonic_us
 from doorman.wire.startup import StartupMessage
 from doorman.workers.cancel import cancel_statement
@@ -118,7 +120,7 @@ class Process:
         self.row = born.row
         self.channel = born.channel
         self.remove_socket = born.remove_socket
-        self.hba = general.hba_rules()
+        self.hba = RememberedRules(general.hba_rules())
         self.encryption = Encryption(born.config, born.materials)
         self.socket_options = SocketOptions.of(general)
         self.dismissing: set[int] = set()  # rows of removed pools that have clients here
@@ -298,7 +300,7 @@ class Process:
     def configure(self, message: Configure) -> None:
         """A new configuration holds. It was checked by the master; nothing here may fail."""
         self.config = message.config
-        self.hba = message.config.general.hba_rules()
+        self.hba = RememberedRules(message.config.general.hba_rules())
         self.encryption = Encryption(message.config, message.materials)
         self.socket_options = SocketOptions.of(message.config.general)
         live = {(entry.row, entry.generation) for entry in message.pools}
@@ -448,11 +450,7 @@ class Process:
 
     def address_of(self, client: Client) -> str:
         """The client's IP address."""
-        view = client_row(self.table, client.number)
-        if view.family == 4:
-            return socket.inet_ntop(socket.AF_INET, view.address[:4])
-        mapped = ipaddress.IPv6Address(view.address)
-        return str(mapped.ipv4_mapped or mapped)
+        return address_text(client_address(self.table, client.number))
 
     def name_of(self, client: Client, login: str | None = None) -> str:
         """`[user@database #c7] from 10.0.0.1:5000` for log lines. login: USER@DATABASE of one that is not logged in."""
@@ -476,6 +474,15 @@ class Process:
         if now - self.failure_logged_at >= FAILURE_LOG_SECONDS:
             self.failure_logged_at = now
             log.error("no server for %s@%s: %s %s", pool.user, pool.database, fault.sqlstate, fault.message)
+
+
+@lru_cache(maxsize=1024)
+def address_text(address: bytes) -> str:
+    """An address of 4 or 16 bytes as people write it; an IPv4 address mapped into IPv6 is an IPv4 address."""
+    if len(address) == 4:
+        return socket.inet_ntop(socket.AF_INET, address)
+    mapped = ipaddress.IPv6Address(address)
+    return str(mapped.ipv4_mapped or mapped)
 
 
 def is_sibling(pid: int) -> bool:

@@ -12,10 +12,11 @@ cdef extern from "<sys/socket.h>" nogil:
 
 
 cdef class ClientSide(ServerSide):
-    cdef object logins              # deque of (client, deadline)
+    cdef dict logins                # client -> deadline; the oldest first, those that have logged in or gone are not in it
     cdef object farewells           # deque of (client, deadline)
 
-    cdef int welcome(self, int fd, sockaddr_storage *address) except -1
+    cdef Client welcome(self, int fd, sockaddr_storage *address)
+    cdef int hear(self, Client client) except -1
     cdef int client_event(self, Client client, uint32_t events) except -1
     cdef bint is_held_up(self, Client client) noexcept
     cdef int read_client(self, Client client) except -1

@@ -9,7 +9,7 @@ Rules
    their last error. So one that may be sending yet (`lingers`) is read on until it hangs up, for FAREWELL_US at most.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy
 
@@ -86,14 +86,16 @@ cdef enum:
 cdef class ClientSide(ServerSide):
     """What happens to clients."""
 
-    cdef int welcome(self, int fd, sockaddr_storage *address) except -1:
+    cdef Client welcome(self, int fd, sockaddr_storage *address):
+        """A new client, which `hear` goes on with."""
         cdef Client client = Client()
         cdef int number
+        cdef int64_t now = now_us()
         self.enroll(client, fd)
         self.table.process_counters[self.table.process].connections += 1
         client.is_unix = address.ss_family != AF_INET and address.ss_family != AF_INET6
         client.edge = not client.is_unix
-        number = admit_client(self.table, now_us())
+        number = admit_client(self.table, now)
         if number != NONE:
             client.number = number
             client.row = &self.table.clients[number]
@@ -103,9 +105,14 @@ cdef class ClientSide(ServerSide):
             self.clients[number] = client
         client.phase = PHASE_LOGIN
         client.session = self.host.start_login(client)
-        self.logins.append((client, now_us() + LOGIN_PATIENCE_US))
-        self.arm(client, EPOLLIN)
-        return 0
+        self.logins[client] = now + LOGIN_PATIENCE_US
+        return client
+
+    cdef int hear(self, Client client) except -1:
+        """What a new client says. By TCP it has spoken before it is accepted (see listener.py), and is watched only after that."""
+        if not client.is_unix:
+            self.read_client(client)
+        return 0 if client.closed or client.armed else self.arm(client, EPOLLIN)
 
     cdef int client_event(self, Client client, uint32_t events) except -1:
         if events & (EPOLLERR | EPOLLHUP):
@@ -297,6 +304,7 @@ cdef class ClientSide(ServerSide):
         if client.closed:
             return 0
         session, client.session = client.session, None
+        self.logins.pop(client, None)
         self.host.client_ended(client, session)
         self.shut(client)
         self.gathered -= client.gathering
@@ -436,6 +444,7 @@ cdef class ClientSide(ServerSide):
             row.cancel_pid = client.server.row.backend_pid
             self.table.cancel_pids[client.number] = row.cancel_pid
         session, client.session = client.session, None
+        self.logins.pop(client, None)
         client.phase = PHASE_READY
         row.state = CLIENT_ACTIVE if client.server is not None else CLIENT_IDLE
         session.greet(parameters, row.cancel_pid)
@@ -446,6 +455,7 @@ cdef class ClientSide(ServerSide):
     def enter_console(self, Client client, session, *, database: bytes, user: bytes, application_name: bytes) -> None:
         """The client is logged in to the console; its messages go to `session.feed`."""
         client.session = session
+        self.logins.pop(client, None)
         client.phase = PHASE_CONSOLE
         client.row.admin = 1
         client.row.state = CLIENT_IDLE

@@ -122,7 +122,7 @@ cdef class Relay(Leaving):
         self.wake_fds = <int *>calloc(len(wake_fds), sizeof(int))
         for i, fd in enumerate(wake_fds):
             self.wake_fds[i] = fd
-        self.logins = deque()
+        self.logins = {}
         mallopt(M_MMAP_THRESHOLD, GIVEN_BACK)       # else glibc keeps more and more of what large messages leave
         self.farewells = deque()
         self.to_process = []
@@ -226,7 +226,7 @@ cdef class Relay(Leaving):
             elif conn.kind == KIND_SERVER:
                 self.server_event(<Server>conn, event.events)
             elif conn.kind == KIND_LISTENER:
-                self.accept(<Watcher>conn)
+                self.accept(<Watcher>conn, 1 if n == 1 else ACCEPTS)
             elif (<Watcher>conn).callback is not None:
                 self.yield_now = True
                 (<Watcher>conn).callback(event.events)
@@ -314,19 +314,25 @@ cdef class Relay(Leaving):
     def stop_accepting(self) -> None:
         """No more clients but those that knock already. The port refuses when every process has closed its descriptor."""
         for listener, _ in self.listeners:
-            self.accept(listener)
+            self.accept(listener, ACCEPTS)
             self.shut(listener)
         self.listeners = []
 
-    cdef int accept(self, Watcher listener) except -1:
+    cdef int accept(self, Watcher listener, int most) except -1:
+        """While nothing else is to be done epoll says whether there are more; otherwise it is not asked for each."""
         cdef sockaddr_storage address
+        cdef Client client
         cdef unsigned int length
         cdef int fd, i
-        for i in range(ACCEPTS):
+        for i in range(most):
             length = sizeof(address)
             fd = accept4(listener.fd, <sockaddr *>&address, &length, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if fd >= 0:
-                self.welcome(fd, &address)
+                client = self.welcome(fd, &address)
+                try:
+                    self.hear(client)
+                except Exception:
+                    self.fail(client)
             elif errno == EMFILE or errno == ENFILE:
                 return self.rest_from_accepting()
             elif errno != EINTR:
@@ -487,13 +493,13 @@ cdef class Relay(Leaving):
     cdef int time_out_logins(self, int64_t now) except -1:
         cdef Client client
         while self.logins:
-            client, deadline = self.logins[0]
-            if not client.closed and client.phase == PHASE_LOGIN:
-                if deadline > now:
-                    break
+            client, deadline = next(iter(self.logins.items()))
+            if deadline > now:
+                break
+            del self.logins[client]
+            if client.phase == PHASE_LOGIN:
                 self.host.login_expired(client)
-                self.refuse(client, "FATAL", "08006", "canceling authentication due to timeout")
-            self.logins.popleft()
+                self.refuse(client, "FATAL", "57014", "canceling authentication due to timeout")
         while self.farewells and self.farewells[0][1] <= now:
             client, _ = self.farewells.popleft()
             self.end_client(client)

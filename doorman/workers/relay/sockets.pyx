@@ -1,7 +1,8 @@
 """Which sockets are watched, and the only calls of recv and send in the relay (the seam for TLS records).
 
 Rules
-1. A socket is taken out of epoll before it is closed: its duplicates in other processes keep a registration alive.
+1. A socket is taken out of epoll before it is closed: its duplicates in other processes keep a registration alive. Only
+   a client's has none (but in a child between fork and exec: an event by edge comes once, and rule 2 drops it).
 2. An event names fd and serial; one for an earlier owner of the fd is dropped.
 3. A TCP socket is watched by edge (`edge`, EPOLLET), which spares the kernel a second look at it: an event then comes
    once for what arrived. A read that took less than it had room for took everything (epoll(7)); whoever leaves something
@@ -89,7 +90,8 @@ cdef class Sockets(Engine):
         """Close this process's fd (rule 1). The connection itself lives on while others have it."""
         if conn.fd < 0:
             return 0
-        self.disarm(conn)
+        if conn.kind != KIND_CLIENT or not conn.edge:
+            self.disarm(conn)
         self.conns[conn.fd] = None
         if conn.tls is not None:
             if conn.kind == KIND_CLIENT:

@@ -1,0 +1,37 @@
+"""Random bytes for nonces, salts and cancel keys, fetched from the kernel a page at a time: a login needs several.
+
+Runs in every process; a child starts with a page of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+PAGE_BYTES: Final = 2048
+
+
+class RandomPage:
+    """What is left of the last page. No byte is given out twice."""
+
+    def __init__(self) -> None:
+        self.drop()
+        os.register_at_fork(after_in_child=self.drop)
+
+    def drop(self) -> None:
+        """Begin a new page with the next bytes."""
+        self._page = b""
+        self._at = 0
+
+    def take(self, count: int) -> bytes:
+        """So many bytes of the kernel's generator."""
+        if count > PAGE_BYTES:
+            return os.urandom(count)
+        end = self._at + count
+        if end > len(self._page):
+            self._page, self._at, end = os.urandom(PAGE_BYTES), 0, count
+        taken, self._at = self._page[self._at : end], end
+        return taken
+
+
+random_bytes: Final = RandomPage().take
