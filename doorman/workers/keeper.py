@@ -14,7 +14,7 @@ from collections import Counter
 from doorman.auth.server_login import NoCredentials
 from doorman.config.resolve import PoolSettings
 from doorman.errors import ServerFault
-from doorman.shm.counters import end_window, set_census
+from doorman.shm.counters import end_window, get_census, set_census
 from doorman.shm.look_ups import look_up_rows
 from doorman.shm.rows import SlotView, client_rows, pool_rows, process_rows, slot_rows
 from doorman.shm.table import monotonic_us
@@ -24,7 +24,7 @@ from doorman.workers.channel import LookUp, Message, close_all
 from doorman.workers.credentials import is_pending
 from doorman.workers.lookups import LookUps
 from doorman.workers.opening import JITTER
-from doorman.workers.pool_summary import summarize_pool
+from doorman.workers.pool_summary import summarize_pool, summarize_sockets
 from doorman.workers.process import Inheritance, Process
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ WINDOW_SECONDS = float(os.environ.get("PG_DOORMAN_TEST_WINDOW") or 15.0)  # test
 
 
 CENSUS_SECONDS = 15.0
+DRAIN_SECONDS = 1.0  # between two looks at idle servers while the pooler waits for its clients to go
 
 
 class Keeper(Process):
@@ -45,6 +46,7 @@ class Keeper(Process):
         self.pending: set[int] = set()
         self.next_window = time.monotonic() + WINDOW_SECONDS
         self.next_census = 0.0
+        self.next_drain = 0.0
         self.web_socket = born.web_socket
         self.look_ups = LookUps(born.config, self.table, self.spawn, self.tell)
         self.relay.adopt_orphans()
@@ -88,6 +90,8 @@ class Keeper(Process):
     def upkeep(self) -> None:
         """Ten times a second the pools, once in a period the servers."""
         self.look_at_pools()
+        if self.table.phase == "draining":
+            self.close_idle_servers()
         if time.monotonic() >= self.next_window:
             self.next_window += WINDOW_SECONDS
             self.end_windows()
@@ -149,6 +153,8 @@ class Keeper(Process):
             end_window(self.table, pool.number)
             if any(number == pool.number for number, _ in clients):
                 log.info("%s", summarize_pool(self.table, pool, clients))
+        if clients:
+            log.info("%s", summarize_sockets(get_census(self.table)))
 
     async def count_sockets(self) -> None:
         """In a thread: it reads much of /proc. Of a walk that fails nothing is kept."""
@@ -159,6 +165,14 @@ class Keeper(Process):
             log.warning("the sockets could not be counted: %s", error)
         else:
             set_census(self.table, counts)
+
+    def close_idle_servers(self) -> None:
+        """The pooler takes no more clients: servers that nobody uses are not needed any more."""
+        if time.monotonic() >= self.next_drain:
+            self.next_drain = time.monotonic() + DRAIN_SECONDS
+            for slot in slot_rows(self.table):
+                if slot.state == "idle":
+                    self.relay.close_idle(slot.number, slot.generation)
 
     def close_old_servers(self) -> None:
         """At most `retain_connections_max` (0: all), the oldest first."""

@@ -75,6 +75,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DRAIN_LOOK_SECONDS = 0.05
+LEAVE_SECONDS = 0.3  # less than the master's FAREWELL_SECONDS
 FAILURE_LOG_SECONDS = 1.0
 REPUBLISH_SECONDS = 0.5
 
@@ -132,6 +133,8 @@ class Process:
         self.users = LookUpClient(self.table, self.tell)
         THREADS_OF_PROCESS.most = general.max_blocking_threads or THREADS
         self.tasks: set[asyncio.Task[None]] = set()
+        self.is_ending = False
+        self.cancels: set[asyncio.Task[None]] = set()  # those of them that send a cancel request
         self.others_at_work = 0  # 1: uvloop has more to serve than `tasks` show
         self.waiting_consoles: set[ConsoleSession] = set()
         self.loop = uvloop.new_event_loop()
@@ -254,8 +257,7 @@ class Process:
         elif isinstance(message, Drain):
             self.drain()
         elif isinstance(message, Leave):
-            self.relay.dismiss_all()
-            os._exit(0)
+            self.leave()
         elif isinstance(message, Configure):
             self.configure(message)
         elif isinstance(message, PoolAdded):
@@ -288,11 +290,29 @@ class Process:
         if self.channel.has_queue:
             self.watch_channel()
 
+    def leave(self) -> None:
+        """The pooler stops. Clients are told; what PostgreSQL runs for them is not to run on for nobody."""
+        self.relay.dismiss_all()
+        self.end()
+
+    def end(self) -> None:
+        """No client is left: go as soon as the cancel requests under way have got through."""
+        if not self.cancels:
+            os._exit(0)
+        if not self.is_ending:
+            self.is_ending = True
+            self.spawn(self.end_after(set(self.cancels)))
+
+    async def end_after(self, cancels: set[asyncio.Task[None]]) -> None:
+        """They have not long."""
+        await asyncio.wait(cancels, timeout=LEAVE_SECONDS)
+        os._exit(0)
+
     def drain(self) -> None:
         """Let clients end their transactions, then leave."""
         self.relay.stop_accepting()
         if self.relay.drain() == 0:
-            os._exit(0)
+            self.end()
         self.loop.call_later(DRAIN_LOOK_SECONDS, self.drain)
 
     # --- pools and configuration -------------------------------------------------------------------------------------
@@ -407,7 +427,9 @@ class Process:
 
     def cancel_server(self, slot: int, generation: int) -> None:
         """Cancel what a server runs for a client that is gone."""
-        self.spawn(cancel_statement(self, slot, generation))
+        task = self.spawn(cancel_statement(self, slot, generation))
+        self.cancels.add(task)
+        task.add_done_callback(self.cancels.discard)
 
     def login_expired(self, client: Client) -> None:
         """A client has not logged in in time; the relay tells it so."""

@@ -149,5 +149,6 @@ async def test_pools_with_clients_are_summed_up_in_each_window(make_doorman: Any
         rf"\| servers=1 active=0 idle=1 \| query_ms {times} \| xact_ms {times} \| wait_ms {times} "
         r"\| avg_wait=\d+\.\d{3}ms$"
     )
+    doorman.wait_log(r"INFO \S+: \[sockets\] tcp=[1-9]\d* tcp4=[1-9]\d* tcp6=\d+ \| tcp_est=[1-9]\d* tcp_lstn=[12] ")
     session.close()
     assert not doorman.log_contains(r"\[app@unused\]")

@@ -247,6 +247,25 @@ def test_the_sockets_are_counted(doorman: Doorman) -> None:
     assert row["tcp_listen"] == 3 and row["unknown"] == 0 and row["unix_seq_packet"] >= 3
 
 
+def test_ready_is_not_said_before_the_port_accepts(postgres: Postgres, make_doorman: Any) -> None:
+    doorman: Doorman = make_doorman(postgres, general={"worker_threads": 4}, start=False)
+    doorman.config["web"] = {"enabled": True, "host": "127.0.0.1", "port": free_port()}
+    doorman.write_config()
+    doorman.spawn_only()
+    answers: list[tuple[int, bytes]] = []
+
+    def is_ready() -> bool:
+        try:
+            answers.append(get(doorman, "/ready")[:2])
+        except OSError:
+            return False
+        return answers[-1][0] == 200
+
+    doorman.wait_until(is_ready, "a ready pooler", 10)
+    assert doorman.is_serving()
+    assert set(answers[:-1]) <= {(503, b"starting\n")}
+
+
 def test_health(doorman: Doorman) -> None:
     assert get(doorman, "/live")[:2] == (200, b"live\n") and get(doorman, "/ready")[:2] == (200, b"ready\n")
     for pid in doorman.pids().workers:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.harness import Doorman, Postgres
+from tests.harness.doorman import pool_of, user_of
 from tests.process.load import Load, stop, stopped
 from tests.process.session import Session, SqlError, open_many
 from tests.process.watching import wait_for
@@ -222,3 +223,38 @@ def small_pool(make_doorman: Any, postgres: Postgres) -> Doorman:
 
     doorman: Doorman = make_doorman(pools={"postgres": pool_of(postgres, users=[user_of("app", 1)])})
     return doorman
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_what_runs_when_the_pooler_stops_does_not_run_on(
+    make_doorman: Any, postgres: Postgres, number: int
+) -> None:
+    """PostgreSQL would notice the end of a connection only when it has an answer to write."""
+    doorman = make_doorman(general={"shutdown_timeout": 300})
+    sessions = await open_many(doorman, 4)
+    tasks = [asyncio.create_task(session.query("SELECT pg_sleep(60)")) for session in sessions]
+    await asyncio.to_thread(
+        wait_for, lambda: postgres.activity_count(user="app", state="active") == 4, "four to run", 5
+    )
+    doorman.signal(number)
+    assert await asyncio.to_thread(doorman.wait_exit) == 0
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.to_thread(wait_for, lambda: postgres.activity_count(user="app") == 0, "the end of all", 2)
+
+
+async def test_idle_servers_end_when_a_drain_begins(make_doorman: Any, postgres: Postgres) -> None:
+    pools = {
+        "postgres": pool_of(postgres, users=[user_of("app", 4)]),
+        "other": pool_of(postgres, users=[user_of("app", 4, min_pool_size=2)]),
+    }
+    doorman = make_doorman(general={"shutdown_timeout": 20_000}, pools=pools)
+    sessions = await open_many(doorman, 3)
+    await asyncio.gather(*(session.query("SELECT pg_sleep(0.05)") for session in sessions))
+    await sessions[0].query("BEGIN; SELECT 1")
+    assert postgres.activity_count(user="app") >= 3
+    doorman.signal(signal.SIGINT)
+    await asyncio.to_thread(wait_for, lambda: postgres.activity_count(user="app") == 1, "the busy server alone", 4)
+    await asyncio.sleep(0.3)
+    assert postgres.activity_count(user="app") == 1
+    await sessions[0].query("COMMIT")
+    assert await asyncio.to_thread(doorman.wait_exit) == 0

@@ -254,10 +254,11 @@ cdef class ServerSide(Lending):
         self.open_if_needed(pool)
 
     def open_minimum(self, pool: int) -> None:
-        """Open one server if the pool has fewer than its `min_pool_size`, or waiters nobody opens one for."""
+        """Open one server if the pool has fewer than its `min_pool_size`, or waiters nobody opens one for. The minimum
+        is nobody's wish any more when the pooler waits for its clients to go."""
         cdef int slot
         self.open_if_needed(pool)
-        if self.known_versions[pool] != self.table.pools[pool].version:
+        if self.known_versions[pool] != self.table.pools[pool].version or self.table.phase == "draining":
             return
         slot = reserve_minimum(self.table, pool, now_us())
         if slot != NONE:
