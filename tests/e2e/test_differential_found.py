@@ -64,6 +64,17 @@ FOUND: dict[str, Case] = {
         "transaction", [parse(SELECT_1, "a"), SYNC, WAIT, parse("DEALLOCATE a"), *EXECUTED, WAIT,
                         parse(SELECT_1, "a"), SYNC]
     ),
+    "DEALLOCATE by Query behind a DEALLOCATE ALL by Execute that is skipped": Case(
+        "tight2", [parse(SELECT_1, "a"), parse("DEALLOCATE PREPARE ALL", "b"), parse(SELECT_1, "b"), bind([], "b", "p"),
+                   execute("p", 2), SYNC, query("DEALLOCATE a")]
+    ),
+    "the unnamed statement behind a Query that is skipped": Case(
+        "tight1", [parse("SELECT $1::text"), describe_statement("nosuch"), query(SELECT_1), SYNC, bind()]
+    ),
+    "the unnamed statement behind its Close and a Query that are skipped": Case(
+        "tight1", [parse(SELECT_1), SYNC, describe_statement("nosuch"), close_statement(""), query(SELECT_1), SYNC,
+                   bind(), SYNC]
+    ),
     # -- COPY
     "names of a batch whose COPY ends before it is announced": Case(
         "transaction", [parse(SELECT_1, "a"), *COPY, COPY_DONE, SYNC, WAIT, bind([], "a"), execute(), SYNC]

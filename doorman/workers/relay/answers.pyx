@@ -42,6 +42,7 @@ from doorman.workers.relay.replies cimport (
     REPLY_PARSE_LENT,
     REPLY_PARSE_OURS,
     REPLY_PARSE_TRIED,
+    REPLY_QUERY,
     REPLY_RESTORE,
     REPLY_SYNC,
     REPLY_SYNC_OURS,
@@ -391,17 +392,29 @@ cdef int undo(Engine engine, Server server, Reply *reply, bint failed, uint32_t 
         if client is not None and isinstance(new, Named):
             return undo_close(client, new, False)
         return undo_forgetting(client, reply)
+    if reply.kind == REPLY_QUERY:                       # it was skipped: the unnamed statement is as it was
+        if client is not None and client.unnamed is None and reply.old != NULL:
+            client.unnamed = <Statement>reply.old
+        return 0
     if client is None or new is None or reply.kind == REPLY_PARSE_OURS or reply.kind == REPLY_PARSE_CLASH:
         return 0
     if reply.kind == REPLY_BIND or reply.kind == REPLY_DESCRIBE:    # they name a statement and change nothing
         return 0
     if reply.kind == REPLY_CLOSE_KNOWN:
-        undo_close(client, new, server.replies.queries > 0)
+        undo_close(client, new, has_query(server, end))
     elif isinstance(new, Named):
         undo_name(client, <Named>new)
     elif client.unnamed is new and not is_parsed_again(server, new, end):
         client.unnamed = <Statement>reply.old if reply.old != NULL and not failed else None
     return 0
+
+
+cdef bint has_query(Server server, uint32_t at) noexcept:
+    """Does a Query stand behind what is skipped?"""
+    for at in range(at, server.replies.length):
+        if replies_at(&server.replies, at).kind == REPLY_QUERY:
+            return True
+    return False
 
 
 cdef bint is_parsed_again(Server server, object statement, uint32_t at) except -1:

@@ -147,7 +147,7 @@ cdef int follow(
             server.capture = bytearray()
             client.counters.checks_sent += 1
         elif (
-            (client.names is not None or server.lent is not None)
+            (client.names is not None or server.lent is not None or (server.touchy and server.replies.synced))
             and not message[total - 1] and not server.pending.skipping and not server.pending.copy_in
             and not server.replies.broken and speaks_of_names(message + 5)
         ):

@@ -14,6 +14,7 @@ import hashlib
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
@@ -59,6 +60,7 @@ from doorman.workers.relay.replies cimport (
     REPLY_PARSE_TRIED,
     REPLY_QUERY,
     REPLY_SYNC,
+    replies_at,
     replies_head,
     replies_push,
 )
@@ -76,6 +78,7 @@ cdef int rename(
     """Deal with one message; `run` are the bytes before it that go out as they are and have not been sent yet."""
     cdef char kind = message[0]
     cdef uint32_t traces
+    cdef Statement dropped = None
     cdef Outgoing *out = &engine.to_server
     if server.pending.copy_in and not server.replies.synced and not is_of_copy(kind):
         server.pending.copy_in = False                  # it has failed and the client knows, or this is the end
@@ -96,6 +99,7 @@ cdef int rename(
     if kind == b"C" and here > 6 and message[5] == b"S":
         return rename_close(engine, client, server, run, run_length, message, total)
     if kind == b"Q":                                    # Query: PostgreSQL drops the unnamed statement
+        dropped = client.unnamed
         client.unnamed = None
         traces = traces_in(message, here, total)
         server.dirt |= traces
@@ -111,6 +115,9 @@ cdef int rename(
     elif kind == b"D":                                  # of a portal
         return describe_portal(engine, client, server, message, here)
     note(engine, server, kind)
+    if dropped is not None and server.replies.length > 1:       # it may be skipped for an error before it
+        Py_INCREF(dropped)
+        replies_at(&server.replies, server.replies.length - 1).old = <PyObject *>dropped
     if kind == b"S" and server.replaying and not server.replay_sealed:
         outgoing_add(out, run, run_length)
         outgoing_add(out, message, here)
