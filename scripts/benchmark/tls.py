@@ -6,7 +6,6 @@ Both poolers have one certificate (EC, P-256) and the ciphers they choose by the
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import ssl
@@ -19,10 +18,9 @@ from typing import Any
 from scripts.benchmark.login import READY, STARTUP, TERMINATE
 from scripts.benchmark.workload import Pooler
 from tests.harness import Doorman, PgBouncer, Postgres, find_debian_postgres
-from tests.harness.certificates import Authority, Pair
+from tests.harness.certificates import Authority, Pair, readable_by_servers
 from tests.harness.doorman import pool_of, user_of
 from tests.harness.pgbouncer import find_pgbouncer
-from tests.harness.postgres import server_user
 from tests.harness.service import temporary_directory
 
 SSL_REQUEST = b"\0\0\0\x08\x04\xd2\x16\x2f"
@@ -49,12 +47,7 @@ class BulkSample:
 def certificate() -> Iterator[Pair]:
     """One for localhost that every server of a run can read."""
     directory = temporary_directory("bench-certificates")
-    pair = Authority(directory).issue("localhost", names=("localhost",), addresses=("127.0.0.1",))
-    directory.chmod(0o755)
-    owner = server_user()
-    if owner is not None:
-        os.chown(pair.key_path, owner, -1)
-    yield pair
+    yield readable_by_servers(Authority(directory).issue("localhost", names=("localhost",), addresses=("127.0.0.1",)))
     shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+
+from tests.harness.postgres import server_user
 
 DAY = datetime.timedelta(days=1)
 MAKERS: dict[str, Callable[[], CertificateIssuerPrivateKeyTypes]] = {
@@ -99,6 +102,15 @@ class Authority:
         paths[1].touch(mode=0o600)
         paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         return Pair(certificate, key, *paths)
+
+
+def readable_by_servers(pair: Pair) -> Pair:
+    """PostgreSQL and PgBouncer, which do not run as root, get the key and the way to it."""
+    pair.key_path.parent.chmod(0o755)
+    owner = server_user()
+    if owner is not None:
+        os.chown(pair.key_path, owner, -1)
+    return pair
 
 
 def _name(common_name: str) -> x509.Name:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -63,6 +64,7 @@ class Shared:
     run: str
     ledger: Ledger
     stop_at: float
+    tls: ssl.SSLContext | None = None
     performed: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     unexplained: list[str] = field(default_factory=list)
@@ -145,7 +147,7 @@ class Client:
         names = {"application_name": self.application_name, "TimeZone": self.zone, "client_encoding": "UTF8"}
         packet = wire.startup(shared.user, shared.dbname, **names)
         try:
-            self.wire = await Wire.open(shared.host, shared.port, packet)
+            self.wire = await Wire.open(shared.host, shared.port, packet, shared.tls)
             self.last_port = self.wire.local_port
             shared.ledger.lost_ports.pop(self.last_port, None)
             await self._read_login()
@@ -229,7 +231,8 @@ class Client:
             return
         self.cancelled_at = time.monotonic()
         self.shared.ledger.injected["own cancel"] += 1
-        await wire.send_cancel(self.shared.host, self.shared.port, self.wire.pid, self.wire.secret)
+        tls = self.shared.tls if self.rng.random() < 0.5 else None  # libpq sent it in clear until version 17
+        await wire.send_cancel(self.shared.host, self.shared.port, self.wire.pid, self.wire.secret, tls)
 
     async def pause(self, longest: float) -> None:
         await asyncio.sleep(self.rng.random() * longest)

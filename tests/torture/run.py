@@ -11,16 +11,21 @@ import asyncio
 import contextlib
 import random
 import secrets
+import shutil
 import signal
+import ssl
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import uvloop
 
-from tests.harness import Doorman, PgBouncer, Postgres
+from tests.harness import Doorman, PgBouncer, Postgres, find_debian_postgres
+from tests.harness.certificates import Authority, Pair, readable_by_servers
 from tests.harness.doorman import pool_of, user_of
+from tests.harness.service import temporary_directory
 from tests.torture.actions import chooser
 from tests.torture.chaos import Chaos
 from tests.torture.client import Client, Shared
@@ -60,6 +65,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--reload", action=argparse.BooleanOptionalAction, default=True, help="change the configuration all the time")
     add("--faults", action=argparse.BooleanOptionalAction, default=True, help="clients cancel, time out and vanish")
     add("--only", action="append", default=[], metavar="ACTION", help="perform only these actions")
+    add("--tls", action="store_true", help="clients and servers are encrypted (needs a PostgreSQL built with SSL)")
     add("--broken", action="store_true", help="let pg_doorman release servers too early; succeed if that is detected")
     add("--target", choices=sorted(DIALECTS), default="pg_doorman", help="what to start, or what --port belongs to")
     add("--host", default="127.0.0.1")
@@ -77,15 +83,36 @@ def started(options: argparse.Namespace) -> Iterator[Target]:
     if options.port:
         yield Target(options.host, options.port)
         return
-    with Postgres(settings={"autovacuum": "on"}) as postgres:
+    with certificates(options) as pair, make_postgres(pair) as postgres:
         if options.target == "postgresql":
             yield Target(postgres.host, postgres.port, postgres)
         elif options.target == "pgbouncer":
             with make_pgbouncer(postgres, options) as pgbouncer:
                 yield Target(pgbouncer.host, pgbouncer.port, postgres)
         else:
-            with make_doorman(postgres, options) as doorman:
+            with make_doorman(postgres, options, pair) as doorman:
                 yield Target(doorman.host, doorman.port, postgres, doorman)
+
+
+@contextlib.contextmanager
+def certificates(options: argparse.Namespace) -> Iterator[Pair | None]:
+    """One for PostgreSQL and the pooler, if they are to have any."""
+    if not options.tls:
+        yield None
+        return
+    directory = temporary_directory("torture-certificates")
+    yield readable_by_servers(Authority(directory).issue("localhost", names=("localhost",)))
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def make_postgres(pair: Pair | None) -> Postgres:
+    if pair is None:
+        return Postgres(settings={"autovacuum": "on"})
+    bindir = find_debian_postgres()
+    if bindir is None:
+        raise FileNotFoundError("--tls needs Debian's package postgresql (a PostgreSQL built with SSL)")
+    files = {"ssl_cert_file": str(pair.certificate_path), "ssl_key_file": str(pair.key_path)}
+    return Postgres(bindir=bindir, settings={"autovacuum": "on", "ssl": "on", **files})
 
 
 def make_pgbouncer(postgres: Postgres, options: argparse.Namespace) -> PgBouncer:
@@ -93,13 +120,16 @@ def make_pgbouncer(postgres: Postgres, options: argparse.Namespace) -> PgBouncer
     return PgBouncer(postgres, settings=settings)
 
 
-def make_doorman(postgres: Postgres, options: argparse.Namespace) -> Doorman:
-    general = {
+def make_doorman(postgres: Postgres, options: argparse.Namespace, pair: Pair | None) -> Doorman:
+    general: dict[str, Any] = {
         "worker_threads": options.workers,
         "query_wait_timeout": int(options.query_wait_timeout * 1000),
         "max_connections": options.clients * 2 + 200,
         "sync_server_parameters": True,
     }
+    if pair is not None:
+        files = {"tls_certificate": str(pair.certificate_path), "tls_private_key": str(pair.key_path)}
+        general |= {**files, "server_tls_mode": "require"}
     pools = {DBNAME: pool_of(postgres, users=[user_of(USER, options.pool_size)])}
     return Doorman(postgres, general=general, pools=pools, env=BROKEN_SWITCH if options.broken else {})
 
@@ -123,7 +153,15 @@ async def torture(target: Target, options: argparse.Namespace) -> int:
 def make_shared(target: Target, options: argparse.Namespace, now: float) -> Shared:
     ledger = Ledger(DIALECTS[options.target], options.query_wait_timeout)
     run = f"{options.seed & 0xFFFFFF:06x}"
-    return Shared(target.host, target.port, USER, DBNAME, run, ledger, now + options.seconds)
+    tls = unverified() if options.tls else None
+    return Shared(target.host, target.port, USER, DBNAME, run, ledger, now + options.seconds, tls)
+
+
+def unverified() -> ssl.SSLContext:
+    """Encryption is all that the clients want."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 async def run_clients(shared: Shared, target: Target, options: argparse.Namespace) -> None:

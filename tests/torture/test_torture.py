@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from tests.harness import Postgres
+from tests.harness import Postgres, find_debian_postgres
 from tests.harness.pgbouncer import find_pgbouncer
 from tests.torture import run, wire
 
@@ -31,6 +31,12 @@ SHORT = ["--seconds", "4", "--clients", "40", "--seed", "4"]
 def test_postgresql_itself_passes() -> None:
     """What the clients expect is PostgreSQL's behaviour, also after cancels, time-outs and lost connections."""
     assert run.main([*SHORT, "--target", "postgresql"]) == 0
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.skipif(find_debian_postgres() is None, reason="needs Debian's package postgresql (built with SSL)")
+def test_encrypted_on_both_sides() -> None:
+    assert run.main(["--seconds", "10", "--clients", "60", "--seed", "5", "--tls"]) == 0
 
 
 @pytest.mark.skipif(find_pgbouncer() is None, reason="needs the package pgbouncer")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import ssl
 import struct
 from collections import deque
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from typing import NamedTuple, cast
 
 PROTOCOL_3_0 = 196608
 CANCEL_REQUEST = 80877102
+SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 HANG_TIMEOUT = 40.0  # seconds without the expected message: longer than every time-out that the run configures
 
 
@@ -142,10 +144,14 @@ class Wire(asyncio.Protocol):
         self._writable.set()
 
     @classmethod
-    async def open(cls, host: str, port: int, first_packet: bytes) -> Wire:
-        """Connect and send the startup packet; the caller reads the answer."""
+    async def open(cls, host: str, port: int, first_packet: bytes, tls: ssl.SSLContext | None = None) -> Wire:
+        """Connect, encrypted if there is a context, and send the startup packet; the caller reads the answer."""
         loop = asyncio.get_running_loop()
-        _, wire = await loop.create_connection(cls, host, port)
+        if tls is None:
+            _, wire = await loop.create_connection(cls, host, port)
+        else:
+            sock = await request_tls(host, port)
+            _, wire = await loop.create_connection(cls, sock=sock, ssl=tls, server_hostname="")
         wire.transport.write(first_packet)
         return wire
 
@@ -265,11 +271,32 @@ def _give_up(waiter: asyncio.Future[None]) -> None:
         waiter.set_exception(Hang())
 
 
-async def send_cancel(host: str, port: int, pid: int, secret: bytes) -> None:
+async def request_tls(host: str, port: int) -> socket.socket:
+    """A connection on which the pooler waits for a ClientHello. Raises ConnectionEnded if it closed it instead."""
+    loop = asyncio.get_running_loop()
+    sock = socket.socket()
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await loop.sock_connect(sock, (host, port))
+        await loop.sock_sendall(sock, SSL_REQUEST)
+        if await loop.sock_recv(sock, 1) != b"S":
+            raise ConnectionEnded
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def send_cancel(host: str, port: int, pid: int, secret: bytes, tls: ssl.SSLContext | None = None) -> None:
     """A CancelRequest on a connection of its own; returns when the pooler has closed it."""
     try:
-        reader, writer = await asyncio.open_connection(host, port)
-    except OSError:
+        if tls is None:
+            reader, writer = await asyncio.open_connection(host, port)
+        else:
+            sock = await request_tls(host, port)
+            reader, writer = await asyncio.open_connection(sock=sock, ssl=tls, server_hostname="")
+    except (OSError, ConnectionEnded):
         return
     try:
         writer.write(struct.pack("!iiI", 12 + len(secret), CANCEL_REQUEST, pid) + secret)
