@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import logging
+import re
 import socket
 import time
 from collections import Counter
@@ -38,6 +40,9 @@ GZIP_LEVEL: Final = 1
 """The text repeats itself: more effort saves little."""
 MOST_HEAD_BYTES: Final = 32 * 1024
 KEEP_ALIVE_SECONDS: Final = 30.0
+
+_UNSAFE: Final = re.compile(r'[\s\x00-\x1f\x7f-\x9f"\\=]')
+_CONTROLS: Final = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}  # json.dumps leaves these as they are
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -127,10 +132,32 @@ class WebServer:
         self._attempts[role, source] += 1
         self._responses[role, f"{response.status // 100}xx"] += 1
         level = logging.DEBUG if response.status < 300 else logging.INFO
-        access_log.log(
-            level,
-            "method=%s path=%s status=%d latency_ms=%.1f peer=%s auth_role=%s",
-            request.method, ascii(request.path)[1:-1], response.status, (time.perf_counter() - began) * 1000,
-            request.remote or "-", role,
-        )  # fmt: skip
+        if access_log.isEnabledFor(level):
+            access_log.log(level, "%s", describe(request, response, time.perf_counter() - began, role))
         return response
+
+
+def describe(request: web.Request, response: web.StreamResponse, seconds: float, role: str) -> str:
+    """A response for the access log, in logfmt. Of a query only whether there was one: it may hold a token."""
+    body = response.body if isinstance(response, web.Response) and request.path != "/metrics" else None
+    peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+    fields = {
+        "method": request.method,
+        "path": request.path,
+        "query": str(bool(request.query_string)).lower(),
+        "status": str(response.status),
+        "bytes": str(len(body) if isinstance(body, bytes | bytearray) else 0),
+        "latency_ms": f"{seconds * 1000:.1f}",
+        "peer": f"{peer[0]}:{peer[1]}" if peer else "-",
+        "auth_role": role,
+        "auth_source": "-",
+        "auth_user": "-",
+    }
+    return " ".join(f"{name}={quoted(value)}" for name, value in fields.items())
+
+
+def quoted(value: str) -> str:
+    """A value that cannot be taken for two, or for another line."""
+    if value and not _UNSAFE.search(value):
+        return value
+    return json.dumps(value, ensure_ascii=False).translate(_CONTROLS)

@@ -159,6 +159,7 @@ class Process:
             "probe_patience_us": (general.connect_timeout or 3000) * 1000,
             "statements": max((pool.prepared_statements_cache_size for pool in self.pools), default=0),
             "gather_limit": general.max_memory_usage,
+            "stream_patience_us": general.proxy_copy_data_timeout * 1000,
         }
 
     def adopt_vault(self, vault: Mapping[tuple[int, int], int]) -> None:

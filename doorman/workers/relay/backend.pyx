@@ -198,6 +198,7 @@ cdef void note_stream(Server server, char kind, Py_ssize_t total) noexcept:
     else:
         return
     server.stream_bytes = total
+    server.stream_moved = 0
 
 
 cdef void end_stream(Server server, CounterRow *counters, bint failed) noexcept:

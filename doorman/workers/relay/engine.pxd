@@ -134,6 +134,8 @@ cdef class Server(Conn):
     cdef uint64_t body_left         # bytes of a large message that are still to come from it
     cdef int streaming              # kind of the message that is passed on in pieces (note_stream), 0 = none
     cdef uint64_t stream_bytes      # of that message
+    cdef uint64_t stream_left       # of it, and what its client has not taken yet, when that became less the last time
+    cdef int64_t stream_moved       # when that was; 0 = not looked at yet
     cdef bint keeps_back            # and that are not for the client
     cdef bint holding               # its client's next message waits for answers (must_hold)
     cdef Statement verified         # was prepared anew just now, for its rows looked other than its client was told

@@ -40,6 +40,7 @@ from doorman.shm.layout cimport (
 from doorman.shm.pools cimport accept_grant, leave_queue
 from doorman.shm.table cimport Table, now_us
 from doorman.shm.waiters cimport expired_waiter
+from doorman.workers.relay.buffer cimport buffer_length
 from doorman.workers.relay.engine cimport (
     KIND_CLIENT,
     KIND_LISTENER,
@@ -105,6 +106,7 @@ cdef class Relay(Leaving):
     cdef list to_process
     cdef list listeners
     cdef int64_t query_wait
+    cdef int64_t stream_patience    # 0 = endless
     cdef int handled                # events of this round that were taken up
     cdef public int loop_work       # coroutines under way: uvloop must be served often
     cdef bint stop_listening
@@ -112,7 +114,7 @@ cdef class Relay(Leaving):
     cdef uint64_t ticks
 
     def __init__(self, Table table, host, wake_fds, *, query_wait_us: int, probe_patience_us: int,
-                 statements: int = 0, gather_limit: int = 1 << 28):
+                 statements: int = 0, gather_limit: int = 1 << 28, stream_patience_us: int = 0):
         cdef int i
         self.table = table
         self.host = host
@@ -135,14 +137,17 @@ cdef class Relay(Leaving):
         self.statements = Statements(statements)
         self.gather_limit = gather_limit
         self.query_wait = query_wait_us
+        self.stream_patience = stream_patience_us
         self.probe_patience = probe_patience_us
         self.patience = PATIENCE if len(wake_fds) <= FEW_PROCESSES else 0
         self.release_early = bool(os.environ.get("PG_DOORMAN_TEST_RELEASE_EARLY"))
         self.watch(wake_fds[table.process], EPOLLIN | EPOLLET, None)
 
-    def configure(self, *, query_wait_us: int, probe_patience_us: int, statements: int, gather_limit: int) -> None:
+    def configure(self, *, query_wait_us: int, probe_patience_us: int, statements: int, gather_limit: int,
+                  stream_patience_us: int) -> None:
         """Limits that hold from now on; of statements `statements` texts are remembered."""
         self.query_wait = query_wait_us
+        self.stream_patience = stream_patience_us
         self.probe_patience = probe_patience_us
         self.gather_limit = gather_limit
         if statements != self.statements.limit:
@@ -429,6 +434,28 @@ cdef class Relay(Leaving):
         self.ticks += 1
         if self.ticks % 10 == 0:
             self.count_statements(counters)
+            if self.stream_patience:
+                self.look_at_streams(now)
+        return 0
+
+    cdef int look_at_streams(self, int64_t now) except -1:
+        """A client that takes nothing of a row, or of a function's result, that is too large to be held keeps its server
+        from everybody else. In the middle of a message it cannot be told why it ends. COPY may take its time."""
+        cdef Client client
+        cdef Server server
+        cdef uint64_t left
+        for client in list(self.clients):
+            server = client.server if client is not None and not client.closed else None
+            if server is None or server.streaming not in (1, 3):
+                continue
+            left = server.body_left + buffer_length(&client.outb)
+            if not server.stream_moved or left != server.stream_left or not buffer_length(&client.outb):
+                server.stream_left = left
+                server.stream_moved = now
+            elif now - server.stream_moved >= self.stream_patience:
+                log.warning("client %s took nothing of a large message for proxy_copy_data_timeout: it was ended",
+                            self.host.name_of(client))
+                self.end_client(client)
         return 0
 
     cdef int count_statements(self, ProcessCounterRow *counters) except -1:
