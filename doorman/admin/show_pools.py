@@ -20,8 +20,6 @@ from doorman.shm.presence import STATEMENT_BYTES, presence
 from doorman.shm.rows import PoolView, longest_wait_us
 
 SECOND_US: Final = 1_000_000
-CLIENT_STATEMENT_BYTES: Final = 200
-"""What a client's name for a statement takes: the name, its place in the dict, a reference to the text."""
 
 
 # SHOW DATABASES
@@ -200,7 +198,7 @@ def memory_rows(sources: Sources) -> Rows:
             here.statements,
             here.statements * STATEMENT_BYTES,
             here.named + here.unnamed,
-            (here.named + here.unnamed) * CLIENT_STATEMENT_BYTES,
+            here.client_bytes,
             here.named,
             here.unnamed,
             0,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from doorman.config import pem
 from doorman.config.resolve import resolve_server_tls
-from doorman.config.schema import SECOND, Config, Pool
+from doorman.config.schema import MIB, SECOND, Config, Pool
 from doorman.config.tokens import SIGNER_PREFIX
 from doorman.config.units import format_duration
 from doorman.errors import ConfigProblem
@@ -32,6 +32,13 @@ def warn_cache_of_one(config: Config) -> Iterator[ConfigProblem]:
             " prepared_statements_cache_size bounds what a worker remembers"
         )
         yield ConfigProblem("general.client_anonymous_prepared_cache_size", reason)
+
+
+def warn_streams(config: Config) -> Iterator[ConfigProblem]:
+    """A threshold for what is always done."""
+    if config.general.message_size_to_be_stream != MIB:
+        reason = "has no effect: messages of more than 64 KiB are always streamed, and only a Parse is held whole"
+        yield ConfigProblem("general.message_size_to_be_stream", reason)
 
 
 def warn_unix_bypass(config: Config) -> Iterator[ConfigProblem]:
@@ -69,7 +76,7 @@ def warn_sso_off(config: Config) -> Iterator[ConfigProblem]:
 
 
 RULES: tuple[Rule, ...] = (
-    *(warn_small_buffer, warn_cache_of_one, warn_unix_bypass, warn_no_time),
+    *(warn_small_buffer, warn_cache_of_one, warn_streams, warn_unix_bypass, warn_no_time),
     *(warn_console_off, warn_sso_off),
 )
 

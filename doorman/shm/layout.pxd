@@ -21,12 +21,13 @@ cdef extern from "<semaphore.h>" nogil:
     int sem_post(sem_t *sem)
 
 cdef enum:
-    LAYOUT_VERSION = 10
+    LAYOUT_VERSION = 11
     NONE = -1
     NAME_BYTES = 128            # database, user, application_name: bytes kept, terminating NUL included
     SECRET_BYTES = 256          # protocol 3.2: a cancel secret has 4 to 256 bytes
     CLIENT_SECRET_BYTES = 32    # what we hand out ourselves
     PARAMETER_BYTES = 4096      # ParameterStatus messages of a pool, as they go to a client at login
+    STATEMENT_UNIT = 16         # bytes; in which the statements of a client are counted
     FAILURE_BYTES = 384         # message of the last failed attempt to open a server
     MAIL_SUMMARY_WORDS = 16     # 64 slots a word, 64 words a summary word: 65,536 slots at most
     REFUSAL_CAUSES = 16         # of logins, see refusals.pyx
@@ -247,11 +248,12 @@ cdef struct ClientRow:
     uint8_t family                  # [once] 4, 6, or 0 = Unix socket
     uint8_t tls                     # [worker]
     uint8_t address[16]             # [once] network order
-    uint32_t admin                  # [worker] 1: console
     uint32_t named_statements       # [worker] counted once a second
+    uint32_t statement_units        # [worker] likewise: texts and names of its statements, in STATEMENT_UNIT bytes
     uint8_t has_unnamed             # [worker] likewise: an unnamed statement
     uint8_t has_flushed             # [worker] it has used Flush
-    uint16_t spare_word
+    uint8_t admin                   # [worker] 1: console
+    uint8_t spare_byte
     uint64_t condemned              # [atomic] its own connection_id: it is to be sent away (KILL)
     char application_name[128]      # [worker]
     char database[128]              # [worker] console only; others have their pool's

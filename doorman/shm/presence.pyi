@@ -12,6 +12,7 @@ class Presence(msgspec.Struct, frozen=True):
     flushed: int = 0
     named: int = 0
     unnamed: int = 0
+    client_bytes: int = 0
     longest_wait: int = 0
     servers: int = 0
     oldest_active: int = 0

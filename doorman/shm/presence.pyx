@@ -18,6 +18,7 @@ from doorman.shm.layout cimport (
     NONE,
     SLOT_ACTIVE,
     SLOT_FREE,
+    STATEMENT_UNIT,
     ClientRow,
     SlotRow,
 )
@@ -32,6 +33,7 @@ cdef struct Counts:
     uint64_t flushed
     uint64_t named
     uint64_t unnamed
+    uint64_t client_bytes
     uint64_t longest_wait
     uint64_t servers
     uint64_t oldest_active
@@ -44,7 +46,8 @@ cdef struct Counts:
 
 class Presence(msgspec.Struct, frozen=True):
     """One pool now. Times in microseconds; `longest_wait` is the longest that a client of now ever waited and
-    `statements` are what its servers have prepared, with the hits and misses of these servers."""
+    `statements` are what its servers have prepared, with the hits and misses of these servers. `client_bytes` is what
+    the statements of its clients take: names, texts (for each client that has one) and what holds them together."""
 
     login: int = 0
     idle: int = 0
@@ -53,6 +56,7 @@ class Presence(msgspec.Struct, frozen=True):
     flushed: int = 0
     named: int = 0
     unnamed: int = 0
+    client_bytes: int = 0
     longest_wait: int = 0
     servers: int = 0
     oldest_active: int = 0
@@ -62,6 +66,9 @@ class Presence(msgspec.Struct, frozen=True):
     misses: int = 0
     tls: int = 0
 
+
+cdef enum:
+    CLIENT_STATEMENT_BYTES = 200        # of a client's statement besides text and name: its place in the dict and the like
 
 STATEMENT_BYTES = sizeof(StatementNode) + sizeof(uint32_t)
 
@@ -82,7 +89,7 @@ def presence(Table table) -> list[Presence]:
         for pool in range(n):
             c = &counts[pool]
             found.append(Presence(
-                c.login, c.idle, c.active, c.waiting, c.flushed, c.named, c.unnamed, c.longest_wait, c.servers,
+                c.login, c.idle, c.active, c.waiting, c.flushed, c.named, c.unnamed, c.client_bytes, c.longest_wait, c.servers,
                 c.oldest_active, c.outdated, c.statements, c.hits, c.misses, c.tls))
         return found
     finally:
@@ -110,6 +117,7 @@ cdef void count_clients(Table table, Counts *counts, uint32_t n) noexcept nogil:
         c.flushed += row.has_flushed
         c.named += row.named_statements
         c.unnamed += row.has_unnamed
+        c.client_bytes += <uint64_t>STATEMENT_UNIT * row.statement_units + CLIENT_STATEMENT_BYTES * (row.named_statements + row.has_unnamed)
         c.longest_wait = max(c.longest_wait, row.wait_max)
 
 

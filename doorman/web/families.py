@@ -122,7 +122,11 @@ _ALL: Final = (
     _gauge("pool_prepared_cache_entries", "Prepared statements that the servers of a pool hold.", *POOL),
     _gauge("pool_prepared_cache_bytes", "What the table needs to know of them.", *POOL),
     _gauge("clients_prepared_cache_entries", "Statements that clients have prepared.", *POOL),
-    _gauge("clients_prepared_cache_bytes", "About what clients' names for them take.", *POOL),
+    _gauge(
+        "clients_prepared_cache_bytes",
+        "What clients' statements take, texts included.",
+        *POOL,
+    ),
     _gauge("clients_prepared_named_entries", "Those with names.", *POOL),
     _gauge("clients_prepared_anonymous_entries", "Those without.", *POOL),
     _gauge("servers_prepared_hits", "Uses that found the statement on the server; servers that live.", *POOL),

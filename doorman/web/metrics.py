@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from doorman.admin.procfs import usage_of
-from doorman.admin.show_pools import CLIENT_STATEMENT_BYTES
 from doorman.shm.counters import (
     CONNECTION_KINDS,
     PARAMETER_SQLSTATES,
@@ -167,7 +166,7 @@ def _add_presence(
     each("pool_prepared_cache_entries", [one.statements for one in here])
     each("pool_prepared_cache_bytes", [one.statements * STATEMENT_BYTES for one in here])
     each("clients_prepared_cache_entries", [one.named + one.unnamed for one in here])
-    each("clients_prepared_cache_bytes", [(one.named + one.unnamed) * CLIENT_STATEMENT_BYTES for one in here])
+    each("clients_prepared_cache_bytes", [one.client_bytes for one in here])
     each("clients_prepared_named_entries", [one.named for one in here])
     each("clients_prepared_anonymous_entries", [one.unnamed for one in here])
     each("servers_prepared_hits", [one.hits for one in here])

@@ -94,6 +94,7 @@ class Application(ClientEnd):
     direct: Session
     expected: bytearray
     looked_at: int = 0
+    has_failed_copy: bool = False  # and was not told so yet
 
     def ask(self, data: bytes) -> None:
         """Send messages; note what they would be answered."""
@@ -229,6 +230,9 @@ def batch(theatre: Theatre, script: Script) -> None:
     """Messages of the extended protocol, as many as the script has, most often the usual ones."""
     client = client_of(theatre, script)
     number, chosen = script.byte(), script.byte()
+    client.has_failed_copy = client.has_failed_copy and not client.is_answered
+    if client.has_failed_copy:
+        return  # whether an Execute begins another COPY cannot be told (settle, rule 2)
     name, portal = NAMES[number & 3], PORTALS[(number >> 2) % 3]
     if client.pool == PLAIN:  # it keeps no statement over the end of a transaction, not even the unnamed one
         name, chosen = b"", chosen | 1
@@ -261,6 +265,7 @@ def copy(theatre: Theatre, script: Script) -> None:
     kind = script.pick((b"d", b"c", b"f", b"d"))
     if client.is_answered and (client.direct.copying is not None or not client.direct.is_unsynced):
         client.ask(message(kind, b"x\0" if kind != b"c" else b""))
+        client.has_failed_copy = kind == b"f"
 
 
 def sync(theatre: Theatre, script: Script) -> None:

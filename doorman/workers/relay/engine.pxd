@@ -112,6 +112,7 @@ cdef class Client(Conn):
     cdef object last_bound          # what the unnamed portal runs: Named, or the unnamed Statement; None: nothing of ours
     cdef dict portals               # likewise for portals with names, of this transaction; None while there are none
     cdef dict names                 # name -> Named; None while there are none
+    cdef uint64_t named_bytes       # of them, when they were last counted
     cdef Named last_named
     cdef bytes begin                # Query that opens the transaction which the client believes to be in; None
     cdef bint begin_failed          # and that has failed meanwhile

@@ -29,6 +29,7 @@ from doorman.shm.layout cimport (
     SLOT_ACTIVE,
     SLOT_CLOSING,
     SLOT_GRANTED,
+    STATEMENT_UNIT,
     WAIT_CANCELLED,
     WAIT_FAILED,
     WAIT_QUEUED,
@@ -54,7 +55,7 @@ from doorman.workers.relay.engine cimport (
     Watcher,
 )
 from doorman.workers.relay.outgoing cimport outgoing_free
-from doorman.workers.relay.statements cimport Statements
+from doorman.workers.relay.statements cimport Named, Statements
 from doorman.workers.relay.sockets cimport EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, Sockets, epoll_event, epoll_wait
 from doorman.workers.relay.client_side cimport sockaddr_storage
 from doorman.workers.relay.leaving cimport Leaving
@@ -88,6 +89,7 @@ cdef enum:
     BURST_US = 20_000               # rule 1
     BURST_WITH_WORK_US = 2_000      # while coroutines are under way
     TICK_NS = 100_000_000
+    RECOUNT = 300                   # ticks
     GIVEN_BACK = 1_048_576          # bytes; a buffer of this size or more goes back to the kernel as soon as it is freed
     PATIENCE = 3                    # rule 4 of lending
     FEW_PROCESSES = 3               # two workers and the keeper
@@ -466,8 +468,24 @@ cdef class Relay(Leaving):
         counters.text_bytes = self.statements.bytes
         for client in self.clients:
             if client is not None and client.row != NULL:
-                client.row.named_statements = len(client.names) if client.names is not None else 0
-                client.row.has_unnamed = client.unnamed is not None
+                self.count_statements_of(client)
+        return 0
+
+    cdef int count_statements_of(self, Client client) except -1:
+        """The bytes of all its names only when there are others than before, as far as their number tells, or now and then.
+        A text counts for each client that has a name for it."""
+        cdef Named named
+        cdef uint64_t bytes_used
+        cdef uint32_t count = <uint32_t>len(client.names) if client.names is not None else 0
+        if count != client.row.named_statements or (count and self.ticks % RECOUNT == 0):
+            client.named_bytes = 0
+            if count:
+                for named in client.names.values():
+                    client.named_bytes += len(named.name) + len(named.statement.body)
+        client.row.named_statements = count
+        client.row.has_unnamed = client.unnamed is not None
+        bytes_used = client.named_bytes + (len(client.unnamed.body) if client.unnamed is not None else 0)
+        client.row.statement_units = <uint32_t>((bytes_used + STATEMENT_UNIT - 1) // STATEMENT_UNIT)
         return 0
 
     cdef int time_out_waiters(self, int64_t now) except -1:

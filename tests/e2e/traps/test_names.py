@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.conftest import Connect
-from tests.e2e.raw import Raw, tell
-from tests.e2e.traps.clients import KEEPS, WORK, ask, backend, held, on_each_server, run, whole, words
+from tests.e2e.raw import Raw, tell, wait_until
+from tests.e2e.traps.clients import KEEPS, SERVERS, WORK, ask, backend, held, on_each_server, run, whole, words
 from tests.harness import Doorman, Postgres
 from tests.harness.doorman import pool_of, user_of
 from tests.torture.wire import FLUSH, SYNC, bind, close_statement, describe_statement, execute, parse, query
@@ -34,6 +34,44 @@ def test_two_names_for_one_text(connect: Connect, database: str) -> None:
         assert raw.ask(run("a"), SYNC) == "E:26000 ZI"
         assert ask(raw, whole("SELECT 'both'", "a"), close_statement("b"), run("a")) == ["both", "both"]
         assert raw.ask(run("b"), SYNC) == "E:26000 ZI"
+
+
+def test_one_plan_of_a_text_on_each_server(connect: Connect) -> None:
+    """Whatever clients call it, and however often it is parsed."""
+    text = "SELECT 'one plan'"
+    plans = "SELECT name, prepare_time FROM pg_prepared_statements WHERE statement = $$SELECT 'one plan'$$"
+    clients = connect.many(6)
+    first: list[list[list[str | None]]] = []
+    for turn in range(3):
+        for number, raw in enumerate(clients):
+            name = f"n{number % 3}_{turn}" if number % 2 else ""
+            assert ask(raw, whole(text, name)) == ["one plan"]
+            assert ask(raw, close_statement(name), whole(text, name)) == ["one plan"]
+        found = []
+        for _ in on_each_server(connect):
+            ask(clients[0], whole(text))
+            found.append(clients[0].rows(plans))
+        assert [len(rows) for rows in found] == [1] * SERVERS
+        first = first or found
+        assert sorted(found) == sorted(first), "it was prepared again"
+
+
+@pytest.mark.parametrize("count", [1, 400])
+def test_what_a_client_has_names_for_is_accounted(connect: Connect, pooler: Doorman, count: int) -> None:
+    """Far more than a worker remembers by itself."""
+    raw = connect("keeps_2")
+
+    def account() -> dict[str, int]:
+        return next(row for row in pooler.console("SHOW POOLS_MEMORY") if row["database"] == "keeps_2")
+
+    texts = [f"SELECT {number}, '{'x' * 1000}'" for number in range(count)]
+    raw.ask(*[parse(text, f"s{number}") for number, text in enumerate(texts)], SYNC)
+    least = sum(len(text) for text in texts)
+    wait_until(lambda: account()["client_named_count"] == count, "the names are counted", 3)
+    assert least < account()["client_prepared_bytes"] < least + 300 * count
+    assert ask(raw, run("s0")) == ["0"]
+    raw.ask(query("DEALLOCATE ALL"))
+    wait_until(lambda: account()["client_prepared_bytes"] == 0, "nothing is left", 3)
 
 
 @every_size

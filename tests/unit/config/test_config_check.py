@@ -413,6 +413,7 @@ def test_a_plain_configuration_has_no_warnings(loader: Loader) -> None:
     ("keys", "start"),
     [
         ("tcp_socket_buffer_size: 65535", "general.tcp_socket_buffer_size: a very small fixed buffer"),
+        ("message_size_to_be_stream: 0", "general.message_size_to_be_stream: has no effect"),
         ("client_anonymous_prepared_cache_size: 0", "general.client_anonymous_prepared_cache_size: has no effect"),
         ("client_anonymous_prepared_cache_size: 256", "general.client_anonymous_prepared_cache_size: has no effect"),
         ("hba: [10.0.0.0/8], unix_socket_dir: /tmp", "general.hba: clients on the Unix socket bypass"),
