@@ -61,6 +61,7 @@ from doorman.workers.listener import Listeners, UnixSocketError, WebSocketError
 from doorman.workers.prctl import name_process
 from doorman.workers.process import Inheritance, set_up_signals
 from doorman.workers.reload import Reloader
+from doorman.workers.vault import Vault
 from doorman.workers.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,6 @@ BOOT_FAILURE = 3
 RETRY_SECONDS = 1.0
 FAREWELL_SECONDS = 0.5  # for workers to tell their clients that this is the end
 ANSWER_SECONDS = 0.1  # for the answer to SHUTDOWN to reach the console
-COMPLAINT_SECONDS = 5.0
 SPARE_SLOTS = 1024
 MOST_SLOTS = 65_536
 SPARE_POOLS = 1024
@@ -141,15 +141,13 @@ class Master:
         self.materials = read_materials(config)
         pools = resolve_pools(config)
         self.table = make_table(config, pools, self.workers + 1)
-        self.allocation = Allocation(self.table, pools, self.forget, self.wake)
+        self.vault = Vault(self)
+        self.allocation = Allocation(self.table, pools, self.vault.forget, self.wake)
         self.reloader = Reloader(self)
         self.notifier = Notifier.from_environment()
         self.wake_fds = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(self.workers + 1)]
-        self.vault: dict[tuple[int, int], int] = {}
         self.children: dict[int, Child] = {}
         self.boot_failures: Counter[int] = Counter()
-        self.unanswered: list[tuple[Child, Want]] = []
-        self.complained_at = 0.0
         self.restart_at: dict[int, float] = {}
         self.is_open = False
         self.deadline: float | None = None
@@ -176,7 +174,7 @@ class Master:
                     self.reloader.on_readable()
                 else:
                     self.on_channel(fd)
-            self.answer_wants()
+            self.vault.answer_wants()
             self.restart_due()
             self.allocation.free_rows()
             self.reloader.look()
@@ -292,7 +290,6 @@ class Master:
         mine.close()
         self.let_go()
         self.table.enter(row, ROLE_KEEPER if row == self.keeper_row else ROLE_WORKER)
-        vault, self.vault = self.vault, {}
         born = Inheritance(
             self.config,
             self.allocation.roster,
@@ -301,7 +298,7 @@ class Master:
             row,
             theirs,
             self.wake_fds,
-            vault,
+            self.vault.sockets,
             self.listeners.remove,
             self.listeners.web,
         )
@@ -345,7 +342,7 @@ class Master:
         child.channel.close()
         freed, wake = repair_after(self.table, child.row, child.pid)
         for slot, generation in freed:
-            self.forget(slot, generation)
+            self.vault.forget(slot, generation)
         self.wake(wake)
         self.plan_successor(child, status)
 
@@ -404,15 +401,15 @@ class Master:
     def on_message(self, child: Child, message: Message, descriptors: list[int]) -> None:
         """One message of a child."""
         if isinstance(message, Publish):
-            self.on_publish(child, message, descriptors)
+            self.vault.publish(child, message, descriptors)
             return
         close_all(descriptors)
         if isinstance(message, Ready):
             self.on_ready(child)
         elif isinstance(message, Forget):
-            self.forget(message.slot, message.generation, but=child)
+            self.vault.forget(message.slot, message.generation, but=child)
         elif isinstance(message, Want):
-            self.unanswered.append((child, message))
+            self.vault.unanswered.append((child, message))
         elif isinstance(message, Configured):
             self.reloader.note_configured(child, message.number)
         elif isinstance(message, Ask):
@@ -425,51 +422,6 @@ class Master:
             self.pass_on(self.keeper_row, message)
         elif isinstance(message, LookedUp):
             self.pass_on(message.process, message)
-
-    def on_publish(self, child: Child, message: Publish, descriptors: list[int]) -> None:
-        """A new server: keep a duplicate and give one to everybody else."""
-        if not descriptors:
-            self.complain("no file descriptor was left to take over a server connection (raise LimitNOFILE)")
-            self.tell(child, Want(message.slot, message.generation))
-            return
-        close_all(descriptors[1:])
-        key = (message.slot, message.generation)
-        if key in self.vault:
-            os.close(descriptors[0])
-            return
-        self.vault[key] = descriptors[0]
-        for other in list(self.children.values()):
-            if other is not child:
-                self.tell(other, message, descriptors[0])
-
-    def answer_wants(self) -> None:
-        """Send the sockets that were asked for. Whether there is none is known only when every channel has been read:
-        the asker may have heard of a server, through the table, before its Publish was."""
-        if not self.unanswered:
-            return
-        for child in list(self.children.values()):
-            self.read_all(child)
-        wants, self.unanswered = self.unanswered, []
-        for child, message in wants:
-            if child.channel.fileno() in self.children:
-                self.on_want(child, message)
-
-    def on_want(self, child: Child, message: Want) -> None:
-        """Send the socket; that there is none is said by Forget."""
-        fd = self.vault.get((message.slot, message.generation))
-        if fd is None:
-            self.tell(child, Forget(message.slot, message.generation))
-        else:
-            self.tell(child, Publish(message.slot, message.generation), fd)
-
-    def forget(self, slot: int, generation: int, but: Child | None = None) -> None:
-        """A server connection is over everywhere."""
-        fd = self.vault.pop((slot, generation), None)
-        if fd is not None:
-            os.close(fd)
-        for child in list(self.children.values()):
-            if child is not but:
-                self.tell(child, Forget(slot, generation))
 
     def on_obtain(self, child: Child, message: Obtain) -> None:
         """A login needs a pool on demand: everybody hears of it before the asker is answered."""
@@ -535,13 +487,6 @@ class Master:
             return
         if child.channel.has_queue:
             self.watch(child)
-
-    def complain(self, what: str) -> None:
-        """Log an error that may come thousands of times a second, at most once in five seconds."""
-        now = time.monotonic()
-        if now - self.complained_at >= COMPLAINT_SECONDS:
-            self.complained_at = now
-            log.error("%s", what)
 
     def on_ready(self, child: Child) -> None:
         """Rule 4."""

@@ -41,7 +41,7 @@ LEVELS: list[set[str]] = [
     {"workers.pool_summary"},
     {"workers.worker", "workers.keeper"},
     {"workers.reading", "workers.file_watch"},
-    {"workers.reload"},
+    {"workers.reload", "workers.vault"},
     {"workers.master"},
     {"diagnose"},
     {"cli"},
