@@ -65,10 +65,18 @@ cdef enum:
     MAX_SERVER_MESSAGE = 1_073_741_824
     LARGE = 16_384              # a run of this size is written by itself rather than copied
 
-cdef uint8_t[256] LOOKED_AT     # rule 3
-for _letter in tuple(b"ZCESGWA12 3tTnIs"):
-    LOOKED_AT[_letter] = 1
-LOOKED_AT[32] = 0
+cdef enum Look:                 # rule 3: whom a type of message concerns, and what is awaited
+    LOOK_ALWAYS = 1             # changes what we know, whatever it answers
+    LOOK_EXTENDED = 2           # answers a message of the extended protocol; to a Query it is one message of many
+    LOOK_OURS = 4               # every message, while what is answered is a Query of ours
+
+cdef uint8_t[256] LOOKED_AT
+for _letter in range(256):
+    LOOKED_AT[_letter] = LOOK_OURS
+for _letter in tuple(b"ZCESGWA123tns"):
+    LOOKED_AT[_letter] = LOOK_OURS | LOOK_ALWAYS
+for _letter in tuple(b"TI"):    # RowDescription EmptyQueryResponse
+    LOOKED_AT[_letter] = LOOK_OURS | LOOK_EXTENDED
 
 # As PostgreSQL says it: drivers know by the routine that they are to prepare again.
 cdef bytes STALE = make_message(
@@ -96,6 +104,7 @@ cdef Py_ssize_t feed_answers(Engine engine, Server server, const char *data, Py_
     cdef Py_ssize_t total, here
     cdef uint32_t size
     cdef bint is_ours
+    cdef int looks
     server.body_left -= at
     if not server.body_left:
         server.keeps_back = False
@@ -103,8 +112,12 @@ cdef Py_ssize_t feed_answers(Engine engine, Server server, const char *data, Py_
             end_stream(server, client.counters, False)
         if has_known(server):
             start = cut(server, out, data, start, at)
+    looks = looks_for(server)
     while length - at >= 5:
         size = read_length(data + at + 1)
+        if not LOOKED_AT[<uint8_t>data[at]] & looks and 4 <= size < <size_t>(length - at):
+            at += <Py_ssize_t>size + 1                  # a row, whole: most messages
+            continue
         if size < 4 or size > MAX_SERVER_MESSAGE or (data[at] == b"Z" and size != 5):
             give(engine, client, data + start, at - start)
             engine.lose_server(server)
@@ -112,7 +125,7 @@ cdef Py_ssize_t feed_answers(Engine engine, Server server, const char *data, Py_
         total = <Py_ssize_t>size + 1
         here = min(total, length - at)
         is_ours = False
-        if LOOKED_AT[<uint8_t>data[at]]:
+        if LOOKED_AT[<uint8_t>data[at]] & looks & ~LOOK_OURS:
             if here < total and total <= HOLD:
                 break
             if data[at] == b"E" and server.pending.copying and server.pending.swallowed and not server.replies.broken:
@@ -127,6 +140,7 @@ cdef Py_ssize_t feed_answers(Engine engine, Server server, const char *data, Py_
                 return -1
             if server.kept is not None and data[at] != b"t":
                 start = give_kept(server, out, data, start, at)
+            looks = looks_for(server)
         elif server.replies.length and is_query_of_ours(replies_head(&server.replies).kind):
             is_ours = True                              # a notice, or rows
         if is_ours:
@@ -148,6 +162,14 @@ cdef Py_ssize_t feed_answers(Engine engine, Server server, const char *data, Py_
         engine.release(server)
     give(engine, client, data + start, at - start)
     return at
+
+
+cdef inline int looks_for(Server server) noexcept:
+    """Which messages are looked at next (`Look`)."""
+    cdef Reply *head = replies_head(&server.replies)
+    if head == NULL or not is_query_of_ours(head.kind):
+        return LOOK_ALWAYS if head != NULL and head.kind == REPLY_QUERY else LOOK_ALWAYS | LOOK_EXTENDED
+    return LOOK_ALWAYS | LOOK_EXTENDED | LOOK_OURS
 
 
 cdef int give(Engine engine, Client client, const char *run, Py_ssize_t length) except -1:

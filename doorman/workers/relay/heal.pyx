@@ -12,8 +12,8 @@ Rules
 4. What is sent again is remembered from the statement's first message on, up to a Sync, at most HOLD bytes.
 """
 
-from libc.stdint cimport uint8_t, uint32_t
-from libc.string cimport memcmp
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memchr, memcmp, memcpy
 
 from doorman.shm.atomics cimport add32
 from doorman.shm.statements cimport StatementNode, set_find, set_of
@@ -25,6 +25,8 @@ from doorman.workers.relay.prepare cimport doubt_set, prepare_again
 from doorman.workers.relay.replies cimport REPLY_SYNC, replies_at
 from doorman.workers.relay.statements cimport Named, Statement
 
+cdef uint64_t FNV_BASIS = 14695981039346656037
+cdef uint64_t FNV_PRIME = 1099511628211
 cdef bytes SYNC = b"S\x00\x00\x00\x04"
 
 
@@ -127,17 +129,17 @@ cdef int run_again(Engine engine, Server server) except -1:
 
 cdef uint32_t shape_of(const char *description, Py_ssize_t length) noexcept:
     """What PostgreSQL compares of a RowDescription: names, types and modifiers of the columns. Above 3; NoData is 1."""
-    cdef uint32_t shape = 2166136261
+    cdef uint64_t shape = FNV_BASIS
     cdef Py_ssize_t at = 7, end
+    cdef const char *name_end
     while at < length:
-        end = at
-        while end < length and description[end]:
-            end += 1
+        name_end = <const char *>memchr(description + at, 0, length - at)
+        end = name_end - description if name_end != NULL else length
         shape = mix(shape, description + at, min(end + 1, length) - at)
         if end + 19 <= length:
             shape = mix(shape, description + end + 7, 10)      # type, its length, its modifier
         at = end + 19
-    return shape if shape > 3 else 4
+    return max(<uint32_t>(shape >> 32), <uint32_t>4)
 
 
 cdef Py_ssize_t whole_length(const char *message) noexcept:
@@ -145,11 +147,16 @@ cdef Py_ssize_t whole_length(const char *message) noexcept:
     return 1 + (<Py_ssize_t>b[1] << 24 | <Py_ssize_t>b[2] << 16 | <Py_ssize_t>b[3] << 8 | b[4])
 
 
-cdef uint32_t mix(uint32_t shape, const char *bytes, Py_ssize_t length) noexcept:
-    """FNV-1a, the same in every process."""
-    cdef Py_ssize_t at
-    for at in range(length):
-        shape = (shape ^ <uint8_t>bytes[at]) * 16777619
+cdef uint64_t mix(uint64_t shape, const char *bytes, Py_ssize_t length) noexcept:
+    """FNV-1a by words of eight bytes instead of one; the same in every process."""
+    cdef uint64_t word
+    while length > 0:
+        word = 0
+        memcpy(&word, bytes, min(length, 8))
+        shape = (shape ^ word) * FNV_PRIME
+        shape ^= shape >> 32
+        bytes += 8
+        length -= 8
     return shape
 
 

@@ -21,9 +21,6 @@ from doorman.workers.relay.prepare cimport send_ours
 from doorman.wire.backend import command_complete
 from doorman.wire.frontend import query
 
-cdef extern from "<strings.h>" nogil:
-    int strncasecmp(const char *a, const char *b, size_t length)
-
 cdef enum:
     LONGEST = 512               # bytes of a Query message that is looked at
     MOST_CHECKS = 65_536        # a check query's answer beyond this is not remembered
@@ -40,7 +37,7 @@ cdef bytes BEGIN_FAILED = query("BEGIN; SELECT 1/0")
 cdef bint answer_here(Engine engine, Client client, const char *message, Py_ssize_t length) except -1:
     """A Query of a client without a server. True: it is answered."""
     cdef char first
-    if length > LONGEST or length < 6:
+    if length > LONGEST or length < 7:
         return False
     if is_check(client, message, length):
         return answer_check(engine, client)
@@ -81,7 +78,7 @@ cdef bint defer_begin(Engine engine, Client client, const char *message, Py_ssiz
     cdef bytes text, tag
     if client.begin is not None:
         return False
-    if strncasecmp(message + 5, b"select", 6) == 0:     # most that begins with S
+    if message[5] | 32 == b"s" and message[6] | 32 != b"t":     # SELECT: most that begins with S
         return False
     text = message[5 : length - 1]
     found = BEGIN.match(text)

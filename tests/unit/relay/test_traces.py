@@ -81,3 +81,19 @@ def test_a_trace_is_seen_wherever_it_stands(before: bytes, middle: bytes, after:
 def test_any_bytes_have_a_first_word_of_at_most_sixteen(text: bytes) -> None:
     assert len(first_word(text)) <= 16
     traces(text)
+
+
+WORDS = (b"set_config", b"pg_temp", b"pg_settings", b"advisory_lock", b"create temp ")
+
+
+@given(st.sampled_from(WORDS), st.integers(0, 40), st.integers(0, 40), st.booleans(), st.sampled_from([b"x", b"_", b"m", b"t_"]))
+def test_a_word_is_found_wherever_it_stands(word: bytes, before: int, behind: int, upper: bool, filling: bytes) -> None:
+    text = filling * before + b" " + (word.upper() if upper else word) + b" " + filling * behind
+    assert traces(text) == traces(word + b" ")
+    assert traces(text[: text.lower().index(word[-4:])]) == 0
+
+
+@given(st.text("temp_gsycoi PM", max_size=80).map(str.encode))
+def test_nothing_is_found_where_no_word_stands(text: bytes) -> None:
+    if not any(word.strip()[:6] in text.lower() for word in (*WORDS, b" temp", b"_temp", b"temp")):
+        assert traces(text) == 0
