@@ -7,6 +7,8 @@ Rules
    child is replaced.
 4. The port accepts when every worker has been ready once; a worker that dies at boot again and again ends the start.
 5. When the master goes, everybody goes: children are killed and reaped, or notice the end of their channel.
+6. Each child is in a session of its own, as PostgreSQL's are: the kernel's scheduler weighs sessions (autogroup), so
+   workers in one session would together have the weight of one PostgreSQL process and be interrupted by each.
 """
 
 from __future__ import annotations
@@ -285,6 +287,7 @@ class Master:
 
     def be_child(self, row: int, mine: Channel, theirs: Channel) -> None:
         """In the child: let go of what is the master's, become a worker or the keeper."""
+        os.setsid()                             # not for the terminal's signals, and a fair share of the processor (rule 6)
         set_up_signals()
         name_process("doorman keeper" if row == self.keeper_row else f"doorman worker{row}")
         mine.close()

@@ -115,19 +115,19 @@ class Doorman(Service, Endpoint):
         """SIGTERM, then check that nothing is left."""
         if self.process is None:
             return
-        master, footprint = self.process.pid, self._footprint()
+        footprint = self._footprint()
         super().stop()
-        self._assert_nothing_left(master, footprint)
+        self._assert_nothing_left(footprint)
 
     def kill_master(self) -> None:
         """SIGKILL to the master alone: the workers must notice and go."""
         assert self.process is not None
-        master, footprint = self.process.pid, self._footprint()
+        footprint = self._footprint()
         self.process.kill()
         self.process.wait(5)
         self._forget()
         self.process = None
-        self._assert_nothing_left(master, {entry for entry in footprint if "/shm/" in entry})
+        self._assert_nothing_left({entry for entry in footprint if "/shm/" in entry})
 
     def signal(self, number: int) -> None:
         """Send a signal to the master, e.g. signal.SIGHUP."""
@@ -218,21 +218,20 @@ class Doorman(Service, Endpoint):
 
     def _footprint(self) -> set[str]:
         """Paths outside of processes that must vanish with them: shared memory, socket file."""
-        family = procfs.session_members(self.pid)
-        names = {f"/dev/shm/{name}" for pid in family for name in procfs.shared_memory_names(pid)}
+        names = {f"/dev/shm/{name}" for pid in self.members() for name in procfs.shared_memory_names(pid)}
         socket_directory = self.config["general"].get("unix_socket_dir")
         if socket_directory:
             names.add(f"{socket_directory}/.s.PGSQL.{self.port}")
         return names
 
-    def _assert_nothing_left(self, session: int, footprint: set[str]) -> None:
+    def _assert_nothing_left(self, footprint: set[str]) -> None:
         deadline = time.monotonic() + VANISH_TIMEOUT
-        while (left := procfs.session_members(session)) and time.monotonic() < deadline:
+        while (left := self.members()) and time.monotonic() < deadline:
             time.sleep(0.02)
         if left:
             lines = [f"{pid} {procfs.command_name(pid)} {procfs.command_line(pid)}" for pid in left]
             with contextlib.suppress(OSError):
-                self._kill_session(session)
+                self._kill_left()
             raise ServiceFailed(f"pg_doorman left processes: {lines}\n{self.log_tail()}")
         files = sorted(path for path in footprint if Path(path).exists())
         if files:

@@ -54,14 +54,18 @@ def descendants(pid: int) -> list[int]:
     return family
 
 
-def session_members(session: int) -> list[int]:
-    """Living processes of a session (setsid), wherever they hang in the tree: finds orphans as well."""
-    members = []
-    for pid in all_pids():
-        fields = stat_fields(pid)
-        if fields and fields[0] not in "ZX" and int(fields[3]) == session:
-            members.append(pid)
-    return members
+def marked_members(mark: str) -> list[int]:
+    """Living processes with this entry (NAME=value) in the environment that they or a forebear were started with,
+    wherever they hang in the tree and whatever session they made for themselves: finds orphans as well."""
+    entry = mark.encode()
+    return [pid for pid in all_pids() if is_alive(pid) and entry in _environment(pid)]
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:

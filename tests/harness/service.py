@@ -1,7 +1,8 @@
 """A process that a test starts and stops: its own session, a log file, waiting for a port, nothing left behind.
 
 Rules
-1. Every service runs in a session of its own (setsid), so that orphans can be found by session id.
+1. Every service runs in a session of its own, away from the terminal, and carries a mark in its environment by which
+   orphans are found.
 2. Only processes of that session are ever signalled, by pid.
 3. The kernel ends a service when the thread that started it ends (PR_SET_PDEATHSIG), so that a killed test run
    leaves no orphans: start services from the main thread.
@@ -22,6 +23,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -53,6 +55,7 @@ class Service:
             atexit.register(shutil.rmtree, self.directory, ignore_errors=True)
         self.log_path = self.directory / f"{self.name}.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self._mark = ""
 
     def __enter__(self) -> Self:
         if self.process is None:
@@ -79,7 +82,7 @@ class Service:
             try:
                 process.wait(STOP_TIMEOUT)
             except subprocess.TimeoutExpired:
-                self._kill_session(process.pid)
+                self._kill_left()
                 process.wait(STOP_TIMEOUT)
                 raise ServiceFailed(f"{self.name} did not stop in {STOP_TIMEOUT:g} s\n{self.log_tail()}") from None
 
@@ -160,6 +163,7 @@ class Service:
     ) -> None:
         """Start the process: output to the log file, no stdin, own session, optionally as another user id."""
         groups: list[int] | None = None if user is None else []
+        self._mark = f"TEST_SERVICE={uuid.uuid4()}"
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [str(word) for word in argv],
@@ -167,7 +171,7 @@ class Service:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.directory,
-                env={**os.environ, **(env or {})},
+                env={**os.environ, **(env or {}), **dict([self._mark.split("=")])},
                 start_new_session=True,
                 preexec_fn=_preparation(self.STOP_SIGNAL, limit_files),
                 user=user,
@@ -180,9 +184,13 @@ class Service:
         with contextlib.suppress(ValueError):
             Service.running.remove(self)
 
-    def _kill_session(self, session: int) -> list[int]:
-        """SIGKILL to what is left of the session; answers whom it hit."""
-        left = procfs.session_members(session)
+    def members(self) -> list[int]:
+        """Pids of all living processes that come from the last `spawn`, orphans as well."""
+        return procfs.marked_members(self._mark)
+
+    def _kill_left(self) -> list[int]:
+        """SIGKILL to what is left of the last `spawn`; answers whom it hit."""
+        left = self.members()
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
