@@ -140,15 +140,17 @@ async def test_a_server_whose_canceller_was_killed_is_not_lent_again(make_doorma
 
 
 async def cancel_at(doorman: Doorman, worker: int, session: Session) -> None:
-    """Send the cancel request to this worker: until one of the connections is its own, none of them says a word."""
+    """Send the cancel request to this worker: until one of the connections is its own, none of them says more than how
+    long its first packet is."""
     from tests.torture.chaos import client_ports
 
+    packet = (80877102).to_bytes(4, "big") + session.wire.pid.to_bytes(4, "big") + session.wire.secret
     for _ in range(100):
         reader, writer = await asyncio.open_connection(doorman.host, doorman.port)
+        writer.write((len(packet) + 4).to_bytes(4, "big"))      # nobody accepts a connection that says nothing
         await asyncio.sleep(0.01)
         if writer.get_extra_info("sockname")[1] in client_ports(worker, doorman.port):
-            packet = (80877102).to_bytes(4, "big") + session.wire.pid.to_bytes(4, "big") + session.wire.secret
-            writer.write((len(packet) + 4).to_bytes(4, "big") + packet)
+            writer.write(packet)
             await reader.read(1)
             return
         writer.close()
