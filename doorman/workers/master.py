@@ -287,7 +287,7 @@ class Master:
 
     def be_child(self, row: int, mine: Channel, theirs: Channel) -> None:
         """In the child: let go of what is the master's, become a worker or the keeper."""
-        os.setsid()                             # not for the terminal's signals, and a fair share of the processor (rule 6)
+        os.setsid()  # away from the terminal, and rule 6
         set_up_signals()
         name_process("doorman keeper" if row == self.keeper_row else f"doorman worker{row}")
         mine.close()

@@ -147,7 +147,7 @@ async def cancel_at(doorman: Doorman, worker: int, session: Session) -> None:
     packet = (80877102).to_bytes(4, "big") + session.wire.pid.to_bytes(4, "big") + session.wire.secret
     for _ in range(100):
         reader, writer = await asyncio.open_connection(doorman.host, doorman.port)
-        writer.write((len(packet) + 4).to_bytes(4, "big"))      # nobody accepts a connection that says nothing
+        writer.write((len(packet) + 4).to_bytes(4, "big"))  # nobody accepts a connection that says nothing
         await asyncio.sleep(0.01)
         if writer.get_extra_info("sockname")[1] in client_ports(worker, doorman.port):
             writer.write(packet)

@@ -86,7 +86,13 @@ def test_any_bytes_have_a_first_word_of_at_most_sixteen(text: bytes) -> None:
 WORDS = (b"set_config", b"pg_temp", b"pg_settings", b"advisory_lock", b"create temp ")
 
 
-@given(st.sampled_from(WORDS), st.integers(0, 40), st.integers(0, 40), st.booleans(), st.sampled_from([b"x", b"_", b"m", b"t_"]))
+@given(
+    st.sampled_from(WORDS),
+    st.integers(0, 40),
+    st.integers(0, 40),
+    st.booleans(),
+    st.sampled_from([b"x", b"_", b"m", b"t_"]),
+)
 def test_a_word_is_found_wherever_it_stands(word: bytes, before: int, behind: int, upper: bool, filling: bytes) -> None:
     text = filling * before + b" " + (word.upper() if upper else word) + b" " + filling * behind
     assert traces(text) == traces(word + b" ")
