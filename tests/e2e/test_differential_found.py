@@ -68,6 +68,10 @@ FOUND: dict[str, Case] = {
         "tight2", [parse(SELECT_1, "a"), parse("DEALLOCATE PREPARE ALL", "b"), parse(SELECT_1, "b"), bind([], "b", "p"),
                    execute("p", 2), SYNC, query("DEALLOCATE a")]
     ),
+    "the unnamed statement when it cannot be prepared again in a failed transaction": Case(
+        "tight1", [parse("BEGIN;"), describe_statement(), bind(), execute(), execute(), parse("DEALLOCATE x", "b"),
+                   bind([], "b"), SYNC, bind(), SYNC, bind()]
+    ),
     "the unnamed statement behind a Query that is skipped": Case(
         "tight1", [parse("SELECT $1::text"), describe_statement("nosuch"), query(SELECT_1), SYNC, bind()]
     ),

@@ -420,8 +420,8 @@ cdef int undo(Engine engine, Server server, Reply *reply, bint failed, uint32_t 
         return 0
     if client is None or new is None or reply.kind == REPLY_PARSE_OURS or reply.kind == REPLY_PARSE_CLASH:
         return 0
-    if reply.kind == REPLY_BIND or reply.kind == REPLY_DESCRIBE:    # they name a statement and change nothing
-        return 0
+    if reply.kind == REPLY_BIND or reply.kind == REPLY_DESCRIBE or reply.kind == REPLY_DESCRIBE_OURS:
+        return 0                                        # they name a statement and change nothing
     if reply.kind == REPLY_CLOSE_KNOWN:
         undo_close(client, new, has_query(server, end))
     elif isinstance(new, Named):
