@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import pytest
 
 from tests.e2e.conftest import POOL_SIZE, Connect
 from tests.e2e.raw import Raw, tell
+from tests.harness import Doorman
 from tests.torture.wire import (
     FLUSH,
     SYNC,
@@ -24,6 +28,10 @@ from tests.torture.wire import (
 BATCH = [parse("SELECT $1::text"), bind([b"x"]), describe_portal(), execute(), SYNC]
 BAD_PARSE, BAD_BIND = parse("SELEC"), bind([b"1"], "no_such_statement")
 BAD_EXECUTE = [parse("SELECT 1/x FROM generate_series($1::int, 1) x"), bind([b"0"]), execute()]
+
+
+def statement_by_parse(sql: str) -> bytes:
+    return parse(sql) + bind() + execute() + SYNC
 
 
 @pytest.fixture(params=["postgres", "session"])
@@ -140,6 +148,27 @@ def test_a_failed_transaction_is_held_until_its_client_ends_it(connect: Connect)
     assert all(other.value("SELECT pg_backend_pid()") != pid for _ in range(5))
     assert raw.ask(query("SELECT 1")) == "E:25P02 ZE"
     assert raw.ask(query("ROLLBACK"), query("SELECT 1"), ready=2) == "C ZI T D C ZI"
+
+
+@pytest.mark.parametrize("database", ["postgres", "session"])
+@pytest.mark.parametrize("encode", [query, statement_by_parse], ids=["simple", "extended"])
+def test_times_are_of_one_statement_and_of_one_transaction(
+    connect: Connect, pooler: Doorman, database: str, encode: Callable[[str], bytes]
+) -> None:
+    """trap: pg_doorman 3.1.6, 3.5.2: not since the transaction, the checkout or the session began."""
+
+    def times() -> tuple[int, int]:
+        row = next(row for row in pooler.console("SHOW STATS") if row["database"] == database)
+        return row["total_query_time"], row["total_xact_time"]
+
+    raw = connect(database)
+    before = times()
+    for _ in range(2):
+        for sql in ("BEGIN", "SELECT pg_sleep(0.1)", "SELECT pg_sleep(0.1)", "SELECT 1", "COMMIT"):
+            raw.ask(encode(sql))
+        time.sleep(0.15)
+    spent = [now - then for now, then in zip(times(), before, strict=True)]
+    assert all(400_000 <= microseconds < 590_000 for microseconds in spent), spent
 
 
 def test_an_extended_batch_without_sync_keeps_its_server(connect: Connect) -> None:
