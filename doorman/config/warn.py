@@ -102,6 +102,7 @@ def warn_coordinator(config: Config, path: str, pool: Pool) -> Iterator[ConfigPr
     cap = pool.max_db_connections or 0
     if not cap:
         return
+    yield ConfigProblem(f"{path}.max_db_connections", "is not enforced by this version: only pool_size limits servers")
     if (pool.reserve_pool_size or 0) > cap:
         reason = f"is {pool.reserve_pool_size}, more than max_db_connections ({cap}): the reserve outgrows the cap"
         yield ConfigProblem(f"{path}.reserve_pool_size", reason)

@@ -445,19 +445,20 @@ def test_other_buffer_sizes_are_fine(loader: Loader, size: int) -> None:
     ],
 )
 def test_coordinator_warnings(loader: Loader, keys: str, key: str, words: str) -> None:
-    [warning] = loader.user(USER, pool=f"max_db_connections: 20, {keys}").warnings
+    [_, warning] = loader.user(USER, pool=f"max_db_connections: 20, {keys}").warnings
     assert warning.key == f"pools.app.{key}" and words in warning.reason
     assert loader.user(USER, pool=keys).warnings == []  # all of it speaks of the cap
 
 
 def test_a_user_larger_than_the_cap(loader: Loader) -> None:
-    [warning] = loader.user(USER, pool="max_db_connections: 9").warnings
+    [first, warning] = loader.user(USER, pool="max_db_connections: 9").warnings
+    assert str(first).startswith("pools.app.max_db_connections: is not enforced by this version")
     assert str(warning).startswith("pools.app.users[0].pool_size: is 10, more than max_db_connections (9)")
 
 
 def test_the_default_reserve_timeout_is_judged_too(loader: Loader) -> None:
     loaded = loader.user(USER, pool="max_db_connections: 20", general="query_wait_timeout: 2s")
-    assert [w.key for w in loaded.warnings] == ["pools.app.reserve_pool_timeout"]
+    assert [w.key for w in loaded.warnings] == ["pools.app.max_db_connections", "pools.app.reserve_pool_timeout"]
 
 
 def test_fallback_warnings(loader: Loader) -> None:

@@ -257,6 +257,7 @@ def test_the_yaml_example_loads(loader: Loader, pem: Pem, tmp_path: Path) -> Non
     assert [warning.key for warning in loaded.warnings] == [
         "general.client_anonymous_prepared_cache_size",
         "general.message_size_to_be_stream",
+        "pools.ledger.max_db_connections",
         "pools.extra",
     ]
     assert (general.connect_timeout, general.query_wait_timeout, general.idle_timeout) == (2_000, 7_500, 480_000)
