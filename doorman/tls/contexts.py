@@ -3,7 +3,8 @@
 Rules
 1. TLS 1.2 and 1.3, AEAD suites with ephemeral keys only; no compression, renegotiation, resumption or early data.
 2. `verify-ca` and `verify-full` trust the configured authorities and nothing else.
-3. Revocation lists that stand among the authorities count: a leaf without a list of its issuer is refused then.
+3. Revocation lists that stand among the authorities count, for the whole chain as in PostgreSQL: a certificate or an
+   authority without a list of its issuer is refused then.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ def _trust(context: SSL.Context, authorities: bytes) -> list[crypto.X509Name]:
     for revoked in lists:
         store.add_crl(revoked)
     if lists:
-        store.set_flags(crypto.X509StoreFlags.CRL_CHECK)
+        store.set_flags(crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL)
     return [crypto.X509.from_cryptography(certificate).get_subject() for certificate in certificates]
 
 

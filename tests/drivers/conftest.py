@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 
 from tests.drivers.tagged import CLIENTS, Route
 from tests.harness import Doorman, Postgres
+from tests.harness.certificates import Authority
 from tests.harness.doorman import pool_of, user_of
+from tests.harness.service import temporary_directory
 
 POOL_SIZE = 3
 WIDE_SIZE = CLIENTS + 4  # a few for what is asked beside
@@ -32,6 +35,25 @@ def pooler(postgres: Postgres) -> Iterator[Doorman]:
         yield doorman
         for name in pools:
             doorman.wait_pool(name, cl_waiting=0, cl_active=0, sv_active=0)
+        assert not doorman.log_contains("Traceback|internal error")
+
+
+@pytest.fixture(scope="package")
+def authority() -> Iterator[Authority]:
+    directory = temporary_directory("drivers-certificates")
+    yield Authority(directory)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="package")
+def tls_pooler(postgres: Postgres, authority: Authority) -> Iterator[Doorman]:
+    """Transaction mode; whoever does not speak TLS is refused."""
+    pair = authority.issue("localhost", names=("localhost",), addresses=("127.0.0.1",))
+    files = {"tls_certificate": str(pair.certificate_path), "tls_private_key": str(pair.key_path)}
+    pools = {"postgres": pool_of(postgres, users=[user_of("app", POOL_SIZE)])}
+    with Doorman(postgres, pools=pools, general={**GENERAL, **files, "tls_mode": "require"}) as doorman:
+        yield doorman
+        doorman.wait_pool(cl_waiting=0, cl_active=0, sv_active=0)
         assert not doorman.log_contains("Traceback|internal error")
 
 

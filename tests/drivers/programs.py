@@ -90,12 +90,17 @@ class Program:
     def __str__(self) -> str:
         return f"{self.language.name}-{self.driver}"
 
-    def run(self, server: Endpoint, dbname: str, *, clients: int, seconds: float) -> tuple[int | None, str]:
-        """Exit code (None: it took too long) and what was printed. Builds the program first, if need be."""
+    def run(
+        self, server: Endpoint, dbname: str, *, clients: int, seconds: float, authority: Path | None = None
+    ) -> tuple[int | None, str]:
+        """Exit code (None: it took too long) and what was printed. Builds the program first, if need be. `authority`:
+        over TLS, and only if the server has a certificate of this one's for its address."""
         directory = built(self.language)
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
         environment |= {"PGHOST": server.host, "PGPORT": str(server.port), "PGUSER": server.user, "PGDATABASE": dbname}
         environment |= {"CLIENTS": str(clients), "SECONDS": str(seconds)}
+        if authority is not None:
+            environment |= {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": str(authority)}
         return _run([*self.language.run, self.driver], directory, environment, RUN_TIMEOUT)
 
 
@@ -108,6 +113,8 @@ PROGRAMS = [
     Program(RUST, "tokio"),
     Program(RUST, "sqlx"),
 ]
+TLS_PROGRAMS = [program for program in PROGRAMS if program.driver != "tokio"]
+"""Those that speak TLS: by OpenSSL (Node), Go's crypto/tls, Java's JSSE, rustls (sqlx)."""
 
 
 class Unavailable(Exception):

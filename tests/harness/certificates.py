@@ -47,18 +47,26 @@ class Pair:
 class Authority:
     """`authority.issue("localhost")`; every certificate's files are in `directory`, named after its `label`."""
 
-    def __init__(self, directory: Path, name: str = "test authority") -> None:
+    def __init__(self, directory: Path, name: str = "test authority", parent: Authority | None = None) -> None:
+        """`parent`: who vouches for this one; nobody has to know it by itself then."""
         self.directory = directory
         self.name = name
         self.count = 0
         self.revoked: list[x509.Certificate] = []
         self.key = MAKERS["ec"]()
         subject = _name(name)
-        builder = _builder(subject, subject, self.key, DAY, 1)
+        serial = 1 if parent is None else parent._next_serial()
+        issuer = subject if parent is None else parent.certificate.subject
+        builder = _builder(subject, issuer, self.key, DAY, serial)
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        self.certificate = builder.sign(self.key, hashes.SHA256())
+        self.certificate: x509.Certificate = builder.sign(self.key if parent is None else parent.key, hashes.SHA256())
         self.path = directory / f"{name.replace(' ', '-')}.pem"
-        self.path.write_bytes(self.certificate.public_bytes(Encoding.PEM))
+        self.path.write_bytes(self.pem)
+        self.chain: bytes = b"" if parent is None else self.pem + parent.chain
+
+    @property
+    def pem(self) -> bytes:
+        return self.certificate.public_bytes(Encoding.PEM)
 
     def issue(
         self,
@@ -71,10 +79,9 @@ class Authority:
         label: str = "",
     ) -> Pair:
         """A certificate with this common name (None: none), alternative names, IP addresses; negative: expired."""
-        self.count += 1
         key = MAKERS[kind]()
         subject = _name(common_name) if common_name is not None else x509.Name([])
-        builder = _builder(subject, self.certificate.subject, key, lifetime, 100 + self.count)
+        builder = _builder(subject, self.certificate.subject, key, lifetime, self._next_serial())
         alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
         alternatives += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
         if alternatives:
@@ -82,23 +89,30 @@ class Authority:
         certificate = builder.sign(self.key, hashes.SHA256())
         return self._write(certificate, key, label or f"{common_name or 'nameless'}-{self.count}".replace(" ", "-"))
 
-    def revoke(self, pair: Pair) -> Path:
+    def _next_serial(self) -> int:
+        self.count += 1
+        return 100 + self.count
+
+    def revoke(self, which: Pair | Authority) -> Path:
         """The authority's file with a revocation list behind it."""
-        self.revoked.append(pair.certificate)
+        self.revoked.append(which.certificate)
+        path = self.directory / f"{self.path.stem}-with-revocations.pem"
+        path.write_bytes(self.pem + self.revocations())
+        return path
+
+    def revocations(self) -> bytes:
+        """The list of what is revoked, PEM."""
         now = datetime.datetime.now(datetime.UTC)
         builder = x509.CertificateRevocationListBuilder().issuer_name(self.certificate.subject)
         builder = builder.last_update(now - DAY).next_update(now + DAY)
         for certificate in self.revoked:
             entry = x509.RevokedCertificateBuilder().serial_number(certificate.serial_number).revocation_date(now - DAY)
             builder = builder.add_revoked_certificate(entry.build())
-        revocations = builder.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM)
-        path = self.directory / f"{self.path.stem}-with-revocations.pem"
-        path.write_bytes(self.certificate.public_bytes(Encoding.PEM) + revocations)
-        return path
+        return builder.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
     def _write(self, certificate: x509.Certificate, key: CertificateIssuerPrivateKeyTypes, label: str) -> Pair:
         paths = self.directory / f"{label}.crt", self.directory / f"{label}.key"
-        paths[0].write_bytes(certificate.public_bytes(Encoding.PEM))
+        paths[0].write_bytes(certificate.public_bytes(Encoding.PEM) + self.chain)
         paths[1].touch(mode=0o600)
         paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         return Pair(certificate, key, *paths)

@@ -1,4 +1,5 @@
-// Program drivers checks a Go driver against the server that PGHOST, PGPORT, PGUSER and PGDATABASE name:
+// Program drivers checks a Go driver against the server that PGHOST, PGPORT, PGUSER and PGDATABASE name (over TLS if
+// PGSSLMODE and PGSSLROOTCERT say so):
 //
 //	drivers pgx|pq
 //
@@ -22,9 +23,16 @@ const leastRounds = 3
 var (
 	clients  = int(number("CLIENTS", 12))
 	duration = time.Duration(number("SECONDS", 1) * float64(time.Second))
-	address  = fmt.Sprintf("host=%s port=%s user=%s dbname=%s sslmode=disable",
-		os.Getenv("PGHOST"), os.Getenv("PGPORT"), os.Getenv("PGUSER"), os.Getenv("PGDATABASE"))
+	address  = fmt.Sprintf("host=%s port=%s user=%s dbname=%s %s",
+		os.Getenv("PGHOST"), os.Getenv("PGPORT"), os.Getenv("PGUSER"), os.Getenv("PGDATABASE"), encryption())
 )
+
+func encryption() string {
+	if mode := os.Getenv("PGSSLMODE"); mode != "" {
+		return fmt.Sprintf("sslmode=%s sslrootcert=%s", mode, os.Getenv("PGSSLROOTCERT"))
+	}
+	return "sslmode=disable"
+}
 
 func main() {
 	suites := map[string]func(context.Context){"pgx": runPgx, "pq": runPq}

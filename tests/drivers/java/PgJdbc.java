@@ -51,6 +51,10 @@ final class PgJdbc {
         var words = new Properties();
         words.setProperty("user", Drivers.variable("PGUSER", "app"));
         words.setProperty("prepareThreshold", "1");
+        if (!Drivers.variable("PGSSLMODE", "").isEmpty()) {
+            words.setProperty("sslmode", Drivers.variable("PGSSLMODE", ""));
+            words.setProperty("sslrootcert", Drivers.variable("PGSSLROOTCERT", ""));
+        }
         for (String option : options) {
             words.setProperty(option.split("=")[0], option.split("=")[1]);
         }

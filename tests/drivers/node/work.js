@@ -1,12 +1,14 @@
 // What both suites share: where the server is, how a check is reported, and many clients working at the same time.
 
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 
 export const server = {
   host: process.env.PGHOST,
   port: Number(process.env.PGPORT),
   user: process.env.PGUSER,
   database: process.env.PGDATABASE,
+  ssl: process.env.PGSSLMODE ? { ca: readFileSync(process.env.PGSSLROOTCERT) } : false, // verifies the host as well
 }
 export const CLIENTS = Number(process.env.CLIENTS ?? 12)
 const SECONDS = Number(process.env.SECONDS ?? 1)

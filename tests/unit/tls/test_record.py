@@ -25,7 +25,10 @@ def library(request: pytest.FixtureRequest) -> Iterator[None]:
     use_libcrypto(True)
 
 
-# RFC 8448 section 3, "Simple 1-RTT Handshake"
+# RFC 8448 section 3, "Simple 1-RTT Handshake". The two secrets, the server's key and IV were compared with those in the
+# tests of tlslite-ng 0.8.2 (unit_tests/test_tls1_3_vectors.py), the keys of the handshake with those in the tests of
+# Go's crypto/tls (key_schedule_test.go). The records follow from them.
+HANDSHAKE_SECRET = bytes.fromhex("b67b7d690cc16c4e75e54213cb2d37b4e9c912bcded9105d42befd59d391ad38")
 AES_128 = BY_NUMBER[0x1301]
 CLIENT_SECRET = bytes.fromhex("9e40646ce79a7f9dc05af8889bce6552875afa0b06df0087f792ebb7c17504a5")
 SERVER_SECRET = bytes.fromhex("a11af9f05531f856ad47116b45a950328204b4f44bfb6b3a4b4f1f3fcb631643")
@@ -53,6 +56,11 @@ def test_keys_are_those_of_rfc_8448() -> None:
     client, server = traffic_keys(AES_128, CLIENT_SECRET), traffic_keys(AES_128, SERVER_SECRET)
     assert (client.key.hex(), client.iv.hex()) == ("17422dda596ed5d9acd890e3c63f5051", "5b78923dee08579033e523d9")
     assert (server.key.hex(), server.iv.hex()) == ("9f02283b6c9c07efc26bb9f2ac92e356", "cf782b88dd83549aadf1e984")
+
+
+def test_keys_of_the_handshake_are_those_of_rfc_8448() -> None:
+    keys = traffic_keys(AES_128, HANDSHAKE_SECRET)
+    assert (keys.key.hex(), keys.iv.hex()) == ("3fce516009c21727d0f2e4e86ee403bc", "5d313eb2671276ee13000b30")
 
 
 def test_records_are_those_of_rfc_8448() -> None:

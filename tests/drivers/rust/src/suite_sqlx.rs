@@ -1,6 +1,6 @@
-//! sqlx: its cache of statements, transactions, its pool.
+//! sqlx: its cache of statements, transactions, its pool; over rustls if PGSSLMODE and PGSSLROOTCERT say so.
 
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgSslMode};
 use sqlx::{Connection, Error, Executor, Row};
 
 use crate::work::{check, clients, fails, same, variable, Outcome, State};
@@ -37,7 +37,7 @@ fn options(cached: usize) -> PgConnectOptions {
         .port(variable("PGPORT", 6432))
         .username(&variable("PGUSER", "app".to_owned()))
         .database(&variable("PGDATABASE", "postgres".to_owned()))
-        .ssl_mode(sqlx::postgres::PgSslMode::Disable)
+        .ssl_mode(variable("PGSSLMODE", PgSslMode::Disable))
         .statement_cache_capacity(cached)
 }
 
