@@ -132,7 +132,10 @@ def _sift(document: dict[str, object]) -> tuple[dict[str, str], list[tuple[str, 
         if name not in usable
     ]
     if measure_map(usable) > MAX_MAP_BYTES:
-        return {}, [*dropped, ("auth_query_oversize", f"startup_parameters takes more than {MAX_MAP_BYTES} bytes")]
+        return {}, [
+            *dropped,
+            ("auth_query_overlay_oversize", f"startup_parameters takes more than {MAX_MAP_BYTES} bytes"),
+        ]
     return canonical_map(usable), dropped[:1]  # one is enough to say: once for a row
 
 

@@ -27,6 +27,7 @@ from doorman.config.hba import REJECT, Admission
 from doorman.config.resolve import PoolSettings, resolve_passthrough_pool, resolve_pools, resolve_shared_pool
 from doorman.config.schema import Config
 from doorman.config.tokens import SIGNER_PREFIX, TOKEN_PREFIXES
+from doorman.diagnose.elsewhere import check_holder, check_talos
 from doorman.diagnose.report import Report
 from doorman.errors import ClientFault, PeerFault, ServerFault
 from doorman.wire.frontend import AUTH_HEADER_BYTES, auth_message_length
@@ -40,7 +41,7 @@ PAM_DIRECTORIES: Final = ("/etc/pam.d", "/usr/lib/pam.d", "/usr/share/pam.d")
 class Question(msgspec.Struct, frozen=True, kw_only=True):
     """Whose login is looked at. `address` is None for the Unix socket; `password` None: that step is left out.
 
-    `asks_servers`: PostgreSQL may be asked for users (auth_query).
+    `asks_servers`: PostgreSQL may be asked for users (auth_query). `certificate`: the client's, a PEM file.
     """
 
     database: str
@@ -49,6 +50,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     tls: bool
     password: str | None
     asks_servers: bool = True
+    certificate: str | None = None
 
     def __repr__(self) -> str:
         return f"Question({self.user}@{self.database})"
@@ -66,17 +68,28 @@ def walk(config: Config, question: Question, report: Report) -> Outcome:
     admission = check_rule(config, question, report)
     if question.database in CONSOLES:
         return check_console(config, question, admission, report)
-    found = find_account(config, question, admission, report)
+    if admission is not None and question.database in config.pools and is_talos(config.talos, question.user, admission):
+        report.ok("method", "a Talos token is asked for, whose role is the user")
+        return Outcome(check_talos(config, question.database, question.password, report))
+    found = find_account(config, question, report)
     if found is None:
         return Outcome(None)
     if admission is None:
         return Outcome(found.pool)
-    if admission.method == "trust":
-        report.ok("password", "none is asked for (trust)")
+    check_holder(config, admission, question.user, question.certificate, report)
+    if admission.method in ("trust", "cert"):
+        report.ok("password", f"none is asked for ({admission.method})")
         return Outcome(found.pool)
     check_stored(admission, found, report)
+    admission = without_certificate(admission)
     key = try_password(question, report, lambda: exchange_for(admission, applicant(config, question), found.account))
     return Outcome(found.pool, key)
+
+
+def without_certificate(admission: Admission) -> Admission:
+    """What the rule asks for besides."""
+    options = {name: value for name, value in admission.options.items() if name != "clientcert"}
+    return Admission(admission.method, options, admission.line)
 
 
 def applicant(config: Config, question: Question) -> Applicant:
@@ -128,7 +141,7 @@ class Candidate(msgspec.Struct, frozen=True):
         return f"Candidate({self.pool.user}@{self.pool.database})"
 
 
-def find_account(config: Config, question: Question, admission: Admission | None, report: Report) -> Candidate | None:
+def find_account(config: Config, question: Question, report: Report) -> Candidate | None:
     """The user of this login; None where there is none, or where something else decides."""
     pool, user, path = config.pools.get(question.database), question.user, f"pools.{question.database}"
     if pool is None:
@@ -138,8 +151,6 @@ def find_account(config: Config, question: Question, admission: Admission | None
         report.ok("user", f'"{user}" is a user of {path}')
         settings = next(one for one in resolve_pools(config) if (one.database, one.user) == (question.database, user))
         return Candidate(settings, settings, f'password of "{user}" in {path}.users')
-    elif admission is not None and is_talos(config.talos, user, admission):
-        report.note("user", "a login by Talos token, whose role must be a user of the pool; not checked here")
     elif pool.auth_query is not None and not question.asks_servers:
         report.note("user", f"not in {path}.users: auth_query would be asked; left out (--no-server)")
     elif pool.auth_query is not None:

@@ -33,19 +33,28 @@ LOCAL = "local"
     "--address", default="127.0.0.1", help="Client's IP address, or local for the Unix socket. [default: 127.0.0.1]"
 )
 @click.option("--tls", is_flag=True, help="The client comes with TLS.")
+@click.option("--certificate", help="The client's certificate, a PEM file; implies --tls.")
 @click.option("--no-password", is_flag=True, help="Do not ask for a password, and do not try one.")
 @click.option("--no-server", is_flag=True, help="Do not log in to PostgreSQL.")
 def main(
-    config_file: str, database: str, user: str, address: str, tls: bool, no_password: bool, no_server: bool
+    config_file: str,
+    database: str,
+    user: str,
+    address: str,
+    tls: bool,
+    certificate: str | None,
+    no_password: bool,
+    no_server: bool,
 ) -> None:
     """Ends the process: 0, 1 when the login fails, 78 when the configuration cannot be used."""
     question = client_side.Question(
         database=database,
         user=user,
         address=read_address(address),
-        tls=tls,
+        tls=tls or certificate is not None,
         password=None if no_password else find_password(user, database),
         asks_servers=not no_server,
+        certificate=certificate,
     )
     report = Report()
     try:

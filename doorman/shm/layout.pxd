@@ -21,7 +21,7 @@ cdef extern from "<semaphore.h>" nogil:
     int sem_post(sem_t *sem)
 
 cdef enum:
-    LAYOUT_VERSION = 11
+    LAYOUT_VERSION = 12
     NONE = -1
     NAME_BYTES = 128            # database, user, application_name: bytes kept, terminating NUL included
     SECRET_BYTES = 256          # protocol 3.2: a cancel secret has 4 to 256 bytes
@@ -32,6 +32,7 @@ cdef enum:
     MAIL_SUMMARY_WORDS = 16     # 64 slots a word, 64 words a summary word: 65,536 slots at most
     REFUSAL_CAUSES = 16         # of logins, see refusals.pyx
     LOOK_UP_ROWS = 256          # databases with auth_query
+    SOURCE_ROWS = 4096          # of refused logins: a power of two
     KEY_BYTES = 32              # of SCRAM-SHA-256's StoredKey and ClientKey
     TLS_FAULTS = 24             # kinds of TLS errors (doorman/tls/faults.py)
     TLS_SECONDS_BUCKETS = 11    # 1, 5, 10, 25, 50, 100, 250 ms, 0.5, 1, 2.5 s, and longer
@@ -307,8 +308,12 @@ cdef struct LookUpRow:              # the look-ups of one database with auth_que
     uint32_t state                  # [keeper] 0: unused
     uint32_t generation             # [keeper] counts up when the numbers begin anew
     uint64_t entries                # [keeper] users remembered now
-    uint64_t counts[16]             # [atomic]
+    uint64_t counts[22]             # [atomic]
     char database[128]              # [keeper]
+
+cdef struct SourceRow:              # who was refused, and when the log said so; refusals.pyx
+    uint64_t seen                   # [atomic] 32 bits that name the source, 32 of time in 10 ms
+    uint64_t left_out               # [atomic] refusals since then that were not logged
     uint8_t spare[48]
 
 cdef struct ProcessCounterRow:      # one for each process, [worker] throughout

@@ -3,6 +3,7 @@ import msgspec
 from doorman.shm.table import Table
 
 COUNTS: tuple[str, ...]
+DROPPED: tuple[str, ...]
 
 class LookUpView(msgspec.Struct, frozen=True):
     database: str

@@ -16,9 +16,15 @@ from doorman.shm.atomics cimport add64, store32
 from doorman.shm.layout cimport LOOK_UP_ROWS, NAME_BYTES, LookUpRow
 from doorman.shm.table cimport Table, copy_text, read_text
 
+DROPPED = (
+    "auth_query_oversize", "auth_query_overlay_oversize", "auth_query_bad_type", "auth_query_invalid_json",
+    "auth_query_invalid_shape", "auth_query_invalid_entry", "dedicated_mode", "cascade_budget_exceeded",
+    "packet_cap_exceeded",
+)
+"""Why startup parameters were not sent."""
 COUNTS = (
     "cache_hits", "cache_misses", "cache_refetches", "cache_rate_limited", "auth_success", "auth_failure",
-    "executor_queries", "executor_errors", "dynamic_pools_created", "dynamic_pools_destroyed",
+    "executor_queries", "executor_errors", "dynamic_pools_created", "dynamic_pools_destroyed", *DROPPED,
 )
 """In the order of the row's counts."""
 

@@ -12,6 +12,7 @@ from doorman.shm.layout cimport (
     ProcessCounterRow,
     ProcessRow,
     SlotRow,
+    SourceRow,
     TlsCounterRow,
     TlsRow,
     UserRow,
@@ -45,6 +46,7 @@ cdef class Table:
     cdef uint32_t statement_buckets # of each set, a power of two
     cdef UserRow *users
     cdef LookUpRow *look_ups
+    cdef SourceRow *sources
 
     cdef size_t lay_out(self, Header *shape)
     cdef void post_mail(self, int process, int slot) noexcept nogil

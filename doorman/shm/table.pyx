@@ -20,6 +20,7 @@ from doorman.shm.layout cimport (
     LOOK_UP_ROWS,
     MAIL_SUMMARY_WORDS,
     NONE,
+    SOURCE_ROWS,
     CensusRow,
     ClientRow,
     CounterRow,
@@ -29,6 +30,7 @@ from doorman.shm.layout cimport (
     ProcessCounterRow,
     ProcessRow,
     SlotRow,
+    SourceRow,
     TlsCounterRow,
     TlsRow,
     UserRow,
@@ -145,6 +147,8 @@ cdef class Table:
         at = room(at, shape.n_users * sizeof(UserRow))
         self.look_ups = <LookUpRow *>(self.base + at)
         at = room(at, LOOK_UP_ROWS * sizeof(LookUpRow))
+        self.sources = <SourceRow *>(self.base + at)
+        at = room(at, SOURCE_ROWS * sizeof(SourceRow))
         self.counters = <CounterRow *>(self.base + at)
         at = room(at, <size_t>shape.n_pools * shape.n_processes * sizeof(CounterRow))
         self.slot_tls = <TlsRow *>(self.base + at)
@@ -334,6 +338,7 @@ def row_sizes() -> dict[str, int]:
         "counter": sizeof(CounterRow),
         "user": sizeof(UserRow),
         "look-up": sizeof(LookUpRow),
+        "source": sizeof(SourceRow),
         "tls": sizeof(TlsRow),
         "tls counter": sizeof(TlsCounterRow),
         "process counter": sizeof(ProcessCounterRow),

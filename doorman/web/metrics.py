@@ -31,6 +31,7 @@ from doorman.shm.counters import (
     pool_totals,
     process_totals,
 )
+from doorman.shm.look_ups import DROPPED
 from doorman.shm.presence import STATEMENT_BYTES, presence
 from doorman.shm.refusals import refusal_counts
 from doorman.shm.rows import PoolView, client_rows, pool_rows, process_rows
@@ -300,6 +301,9 @@ def _add_look_ups(out: Exposition, look_ups: Sequence[LookUpFigures]) -> None:
                 count = one.counts[prefix + kind]
                 out.add(f"{PREFIX}{family}", count, name, label(key, kind))
                 out.add(f"{PREFIX}{family}_total", count, name, label(key, kind))
+        for reason in filter(one.counts.get, DROPPED):
+            labels = label("pool", one.database), label("reason", reason)
+            out.add(f"{PREFIX}startup_parameters_dropped_total", one.counts[reason], *labels)
 
 
 # Web

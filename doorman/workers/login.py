@@ -274,7 +274,7 @@ class Login:
             return self.look_up_exchange(startup, admission, applicant)
         others = self.process.pools.accounts_of(startup.database)
         if entry is None and (others is None or admission.method == "trust"):
-            raise no_such_pool(startup.database, startup.user)
+            return self.nowhere_exchange(startup, admission, applicant)
         account = None
         if entry is not None:
             if not is_enabled(self.process.table, entry.row):
@@ -283,6 +283,17 @@ class Login:
             self.pool, self.generation = entry.row, entry.generation
         self.kind = kind_of(admission, account)
         return exchange_for(admission, applicant, account, others or ())
+
+    def nowhere_exchange(self, startup: StartupMessage, admission: Admission, applicant: Applicant) -> ClientExchange:
+        """No pool: who proves to be a user of some other database learns so; it is nobody else's matter. PostgreSQL,
+        whose roles are those of all databases, does the same (InitPostgres)."""
+        if admission.method == "trust":
+            raise no_such_pool(startup.database, startup.user)
+        accounts = list(self.process.pools)
+        account = next((known for known in accounts if known.user == startup.user), None)
+        self.finish = self.tell_no_pool
+        self.kind = kind_of(admission, account)
+        return exchange_for(admission, applicant, account, accounts)
 
     def has_auth_query(self, database: str) -> bool:
         """Users whom the configuration does not name are looked up."""
@@ -319,6 +330,13 @@ class Login:
                 raise no_such_pool(database, shared)
             entry = await self.process.obtain_pool(database, user, found)
         self.pool, self.generation, self.found = entry.row, entry.generation, found
+
+    def tell_no_pool(self) -> None:
+        """The client is who it says, and has nowhere to go."""
+        assert self.startup is not None
+        self.kind = "no_pool"
+        self.process.relay.send(self.client, self.parting + backend.AUTHENTICATION_OK)
+        raise no_such_pool(self.startup.database, self.startup.user)
 
     def find_pool_again(self, found: Found) -> None:
         """The pool was collected as nobody used it, just now."""

@@ -31,6 +31,7 @@ from doorman.workers.opening import is_loopback
 log = logging.getLogger(__name__)
 
 LOG_SECONDS: Final = 1.0
+MOST_TOLD: Final = 10_000
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 Answer = Callable[[LookedUp], None]
@@ -114,6 +115,7 @@ class Desk:
         self.executor = Executor(source.target, query.workers, source.connect_seconds)
         self.flights: dict[str, asyncio.Task[Found | None]] = {}
         self.complained_at = 0.0
+        self.told: set[tuple[str, str]] = set()  # user and reason
 
     def recall(self, user: str, failed: str) -> Known | None:
         """What is known of a user; None: a look-up is due. `failed` marks a password that a client did not meet."""
@@ -154,9 +156,22 @@ class Desk:
             found = msgspec.structs.replace(found, found_at=monotonic_us())
         self.cache.put(user, found, time.monotonic())
         set_entries(self.table, self.database, len(self.cache))
-        for reason, text in found.dropped if found is not None else ():
-            log.warning("auth_query of %s, user %s: %s (%s)", self.database, user, text, reason)
+        if found is not None:
+            self.tell_dropped(user, found)
         return found
+
+    def tell_dropped(self, user: str, found: Found) -> None:
+        """What of a row's startup parameters goes nowhere: counted, and told once for each user and reason."""
+        dropped = list(found.dropped)
+        if found.parameters and self.source.query.server_user is not None:
+            dropped.append(
+                ("dedicated_mode", "startup_parameters is ignored, as all users share server_user's servers")
+            )
+        for reason, text in dropped:
+            self.count(reason)
+            if (user, reason) not in self.told and len(self.told) < MOST_TOLD:
+                self.told.add((user, reason))
+                log.warning("auth_query of %s, user %s: %s (%s)", self.database, user, text, reason)
 
     def count(self, what: str) -> None:
         """For the console and metrics."""

@@ -22,10 +22,11 @@ import socket
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from doorman.auth.server_login import Credentials, ServerLogin
+from doorman.auth.server_login import Credentials, ServerLogin, ServerRefusal
 from doorman.config.resolve import PoolSettings
 from doorman.errors import ServerFault
 from doorman.shm.counters import count_opening, count_parameter_error, count_phase
+from doorman.shm.look_ups import count_look_up
 from doorman.shm.table import monotonic_us
 from doorman.shm.tls import count_server_fault, count_server_handshake
 from doorman.tls.faults import Fault, fault_label
@@ -280,6 +281,8 @@ class Opening:
             self.process.relay.unwatch(self.watcher, keep=True)
         if self.socket is not None:
             self.close(self.socket)
+        if fault.sqlstate == "53400" and not isinstance(fault, ServerRefusal):
+            count_look_up(self.process.table, self.pool.database, "packet_cap_exceeded")
         note_refusal(self.process.table, self.credentials, fault)
         if names_one_of(self.pool.startup_parameters, fault):
             count_parameter_error(self.process.table, self.row, fault.sqlstate)

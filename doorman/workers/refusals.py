@@ -4,8 +4,8 @@ Rules
 1. Whoever failed to prove who it is learns so after `auth_failure_delay`. It waits in a list of this process: no
    server, no task and no timer are held for it, and its bytes are not looked at. Other refusals are told at once.
 2. All reasons for such a failure are told alike and as late; only the log says which it was.
-3. One source (address and cause) is logged once in `auth_failure_log_interval` by each worker; the next line says how
-   many were left out. At most `MOST_SOURCES` are remembered; beyond that all others are one source.
+3. One source (address and cause) is logged once in `auth_failure_log_interval`, by whatever worker (shm/refusals); the
+   next line says how many were left out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from doorman.errors import ClientFault, PeerFault
-from doorman.shm.refusals import count_refusal
+from doorman.shm.refusals import count_refusal, lines_left_out
 from doorman.shm.tls import count_client_fault
 from doorman.tls.handshake import HandshakeFault
 from doorman.wire import backend
@@ -28,12 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MOST_SOURCES: Final = 4096
-EVERYBODY: Final = ("", "")
+EVERYBODY: Final = b"too many clients"
 PROBES: Final = ("28000", "28P01", "3D000")
 """What somebody hears who tries passwords, users and databases."""
-
-Source = tuple[str, str]
 
 
 class Refusals:
@@ -42,13 +39,12 @@ class Refusals:
     def __init__(self, process: Process) -> None:
         self.process = process
         self.delayed: deque[tuple[float, Client, bytes]] = deque()
-        self.logged: dict[Source, list[float]] = {}  # source -> when it was logged, how many were left out since
 
     def refuse(self, client: Client, startup: StartupMessage | None, fault: PeerFault, cause: str, pool: int) -> None:
         """End a client's login, now or in a while."""
         count_refusal(self.process.table, cause, pool)
         now = time.monotonic()
-        self.note(client, startup, fault, cause, now)
+        self.note(client, startup, fault, cause)
         last_words = backend.fault_response(fault)
         delay = self.process.config.general.auth_failure_delay / 1000
         if delay and fault.sqlstate in PROBES:
@@ -62,7 +58,7 @@ class Refusals:
         count_refusal(self.process.table, "tls_handshake_fail")
         count_client_fault(self.process.table, fault.fault)
         why = ClientFault("08006", f"TLS handshake failed: {fault.reason}")
-        self.note(client, None, why, "tls_handshake_fail", time.monotonic())
+        self.note(client, None, why, "tls_handshake_fail")
         self.process.relay.dismiss(client, fault.alert)
 
     def tick(self) -> None:
@@ -75,9 +71,11 @@ class Refusals:
 
     # --- log ---------------------------------------------------------------------------------------------------------
 
-    def note(self, client: Client, startup: StartupMessage | None, fault: PeerFault, cause: str, now: float) -> None:
+    def note(self, client: Client, startup: StartupMessage | None, fault: PeerFault, cause: str) -> None:
         """Rule 3."""
-        left_out = self.left_out(self.source_of(client, cause), now)
+        interval_ms = self.process.config.general.auth_failure_log_interval
+        source = self.source_of(client, cause)
+        left_out = lines_left_out(self.process.table, source, interval_ms * 1000) if interval_ms else 0
         if left_out is None:
             return
         login = f"{startup.user}@{startup.database}" if startup is not None else "unknown"
@@ -86,28 +84,8 @@ class Refusals:
         name = self.process.name_of(client, login)
         log.warning("client %s was refused: %s %s%s%s", name, fault.sqlstate, fault.message, why, more)
 
-    def source_of(self, client: Client, cause: str) -> Source:
+    def source_of(self, client: Client, cause: str) -> bytes:
         """Whom to be silent about for a while."""
         if client.number < 0:
             return EVERYBODY
-        return ("unix" if client.is_unix else self.process.address_of(client), cause)
-
-    def left_out(self, source: Source, now: float) -> int | None:
-        """None: say nothing now. A number: so many lines were left out since the last one."""
-        interval = self.process.config.general.auth_failure_log_interval / 1000
-        if not interval:
-            return 0
-        if source not in self.logged and len(self.logged) >= MOST_SOURCES:
-            self.forget_quiet_ones(now - interval)
-            if len(self.logged) >= MOST_SOURCES:
-                source = EVERYBODY
-        known = self.logged.get(source)
-        if known is not None and now - known[0] < interval:
-            known[1] += 1
-            return None
-        self.logged[source] = [now, 0]
-        return int(known[1]) if known is not None else 0
-
-    def forget_quiet_ones(self, before: float) -> None:
-        """Make room; what was left out of theirs is not told any more."""
-        self.logged = {source: known for source, known in self.logged.items() if known[0] > before}
+        return f"{'unix' if client.is_unix else self.process.address_of(client)} {cause}".encode()

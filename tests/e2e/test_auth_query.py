@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +24,7 @@ from psycopg import sql
 from tests.conftest import MakeDoorman
 from tests.harness import Doorman, Postgres, find_debian_postgres
 from tests.harness.doorman import pool_of, user_of
+from tests.harness.ports import free_port
 
 FINDER = "finder secret"
 QUERY = "SELECT * FROM finding.find($1)"
@@ -200,7 +203,7 @@ def test_the_minimum_of_each_pool_is_kept(make_doorman: MakeDoorman, directory: 
 
 
 def test_what_a_row_adds_is_set_on_the_users_servers(make_doorman: MakeDoorman, directory: Postgres) -> None:
-    doorman = pooler(make_doorman, directory, cache_ttl=200)
+    doorman = with_metrics(pooler(make_doorman, directory, cache_ttl=200))
     for number in (1, 2):
         execute(directory, "DELETE FROM finding.overlays")
         parameters = f'{{"work_mem": "{number}234kB", "role": "postgres", "TIMEZONE": "Asia/Tokyo"}}'
@@ -213,6 +216,39 @@ def test_what_a_row_adds_is_set_on_the_users_servers(make_doorman: MakeDoorman, 
         assert log_in(doorman, "hashed", PASSWORDS["hashed"], "SHOW work_mem") == "4MB"
     execute(directory, "DELETE FROM finding.overlays")
     assert doorman.log_contains("auth_query_invalid_entry")
+    assert dropped(doorman) == {"auth_query_invalid_entry": 2}
+
+
+def with_metrics(doorman: Doorman) -> Doorman:
+    """The same with /metrics."""
+    doorman.config["web"] = {"enabled": True, "host": "127.0.0.1", "port": free_port()}
+    doorman.update_config()
+    doorman.stop()
+    return doorman.start()
+
+
+def dropped(doorman: Doorman) -> dict[str, int]:
+    """The counter pg_doorman_startup_parameters_dropped_total of the database, by reason."""
+    url = f"http://127.0.0.1:{doorman.config['web']['port']}/metrics"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        text = answer.read().decode()
+    found = re.findall(r'startup_parameters_dropped_total\{pool="shop",reason="(\w+)"\} (\d+)', text)
+    return {reason: int(count) for reason, count in found}
+
+
+def test_parameters_that_do_not_fit_are_counted(make_doorman: MakeDoorman, directory: Postgres) -> None:
+    doorman = with_metrics(pooler(make_doorman, directory))
+    document = '{"search_path": "' + "x" * 9400 + '"}'
+    execute(directory, f"INSERT INTO finding.overlays VALUES ('scram', '{document}'), ('hashed', '[1]')")
+    try:
+        pool = {**doorman.config["pools"]["shop"], "startup_parameters": {"application_name": "y" * 600}}
+        doorman.reload(pools={"shop": pool})
+        assert "PostgreSQL accepts" in refusal(doorman, "scram", PASSWORDS["scram"])
+        assert log_in(doorman, "hashed", PASSWORDS["hashed"]) == "hashed"
+    finally:
+        execute(directory, "DELETE FROM finding.overlays")
+    found = dropped(doorman)
+    assert found["auth_query_invalid_shape"] == 1 and found["packet_cap_exceeded"] >= 1, found
 
 
 def test_a_parameter_that_postgresql_refuses_is_told_in_its_words(
@@ -388,6 +424,19 @@ def test_one_server_user_serves_all(make_doorman: MakeDoorman, directory: Postgr
     assert "password authentication failed" in refusal(doorman, "nobody at all")
     assert "password authentication failed" in refusal(doorman, "scram", "wrong")
     assert "password authentication failed" in refusal(doorman, "app", "any"), "app has no password in PostgreSQL"
+
+
+def test_what_a_row_adds_is_nothing_to_a_server_user(make_doorman: MakeDoorman, directory: Postgres) -> None:
+    doorman = with_metrics(pooler(make_doorman, directory, server_user="app", cache_ttl=100))
+    execute(directory, """INSERT INTO finding.overlays VALUES ('scram', '{"work_mem": "1234kB"}')""")
+    try:
+        for _ in range(3):
+            assert log_in(doorman, "scram", PASSWORDS["scram"], "SHOW work_mem") == "4MB"
+            time.sleep(0.15)
+    finally:
+        execute(directory, "DELETE FROM finding.overlays")
+    assert dropped(doorman) == {"dedicated_mode": 3}
+    assert len(re.findall("dedicated_mode", doorman.log_text())) == 1, "told once for a user"
 
 
 def test_a_server_user_with_a_password(make_doorman: MakeDoorman, directory: Postgres) -> None:

@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 
-MODES = ("arbitrary", "faithful")
+MODES = ("arbitrary", "faithful", "scram", "hba")
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
-"""Fuzzes the relay for a while: scripts/fuzz, and test_fuzz.py.
+"""Fuzzes the relay and the parsers of a login for a while: scripts/fuzz, and test_fuzz.py.
 
-scripts/fuzz --seconds 600                  # both modes, half of the time each
+scripts/fuzz --seconds 600                  # all modes, an equal part of the time each
 scripts/fuzz --mode faithful --seconds 60
 scripts/fuzz --mode faithful --replay FILE  # one input again, with all reports of the sanitizers
 scripts/fuzz --merge                        # what was found new in build/fuzz/ goes to the corpus, the least of it

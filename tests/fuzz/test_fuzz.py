@@ -1,6 +1,6 @@
-"""Fuzzing of the relay: the corpus on the ordinary build, then a while of libFuzzer on an instrumented one.
+"""Fuzzing of the relay, SCRAM and pg_hba: the corpus on the ordinary build, then libFuzzer on an instrumented one.
 
-DOORMAN_FUZZ_SECONDS says how long each mode is fuzzed (30: a minute for both); scripts/fuzz does so by hand.
+DOORMAN_FUZZ_SECONDS says how long each mode is fuzzed (30, a third of it for the parsers); scripts/fuzz: by hand.
 """
 
 from __future__ import annotations
@@ -12,11 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz import arbitrary, faithful
+from tests.fuzz import arbitrary, faithful, hba, scram
 from tests.fuzz.build import CannotBuild
 from tests.fuzz.run import CORPUS, fuzz, prepare
 
-PLAY: dict[str, Callable[[bytes], None]] = {"arbitrary": arbitrary.play, "faithful": faithful.play}
+PLAY: dict[str, Callable[[bytes], None]] = {
+    "arbitrary": arbitrary.play,
+    "faithful": faithful.play,
+    "scram": scram.play,
+    "hba": hba.play,
+}
 SECONDS = int(os.environ.get("DOORMAN_FUZZ_SECONDS", "30"))
 RANDOM_INPUTS = 100
 
@@ -56,6 +61,7 @@ def test_random_inputs_show_nothing(mode: str) -> None:
 @pytest.mark.timeout(SECONDS + 300)
 @pytest.mark.parametrize("mode", PLAY)
 def test_a_while_of_fuzzing_finds_nothing(mode: str, instrumented: dict[str, str], tmp_path: Path) -> None:
-    done = fuzz(mode, SECONDS, instrumented, found=tmp_path)
+    seconds = SECONDS if mode in ("arbitrary", "faithful") else SECONDS // 3
+    done = fuzz(mode, seconds, instrumented, found=tmp_path)
     assert done.returncode == 0, done.stdout[-12_000:]
     assert "inline 8-bit counters" in done.stdout, "the compiled modules are not instrumented"
