@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pg8000.dbapi
@@ -34,6 +35,7 @@ STORED = {
     "scram_from_verifier": format_verifier(verifier_of_password("ann", SECRET)),
     "clear": SECRET,
 }
+OWN_ROLE = ("passthrough", "auth_query")
 METHODS = {"scram": "scram-sha-256", "scram_from_verifier": "scram-sha-256", "clear": "password"}
 
 
@@ -60,8 +62,35 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | None]:
 
 
 @pytest.fixture(scope="module")
+def asking() -> Iterator[Postgres]:
+    """A PostgreSQL that asks `ann` for her password, and whoever opens servers for her likewise."""
+    with Postgres(hba="host all app,postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n") as server:
+        server.admin(f"CREATE USER ann PASSWORD '{SECRET}'")
+        yield server
+
+
+def passed_through(server: Postgres) -> dict[str, dict[str, Any]]:
+    """Pools whose servers only what the client proved opens; and with users whom nobody has listed."""
+    stored = str(server.admin("SELECT rolpassword FROM pg_authid WHERE rolname = 'ann'")[0][0])
+    query = {
+        "query": "SELECT rolpassword FROM pg_authid WHERE rolname = $1",
+        "user": "postgres",
+        "database": "postgres",
+    }
+    return {
+        "passthrough": pool_of(server, users=[user_of("ann", 2, password=stored)]),
+        "auth_query": pool_of(server, users=[], auth_query={**query, "pool_size": 2}),
+        "dedicated": pool_of(server, users=[], auth_query={**query, "pool_size": 2, "server_user": "app"}),
+    }
+
+
+@pytest.fixture(scope="module")
 def guarded(
-    postgres: Postgres, directory: Slapd | None, service: str | None, tmp_path_factory: pytest.TempPathFactory
+    postgres: Postgres,
+    asking: Postgres,
+    directory: Slapd | None,
+    service: str | None,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Doorman]:
     """A database for each method; `pam` and `ldap` where the machine has them."""
     key = write_public(KEYS["ES256"], tmp_path_factory.mktemp("keys") / "key.pem")
@@ -73,7 +102,10 @@ def guarded(
     if directory is not None:
         where = f'ldapserver=127.0.0.1 ldapport={directory.port} ldapprefix="uid=" ldapsuffix=",ou=people,{BASE}"'
         rules["ldap"], stored["ldap"] = f"ldap {where}", ""
+    rules |= dict.fromkeys(OWN_ROLE, "scram-sha-256") | {"dedicated": "scram-sha-256", "trust": "trust"}
+    stored["trust"] = ""
     pools = {n: pool_of(postgres, users=[user_of("ann", 2, password=p, **OPEN)]) for n, p in stored.items()}
+    pools |= passed_through(asking)
     hba = "\n".join(f"host {name} all 127.0.0.1/32 {method}" for name, method in rules.items())
     general = {"pg_hba": {"content": hba + "\nhost pgdoorman all all md5"}, "auth_failure_delay": "100ms"}
     with Doorman(postgres, pools=pools, general=general) as doorman:
@@ -136,14 +168,19 @@ def with_pg8000(doorman: Doorman, database: str, password: str) -> str:
     return str(name)
 
 
-@pytest.mark.parametrize("method", [*STORED, "jwt", "pam", "ldap"])
+@pytest.mark.parametrize("method", [*STORED, "jwt", "pam", "ldap", *OWN_ROLE, "dedicated", "trust"])
 @pytest.mark.parametrize("log_in", [with_psycopg, with_psycopg2, with_asyncpg, with_pg8000])
 def test_python_drivers_log_in(guarded: Doorman, log_in: Login, method: str) -> None:
     if method not in guarded.config["pools"]:
         pytest.skip(f"needs {'slapd and ldap-utils' if method == 'ldap' else 'to write into /etc/pam.d'}")
     for _ in range(3):
-        assert log_in(guarded, method, password_of(method)) == "app"
-    assert log_in(guarded, method, "wrong") == "28P01"
+        assert log_in(guarded, method, password_of(method)) == role_of(method)
+    assert log_in(guarded, method, "wrong") == ("app" if method == "trust" else "28P01")
+
+
+def role_of(method: str) -> str:
+    """Who the client is in PostgreSQL."""
+    return "ann" if method in OWN_ROLE else "app"
 
 
 def password_of(method: str) -> str:
@@ -168,4 +205,5 @@ def test_pgjdbc_logs_in(guarded: Doorman) -> None:
         capture_output=True,
         timeout=100,
     )
-    assert done.stdout.split() == ["app", "app", "28P01"] * len(methods), done.stdout + done.stderr
+    expected = [w for m in methods for w in (role_of(m), role_of(m), "app" if m == "trust" else "28P01")]
+    assert done.stdout.split() == expected, done.stdout + done.stderr
