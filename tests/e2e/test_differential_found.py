@@ -26,6 +26,7 @@ from tests.e2e.differential.script import (
     rival,
 )
 from tests.e2e.raw import Raw, tell
+from tests.harness import Postgres
 
 BEGIN, SELECT_1, EXECUTED = query("BEGIN"), "SELECT 1", [bind(), execute(), SYNC]
 BAD, COPY = query("SELEC"), [parse("COPY scratch FROM STDIN"), bind(), execute()]
@@ -188,6 +189,15 @@ def test_found(bench: Bench, name: str) -> None:
     for _ in range(2):
         found = bench.compare(case)
         assert found is None, f"\n{case}\n{found.text}"
+
+
+def test_a_crash_of_postgresql_is_no_difference(own_postgres: Postgres) -> None:
+    """PostgreSQL 18 ends by SIGSEGV, without a pooler: an Execute behind a DEALLOCATE that fails in a transaction and a
+    Query of several statements that is refused for it."""
+    script = [BEGIN, query("DEALLOCATE a"), query("SELECT 1; SELECT 2"), execute()]
+    with Bench(own_postgres) as bench:
+        assert bench.compare(Case("transaction", script)) is None
+        assert bench.compare(Case("transaction", [parse(SELECT_1), *EXECUTED])) is None
 
 
 @pytest.mark.parametrize("first", [5, 6, 8])

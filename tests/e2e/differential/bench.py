@@ -28,7 +28,7 @@ from tests.e2e.differential.script import (
 )
 from tests.e2e.differential.talk import HANG_SECONDS, Hung, Transcript, converse
 from tests.e2e.differential.verdict import Difference, difference
-from tests.e2e.raw import Raw
+from tests.e2e.raw import Raw, wait_until
 from tests.harness import Doorman, Postgres
 from tests.harness.doorman import Config, pool_of, user_of
 
@@ -41,6 +41,7 @@ DIRECT = (
 SCRATCH = "CREATE TABLE IF NOT EXISTS scratch (id int, name text)"
 EMPTY = "TRUNCATE scratch"
 SALTS = itertools.count(10_000)
+RESTART_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ class Bench:
             raise AssertionError(f"PostgreSQL itself does not answer ({direct.hang}): {case}")
         if direct.is_ended:
             self.ended += 1
+            if direct.messages[-1:] and direct.messages[-1].kind != b"E":  # it always says why
+                self._outlive_crash()
             return None
         try:
             pooled = self._pooled(case, script, salt, direct, patience)
@@ -142,6 +145,24 @@ class Bench:
             yield others
         finally:
             others.close()
+
+    def _outlive_crash(self) -> None:
+        """At some scripts PostgreSQL itself crashes (docs/testing.md): then all connections to it are gone."""
+        import psycopg
+
+        with contextlib.suppress(psycopg.OperationalError):
+            for _ in range(100):  # the postmaster has yet to notice
+                self.admin.execute("SELECT pg_sleep(0.02)")
+        wait_until(self._reconnect, "PostgreSQL is there again", RESTART_SECONDS)
+        self._start_anew()
+
+    def _reconnect(self) -> bool:
+        import psycopg
+
+        with contextlib.suppress(psycopg.OperationalError):
+            self.admin = self.postgres.connect(user="app")
+            return True
+        return False
 
     def _start_anew(self) -> None:
         with contextlib.suppress(Exception):
