@@ -152,3 +152,20 @@ async def test_pools_with_clients_are_summed_up_in_each_window(make_doorman: Any
     doorman.wait_log(r"INFO \S+: \[sockets\] tcp=[1-9]\d* tcp4=[1-9]\d* tcp6=\d+ \| tcp_est=[1-9]\d* tcp_lstn=[12] ")
     session.close()
     assert not doorman.log_contains(r"\[app@unused\]")
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+async def test_changed_parameters_are_logged_when_asked_for(make_doorman: Any, postgres: Postgres, mode: str) -> None:
+    pools = {
+        name: pool_of(postgres, pool_mode=mode, log_client_parameter_status_changes=name == "told")
+        | {"server_database": "postgres"}
+        for name in ("told", "untold")
+    }
+    doorman = make_doorman(pools=pools)
+    for name in pools:
+        with psycopg.connect(doorman.dsn(dbname=name), autocommit=True) as client:
+            client.execute("SET application_name = 'changed in mid-session'")
+    doorman.wait_log(
+        r"INFO .*: client \[app@told #c\d+\] changed a parameter: application_name = 'changed in mid-session'"
+    )
+    assert not doorman.log_contains("untold.*changed a parameter")

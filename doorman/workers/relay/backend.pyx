@@ -70,6 +70,8 @@ cdef Py_ssize_t feed_server(Engine engine, Server server, const char *data, Py_s
             if here < total and total <= HOLD:
                 break
             take_note(server, data + at, here, engine.now)
+            if data[at] == b"S":
+                engine.log_parameter(client, data[at : at + here])
             if server.changes and data[at] == b"Z" and server.status == b"I":
                 spread_change(engine, server)
         server.body_left = total - here

@@ -212,3 +212,4 @@ cdef class Engine:
     cdef int give_known(self, Server server) except -1
     cdef int note_listen(self, Client client) except -1
     cdef int follow_parameter(self, Client client, bytes report) except -1
+    cdef int log_parameter(self, Client client, bytes report) except -1

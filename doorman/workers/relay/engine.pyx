@@ -138,6 +138,10 @@ cdef class Engine:
         """The client is sent a ParameterStatus."""
         raise NotImplementedError
 
+    cdef int log_parameter(self, Client client, bytes report) except -1:
+        """Likewise, in session mode."""
+        raise NotImplementedError
+
     cdef int give_known(self, Server server) except -1:
         """Flush: answers of ours that are due go to the client."""
         raise NotImplementedError

@@ -199,8 +199,18 @@ cdef class Lending(Sockets):
                 client.pool_row.user.decode(), client.pool_row.database.decode(), client.row.connection_id)
         return 0
 
+    cdef int log_parameter(self, Client client, bytes report) except -1:
+        """ParameterStatus: a setting of the client's session changed (`log_client_parameter_status_changes`)."""
+        settings = self.host.pools[client.pool]
+        if settings.log_client_parameter_status_changes:
+            name, _, value = report[5:].rstrip(b"\0").partition(b"\0")
+            log.info("client [%s@%s #c%d] changed a parameter: %s = %r", settings.user, settings.database,
+                     client.row.connection_id, name.decode("utf-8", "replace"), value.decode("utf-8", "replace"))
+        return 0
+
     cdef int follow_parameter(self, Client client, bytes report) except -1:
         """Remember what the client is told; its statements are parsed under that from now on."""
+        self.log_parameter(client, report)
         words = report[5:].split(b"\0")
         if len(words) != 3:                         # malformed: it is the client's to complain of
             return 0
