@@ -190,7 +190,14 @@ class Host:
         self.to_cancel: deque[tuple[int, int]] = deque()
         self.wanted: deque[tuple[int, int]] = deque()
         self.vault: dict[tuple[int, int], int] = {}
-        self.pools = [SimpleNamespace(pooler_check_query=CHECK_QUERY, sync_server_parameters=False)] * 3
+        settings = SimpleNamespace(
+            user="user",
+            database="database",
+            pooler_check_query=CHECK_QUERY,
+            sync_server_parameters=False,
+            log_client_parameter_status_changes=True,
+        )
+        self.pools = [settings] * 3
 
     def start_login(self, client: Any) -> Login:
         return Login(self.stage, client, self.stage.knocking.popleft())
