@@ -40,8 +40,9 @@ COMPILED_PYTHON = (
 )
 PYTHON_DIRECTIVES = {"language_level": "3", "annotation_typing": False, "binding": True}
 
-FLAGS = ["-O3", "-fno-plt", "-fno-semantic-interposition", "-fno-strict-aliasing", "-Wno-unused-function"]
-PYTHON_FLAGS = ["-O2", *FLAGS[1:]]
+OPTIMIZE = os.environ.get("DOORMAN_OPTIMIZE")  # for fuzzing, whose build takes minutes else
+FLAGS = [OPTIMIZE or "-O3", "-fno-plt", "-fno-semantic-interposition", "-fno-strict-aliasing", "-Wno-unused-function"]
+PYTHON_FLAGS = [OPTIMIZE or "-O2", *FLAGS[1:]]
 
 
 def compiled_modules() -> list[Extension]:
@@ -50,9 +51,9 @@ def compiled_modules() -> list[Extension]:
 
 
 def compiled_python() -> list[Extension]:
-    """One extension for each module of COMPILED_PYTHON."""
-    more = os.environ.get("DOORMAN_COMPILE", "").split()  # for fuzzing
-    return [extension(Path(name), PYTHON_FLAGS) for name in (*COMPILED_PYTHON, *more)]
+    """One extension for each module of COMPILED_PYTHON; of DOORMAN_COMPILE (words), where that is set."""
+    names = os.environ.get("DOORMAN_COMPILE", " ".join(COMPILED_PYTHON)).split()  # set for fuzzing
+    return [extension(Path(name), PYTHON_FLAGS) for name in names]
 
 
 def extension(path: Path, flags: list[str]) -> Extension:
