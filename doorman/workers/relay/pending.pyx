@@ -133,7 +133,8 @@ cdef void pending_copy_in(Pending *pending) noexcept:
         pop(pending)
         pending.swallowed += 1
     if pending.length and entry_at(pending, 0) == COPY_END:
-        pop(pending)
+        while pending.length and entry_at(pending, 0) == COPY_END:      # all but the first mean nothing
+            pop(pending)
         pending.copy_in = False
         if first == UNSYNCED and pending.length and entry_at(pending, 0) == UNSYNCED:
             pending.doubtful = True                     # or did the COPY start behind that, and its end meant nothing?

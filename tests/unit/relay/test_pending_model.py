@@ -59,6 +59,7 @@ def test_a_server_that_is_called_quiet_is_at_rest(happened: list[Step]) -> None:
 @example([Sent("Q", copies=1), Sent("d"), Sent("c")])
 @example([Sent("Q", copies=1), Sent("d"), Sent("d", fails=True), Sent("c"), WORK, WORK, WORK, DELIVER])
 @example([Sent("P"), Sent("c"), Sent("E", copies=1), Sent("S")])
+@example([Sent("P"), Sent("c"), Sent("c"), Sent("E", copies=1), Sent("S")])
 def test_a_server_at_rest_is_called_quiet_or_doubtful(happened: list[Step]) -> None:
     server, pending = PostgresModel(), PendingAnswers()
     for step in happened:
