@@ -71,22 +71,38 @@ class Proxy:
         except OSError:
             return self._end(client)
         self.open.add(server)
-        back = threading.Thread(target=self._copy, args=(server, client), daemon=True)
+        back = threading.Thread(target=self._copy, args=(server, client, True), daemon=True)
         back.start()
         self._copy(client, server)
         back.join()
         self._end(client)
         self._end(server)
 
-    def _copy(self, source: socket.socket, sink: socket.socket) -> None:
-        """Until the end of the stream, which is passed on too."""
+    def _copy(self, source: socket.socket, sink: socket.socket, is_answer: bool = False) -> None:
+        """Until the end of the stream, which is passed on too. is_answer: it comes from PostgreSQL."""
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 self.flow.wait()
-                sink.sendall(data)
+                passed = self.cut_answer(data) if is_answer else self.cut_request(data)
+                sink.sendall(passed)
+                if len(passed) < len(data):
+                    return self._end_both(source, sink)
         self.flow.wait()
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
+
+    def cut_answer(self, data: bytes) -> bytes:
+        """What of PostgreSQL's bytes is let through; when it is not all, the connection ends behind it."""
+        return data
+
+    def cut_request(self, data: bytes) -> bytes:
+        """Likewise of the pooler's."""
+        return data
+
+    def _end_both(self, *socks: socket.socket) -> None:
+        for sock in socks:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
     def _wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds

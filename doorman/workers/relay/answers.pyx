@@ -129,14 +129,15 @@ cdef Py_ssize_t feed_answers(Engine engine, Server server, const char *data, Py_
             if here < total and total <= HOLD:
                 break
             if data[at] == b"E" and server.pending.copying and server.pending.swallowed and not server.replies.broken:
-                if not settle(engine, server, data + at + here, length - at - here):
+                if not settle(engine, server, data + at, here, length - at):
                     break
                 if server.client is not client:
                     outgoing_free(out)
                     return -1
             is_ours = take_answer(engine, server, data + at, here)
-            if server.client is not client:             # given up: the client was told so
-                outgoing_free(out)
+            if server.hopeless:
+                give(engine, client, data + start, at - start)
+                engine.lose_server(server)
                 return -1
             if server.kept is not None and data[at] != b"t":
                 start = give_kept(server, out, data, start, at)
@@ -248,8 +249,7 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
     if kind == b"Z":                                    # ReadyForQuery
         return take_ready(engine, server, message, length, due)
     if is_query_of_ours(due) and kind == b"E":          # ErrorResponse
-        if not server.begin_fails:                      # nothing else of ours may fail
-            engine.lose_server(server)
+        server.hopeless = not server.begin_fails        # nothing else of ours may fail
         server.begin_fails = False
         return True
     if kind == b"E" and not server.replies.broken:
@@ -278,8 +278,10 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
             take_note(server, message, length, engine.now)
             return True
         forget_segment(engine, server)
-    elif kind == b"G" and head != NULL and head.kind < FIRST_ANSWERED:
-        pending_settle(&server.pending)                 # it is the Query that copies
+    elif kind == b"G":                                  # CopyInResponse
+        server.hopeless = server.on_trial               # our Sync may be lost in that
+        if head != NULL and head.kind < FIRST_ANSWERED:
+            pending_settle(&server.pending)             # it is the Query that copies
     take_note(server, message, length, engine.now)
     if kind == b"C":                                    # CommandComplete
         note_forgetting(engine, server, head, message + 5, length - 5)

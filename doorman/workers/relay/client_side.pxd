@@ -25,6 +25,7 @@ cdef class ClientSide(ServerSide):
     cdef bytes check_of(self, int pool)
     cdef int take_input(self, Client client, char *data, Py_ssize_t length, bint from_scratch) except -1
     cdef int part_if_over(self, Client client) except -1
+    cdef int hurry(self, Server server) except -1
     cdef Py_ssize_t feed_session(self, Client client, const char *data, Py_ssize_t length) except -2
     cdef int read_ahead(self, Client client) except -1
     cdef int discard_input(self, Client client) except -1

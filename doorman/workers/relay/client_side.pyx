@@ -82,6 +82,9 @@ cdef extern from "<netinet/in.h>" nogil:
 cdef enum:
     LOGIN_PATIENCE_US = 60_000_000  # PostgreSQL's authentication_timeout
     FAREWELL_US = 5_000_000         # for a client to take its last error
+    MANY_REPLIES = 4096             # owed to one client
+
+cdef bytes FLUSH = b"H\x00\x00\x00\x04"
 
 cdef class ClientSide(ServerSide):
     """What happens to clients."""
@@ -201,7 +204,17 @@ cdef class ClientSide(ServerSide):
         cdef Server server = client.server
         if server is None or client.session_mode or client.phase != PHASE_READY or server.stage != STAGE_NONE:
             return 0
-        return self.release(server) if may_part(server, client) else 0
+        if may_part(server, client):
+            return self.release(server)
+        return self.hurry(server) if server.replies.length > MANY_REPLIES else 0
+
+    cdef int hurry(self, Server server) except -1:
+        """A client sends on and on without a Sync: PostgreSQL would have answered what fills its buffer, and what is owed
+        takes memory."""
+        self.give_known(server)
+        if server.replies.length > MANY_REPLIES and not server.client.body_left:
+            self.forward(server, <const char *>FLUSH, len(FLUSH))
+        return 0
 
     cdef Py_ssize_t feed_session(self, Client client, const char *data, Py_ssize_t length) except -2:
         """Login and console take whole messages as Python bytes."""

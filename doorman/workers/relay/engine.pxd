@@ -164,6 +164,7 @@ cdef class Server(Conn):
     cdef uint32_t dirt
     cdef uint32_t cancels           # requests sent to stop what it runs for nobody
     cdef bint failed                # an ErrorResponse came in this stage
+    cdef bint hopeless              # it is to be lost as soon as its client was given what came before
     cdef bint said_fatal            # its last words were an ErrorResponse that ends the connection
     cdef int64_t started            # when the statement under way began
     cdef int64_t transaction_started
@@ -171,6 +172,8 @@ cdef class Server(Conn):
     cdef bint condemned             # it ends when its client's transaction is over (rule 5 of pending)
     cdef uint32_t settling          # Closes of ours that are under way to tell which Syncs were answered (settle); 0 = none
     cdef bint skips                 # when those are answered, the client's messages are dropped to its next Sync
+    cdef bint on_trial              # a Sync of ours is under way that tells whether everything is answered (settle)
+    cdef uint64_t moved             # bytes in both directions when that was last looked at
     cdef object reported            # ParameterStatus seen in STAGE_SYNC
     cdef set lent                   # names of its client's under which it has statements besides; None (sql_names)
     cdef list forgetting            # names that the Query under way deallocates, in order; None

@@ -254,6 +254,7 @@ cdef class Lending(Sockets):
         server.went_back = False
         server.settling = 0
         server.skips = False
+        server.on_trial = False
         server.local_planner = 0
         server.explained = 0
         server.unexplained = False

@@ -48,6 +48,7 @@ from doorman.workers.relay.engine cimport (
     KIND_SERVER,
     PHASE_FAREWELL,
     PHASE_LOGIN,
+    PHASE_READY,
     STAGE_NONE,
     Client,
     Conn,
@@ -58,6 +59,7 @@ from doorman.workers.relay.outgoing cimport outgoing_free
 from doorman.workers.relay.statements cimport Named, Statements
 from doorman.workers.relay.sockets cimport EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, Sockets, epoll_event, epoll_wait
 from doorman.workers.relay.client_side cimport sockaddr_storage
+from doorman.workers.relay.settle cimport settle_idle
 from doorman.workers.relay.leaving cimport Leaving
 from doorman.workers.relay.upkeep cimport cancel_again
 
@@ -436,8 +438,20 @@ cdef class Relay(Leaving):
         self.ticks += 1
         if self.ticks % 10 == 0:
             self.count_statements(counters)
+            self.look_at_doubtful()
             if self.stream_patience:
                 self.look_at_streams(now)
+        return 0
+
+    cdef int look_at_doubtful(self) except -1:
+        """Servers whose answers cannot be told are kept for their clients, but not for ever."""
+        cdef Server server
+        for server in list(self.servers):
+            if (
+                server is not None and server.client is not None and server.pending.doubtful
+                and server.stage == STAGE_NONE and server.client.follows and server.client.phase == PHASE_READY
+            ):
+                settle_idle(self, server)
         return 0
 
     cdef int look_at_streams(self, int64_t now) except -1:

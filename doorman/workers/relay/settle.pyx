@@ -1,8 +1,10 @@
-"""Finds out which Syncs PostgreSQL answers when a COPY IN has failed into which Syncs were sent.
+"""Finds out which Syncs PostgreSQL answers when a COPY IN has failed into which Syncs were sent, and frees servers whose
+answers could not be told.
 
-A Sync that it reads while the COPY is under way is ignored, one that it reads behind the failure is answered; which of
-them it was shows in no message. So more is sent behind everything, a Sync and then more Closes than anything of the
-client's could be mistaken for: how many ReadyForQuery come before their answers tells.
+A Sync that it reads while the COPY is under way is ignored, one that it reads behind the failure is answered. If the
+COPY failed by CopyFail, all of them came before that. Otherwise it shows in no message which of them it was. So more is
+sent behind everything, a Sync and then more Closes than anything of the client's could be mistaken for: how many
+ReadyForQuery come before their answers tells.
 
 Rules
 1. Nothing behind the error is looked at before that is known: it stays unread (`feed_answers`), the client waits.
@@ -10,16 +12,21 @@ Rules
    could end, and no message is half sent. Otherwise the server stays doubtful.
 3. If PostgreSQL has answered none, it was skipping to the client's next Sync and our Sync has ended that: so the client's
    messages are dropped here until it comes (`Server.skips`).
+4. A doubtful server is not its client's for ever. When both have been silent for a while, and nothing of the client's
+   waits for a Sync, one of ours goes behind everything. Its answer comes where it is expected: the client was told all
+   and goes on with another server, this one is closed. Anything else, or none: both connections end.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from doorman.shm.statements cimport Digest
-from doorman.workers.relay.engine cimport Engine, Server
-from doorman.workers.relay.pending cimport pending_sent, pending_unswallow
+from doorman.workers.relay.buffer cimport buffer_length
+from doorman.workers.relay.engine cimport Client, Engine, Server
+from doorman.workers.relay.pending cimport pending_clear, pending_sent, pending_unswallow, pending_unsynced
 from doorman.workers.relay.replies cimport (
     FIRST_ANSWERED,
+    REPLY_BIND,
     REPLY_CLOSE,
     REPLY_CLOSE_KNOWN,
     REPLY_CLOSE_OURS,
@@ -29,14 +36,20 @@ from doorman.workers.relay.replies cimport (
     REPLY_PARSE_KNOWN,
     REPLY_SYNC,
     REPLY_SYNC_OURS,
+    Reply,
     replies_at,
     replies_head,
     replies_push,
     replies_unskip,
 )
+from doorman.workers.relay.statements cimport Named, Statement
+
+cdef extern from "<string.h>" nogil:
+    char *strcasestr(const char *haystack, const char *needle)
+    void *memmem(const void *haystack, size_t length, const void *needle, size_t needle_length)
 
 cdef enum:
-    MOST_UNREAD = 1 << 20           # bytes; nothing but ReadyForQuery, notices and the like can come
+    MOST_UNREAD = 1 << 20           # bytes
 
 cdef uint8_t[32] HARMLESS           # rule 2
 for _kind in (
@@ -48,16 +61,20 @@ cdef bytes SYNC = b"S\x00\x00\x00\x04"
 cdef bytes CLOSE = b"C\x00\x00\x00\x13SDOORMAN_trial\x00"     # of nothing: answered in whatever state a session is
 
 
-cdef bint settle(Engine engine, Server server, const char *behind, Py_ssize_t length) except -1:
-    """The error has come with which a COPY ends, and this behind it. False: more has to come first."""
+cdef bint settle(Engine engine, Server server, const char *error, Py_ssize_t here, Py_ssize_t length) except -1:
+    """The error has come with which a COPY ends. error: that message, `here` bytes, and what came behind it, `length` bytes
+    in all. False: more has to come first."""
     cdef int ready
     if not server.settling:
+        if is_of_copy_fail(error, here):
+            server.pending.swallowed = 0
+            return True
         if not can_be_told(server):
             return True
         ask(engine, server)
-    ready = ready_before_closes(behind, length, server.settling)
+    ready = ready_before_closes(error + here, length - here, server.settling)
     if ready < 0:
-        if length > MOST_UNREAD:
+        if length - here > MOST_UNREAD:
             engine.lose_server(server)
             return True
         return False
@@ -65,19 +82,37 @@ cdef bint settle(Engine engine, Server server, const char *behind, Py_ssize_t le
     return True
 
 
-cdef bint can_be_told(Server server) noexcept:
-    """Rule 2."""
+cdef bint is_of_copy_fail(const char *error, Py_ssize_t here) noexcept:
+    """By the SQLSTATE and the routine that reads the data; a cancel request has the same SQLSTATE."""
+    return memmem(error, here, b"\0C57014\0", 8) != NULL and memmem(error, here, b"\0RCopyGetData\0", 14) != NULL
+
+
+cdef bint can_be_told(Server server) except -1:
+    """Rule 2. What is executed behind the COPY was bound behind it: portals end with a failure."""
     cdef uint32_t at
     cdef uint8_t kind
-    cdef bint synced = False
+    cdef bint synced = False, executes = False
     if server.client.body_left or server.pending.doubtful or not server.replies.length:
         return False
     for at in range(server.replies.length - 1, 0, -1):
         kind = replies_at(&server.replies, at).kind
         synced = synced or kind == REPLY_SYNC
-        if not HARMLESS[kind] and (not synced or kind < FIRST_ANSWERED or kind == REPLY_EXECUTE):
+        executes = executes or kind == REPLY_EXECUTE
+        if not HARMLESS[kind] and (not synced or kind < FIRST_ANSWERED):
+            return False
+        if kind == REPLY_BIND and executes and may_copy(replies_at(&server.replies, at)):
             return False
     return True
+
+
+cdef bint may_copy(Reply *bind) except -1:
+    """May what is bound there be a COPY?"""
+    cdef bytes body
+    if bind.new == NULL:
+        return True
+    bound = <object>bind.new
+    body = (<Named>bound).statement.body if isinstance(bound, Named) else (<Statement>bound).body
+    return strcasestr(PyBytes_AS_STRING(body), b"copy") != NULL
 
 
 cdef int ask(Engine engine, Server server) except -1:
@@ -136,7 +171,55 @@ cdef int resolve(Server server, int ready) except -1:
 
 
 cdef void settled(Server server) noexcept:
-    """The last answer to our messages came (rule 3)."""
-    if server.skips and not server.replies.length:
+    """An answer to our messages came; was it the last? (Rules 3 and 4.)"""
+    if server.replies.length:
+        return
+    if server.skips:
         server.skips = False
         server.pending.skipping = True
+    if server.on_trial:
+        server.on_trial = False
+        if server.status == b"I":
+            pending_clear(&server.pending)
+            server.condemned = True
+
+
+# --- servers that are in doubt and seem to be idle (rule 4) ----------------------------------------------------------
+
+cdef int settle_idle(Engine engine, Server server) except -1:
+    """Once a second for a server in doubt."""
+    cdef uint64_t moved = server.row.bytes_sent + server.row.bytes_received
+    cdef bint silent = moved == server.moved
+    server.moved = moved
+    if not silent or server.settling:
+        return 0
+    if is_lost(server) or (server.on_trial and is_only_ours(server)):
+        return engine.refuse(server.client, "FATAL", "08P01",
+                             "terminating connection because protocol synchronization was lost")
+    if server.on_trial or not seems_idle(server):
+        return 0
+    server.on_trial = True
+    pending_sent(&server.pending, b"S")
+    replies_push(&server.replies, REPLY_SYNC_OURS, NULL, NULL, NULL)
+    return engine.forward(server, PyBytes_AS_STRING(SYNC), len(SYNC))
+
+
+cdef bint seems_idle(Server server) noexcept:
+    """A Sync takes nothing from the client: nothing of its is unsynced, skipped, half sent, or data of a COPY."""
+    cdef Client client = server.client
+    return (
+        server.status == b"I" and not server.pending.copy_in and not server.pending.skipping
+        and not pending_unsynced(&server.pending) and not client.body_left and not client.gathering
+        and not buffer_length(&client.inb) and not buffer_length(&client.outb)
+        and not buffer_length(&server.outb)
+    )
+
+
+cdef bint is_lost(Server server) noexcept:
+    """It said what does not fit, or what PostgreSQL does not say."""
+    return server.replies.broken or (server.status != b"I" and server.status != b"T" and server.status != b"E")
+
+
+cdef bint is_only_ours(Server server) noexcept:
+    """PostgreSQL should have answered that at once."""
+    return server.replies.length == 1 and replies_head(&server.replies).kind == REPLY_SYNC_OURS
