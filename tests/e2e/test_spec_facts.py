@@ -3,6 +3,7 @@ that end at the worst place, servers that say what PostgreSQL never says."""
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Connect, is_idle
+from tests.e2e.conftest import POOL_SIZE, Connect, is_idle
 from tests.e2e.raw import Raw, cancel, tell, wait_until
 from tests.harness import Doorman, Postgres
 from tests.harness.doorman import pool_of, user_of
@@ -64,6 +65,35 @@ def test_names_and_texts_are_bytes(connect: Connect, direct: Raw) -> None:
         )
     assert heard[1] == heard[0]
     assert tell(heard[0]).endswith("T D C ZI E:42P05 ZI C ZI E:26000 ZI")
+
+
+SMALL = 10_000
+"""What PostgreSQL takes of messages that hold no more than names; it ends the connection of whoever sends more."""
+
+
+@pytest.mark.parametrize("database", ["postgres", "session"])
+@pytest.mark.parametrize("kind", [b"D", b"C", b"E", b"S", b"H", b"c", b"f"])
+def test_messages_that_postgresql_takes_only_when_they_are_small(
+    connect: Connect, direct: Raw, database: str, kind: bytes
+) -> None:
+    """A worker read a long Describe of a statement beyond the end of its buffer. The server is not lost for it."""
+
+    def long(size: int, name: bytes = b"") -> bytes:
+        return message(kind, b"S" + name.ljust(size - 6, b"x") + b"\0" if kind in b"DC" else b"x" * (size - 5) + b"\0")
+
+    expected = direct.log_in().ask(parse("SELECT 1"), long(SMALL), SYNC)
+    raw = connect(database)
+    assert raw.ask(parse("SELECT 1"), long(SMALL), SYNC) == expected
+    pids = {raw.value("SELECT pg_backend_pid()")}
+    for said in (long(SMALL + 1), long(70_000), long(10_000_000, b"name\0"), long(200_000, b"name\0")):
+        for before in ([], [query("BEGIN"), query("SELECT 1")], [parse("SELECT 1", "name"), FLUSH]):
+            raw = connect(database)
+            with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+                raw.send(*before, said, SYNC)
+            assert raw.last_words()["C"] == "08P01"
+    if database == "postgres":
+        pids |= {raw.value("SELECT pg_backend_pid()") for raw in connect.many(12)}
+        assert len(pids) <= POOL_SIZE
 
 
 @pytest.mark.parametrize("count", [32_767, 32_768, 65_535])

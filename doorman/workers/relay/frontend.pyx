@@ -6,6 +6,8 @@ Rules
 2. What the server will answer is noted (`pending`) for each message before it is forwarded.
 3. Without a server only what needs none is answered or dropped here; everything else waits for one (`Engine.attach`).
 4. After an error of ours inside a batch nothing of that batch reaches any server (`skip_to_sync`).
+5. What PostgreSQL takes only up to SMALL_MESSAGE bytes is refused here beyond that: it would end its connection. So such
+   messages are always whole when they are looked at.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -42,6 +44,13 @@ NEEDS[88] = NEED_GOODBYE        # X: Terminate
 
 cdef enum:
     LARGE = 16_384              # a run of this size is written by itself rather than copied
+    SMALL_MESSAGE = 10_000      # PostgreSQL's PQ_SMALL_MESSAGE_LIMIT
+
+cdef uint32_t[256] MOST         # that a message's length field may say; 0: no message type of the frontend
+for _letter in tuple(b"QPBFd"):
+    MOST[_letter] = MAX_MESSAGE
+for _letter in tuple(b"DCEHScfX"):
+    MOST[_letter] = SMALL_MESSAGE
 
 
 cdef inline uint32_t read_length(const char *at) noexcept nogil:
@@ -65,7 +74,7 @@ cdef Py_ssize_t feed_client(Engine engine, Client client, const char *data, Py_s
     while length - at >= 5:
         kind = data[at]
         size = read_length(data + at + 1)
-        if size < 4 or size > MAX_MESSAGE or NEEDS[<uint8_t>kind] == NEED_UNKNOWN:
+        if size < 4 or size > MOST[<uint8_t>kind]:
             send_noted(engine, client, data + start, at - start)
             return violate(engine, client, kind, size)
         total = <Py_ssize_t>size + 1
