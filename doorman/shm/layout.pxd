@@ -21,7 +21,7 @@ cdef extern from "<semaphore.h>" nogil:
     int sem_post(sem_t *sem)
 
 cdef enum:
-    LAYOUT_VERSION = 12
+    LAYOUT_VERSION = 13
     NONE = -1
     NAME_BYTES = 128            # database, user, application_name: bytes kept, terminating NUL included
     SECRET_BYTES = 256          # protocol 3.2: a cancel secret has 4 to 256 bytes
@@ -328,7 +328,8 @@ cdef struct ProcessCounterRow:      # one for each process, [worker] throughout
     int64_t loop_delay              # microseconds that the last tick came late
     int64_t loop_delay_high         # largest of late, decaying
     uint64_t texts_forgotten        # to make room for others
-    uint64_t spare[3]
+    uint64_t gathered               # bytes of large messages that are being gathered (max_memory_usage)
+    uint64_t spare[2]
 
 cdef struct WindowRow:              # one for each pool, written by the keeper when a statistics window ends
     int64_t began_at                # of the window that is running

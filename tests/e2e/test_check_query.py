@@ -158,3 +158,18 @@ def test_a_changed_query_is_asked_anew(make_doorman: MakeDoorman) -> None:
     for raw in each_worker(doorman) + old:
         assert [raw.value(f"SELECT {number}") for number in (1, 2, 2)] == ["1", "2", "2"]
         raw.close()
+
+
+def test_a_changed_query_holds_for_those_who_were_there_before() -> None:
+    """The old text is an ordinary query from then on, the new one is answered from memory."""
+    with lone_pooler(general={"pooler_check_query": "SELECT 'old'"}) as services, Lone(*services) as lone:
+        raws = [lone.client("two") for _ in range(12)]
+        for raw in raws:
+            raw.ask(query("SELECT 'old'"))
+        lone.doorman.reload({"pooler_check_query": "SELECT 'new'"})
+        mark = lone.postgres.log_mark()
+        for raw in raws * 2:
+            assert [raw.value("SELECT 'old'"), raw.value("SELECT 'new'")] == ["old", "new"]
+        text = lone.postgres.log_text(mark)
+        assert text.count("SELECT 'old'") == 24
+        assert 1 <= text.count("SELECT 'new'") <= 2

@@ -171,6 +171,18 @@ def test_known_texts_without_a_sync_are_answered_and_take_no_memory(
     assert tell(raw.until("Z")) == "2 D C ZI"
 
 
+def test_a_long_error_that_has_a_name_like_ours_in_it_is_left_as_it_is(connect: Connect, direct: Raw) -> None:
+    """Names of ours are replaced in errors, which are whole then; a long one was cut off in the middle."""
+    heard = []
+    for raw in (direct.log_in(), connect()):
+        heard.append([])
+        for size in (100, 60_000, 200_000):
+            text = f"DO $$BEGIN RAISE EXCEPTION '%', 'DOORMAN_' || repeat('0', {size}); END$$"
+            heard[-1] += raw.converse(query(text)) + raw.converse(parse(text), bind(), execute(), SYNC)
+            heard[-1] += raw.converse(query("SELECT 1"))
+    assert heard[1] == heard[0]
+
+
 # --- cancels over each kind of socket --------------------------------------------------------------------------------
 
 
@@ -253,6 +265,7 @@ def test_what_postgresql_never_says_ends_that_server(forger: Forger, postgres: P
         pid = raw.value("SELECT pg_backend_pid()")
         forger.forge = FORGERIES[name]
         raw.send(query("SELECT 1"))
+        wait_until(lambda: forger.forge is None, "it was answered")
         if mode == "session":
             time.sleep(0.1)
             raw.close()

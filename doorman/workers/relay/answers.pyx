@@ -272,7 +272,7 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
             forget_segment(engine, server)
             take_note(server, message, length, engine.now)
             return True
-        if head != NULL and memmem(message, length, b"DOORMAN_", 8) != NULL:
+        if head != NULL and memmem(message, length, b"DOORMAN_", 8) != NULL and read_length(message + 1) + 1 == length:
             server.kept = (server.kept or b"") + with_names_of(server.client, head, message[:length])
             forget_segment(engine, server)
             take_note(server, message, length, engine.now)

@@ -45,7 +45,7 @@ from doorman.workers.relay.engine cimport (
     Client,
     Server,
 )
-from doorman.workers.relay.frontend cimport feed_client
+from doorman.workers.relay.frontend cimport end_gathering, feed_client
 from doorman.workers.relay.local cimport ready
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_free
 from doorman.workers.relay.replies cimport replies_clear
@@ -179,8 +179,7 @@ cdef class ClientSide(ServerSide):
             client.inb.end += n
         if buffer_length(&client.inb) < client.gathering:
             return 0
-        self.gathered -= client.gathering
-        client.gathering = 0
+        end_gathering(self, client)
         return self.take_input(client, client.inb.data + client.inb.start, buffer_length(&client.inb), False)
 
     cdef int take_input(self, Client client, char *data, Py_ssize_t length, bint from_scratch) except -1:
@@ -320,8 +319,7 @@ cdef class ClientSide(ServerSide):
         self.logins.pop(client, None)
         self.host.client_ended(client, session)
         self.shut(client)
-        self.gathered -= client.gathering
-        client.gathering = 0
+        end_gathering(self, client)
         if client.number == NONE:
             return 0
         if client.row.wait_state != WAIT_NO:

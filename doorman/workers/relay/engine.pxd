@@ -186,8 +186,7 @@ cdef class Engine:
     cdef Outgoing to_client
     cdef Statements statements
     cdef dict checks                # pool -> (check query, its answer)
-    cdef uint64_t gathered          # bytes of messages being gathered
-    cdef uint64_t gather_limit
+    cdef uint64_t gather_limit      # bytes of messages being gathered, in all processes
     cdef uint64_t nonce             # for statements that nobody else may share
     cdef int64_t now                # microseconds; read once for a few events, not for each
     cdef bint release_early         # test only: proves that the torture test can fail

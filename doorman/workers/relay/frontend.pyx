@@ -196,13 +196,23 @@ cdef bint must_be_whole(Client client, char kind) noexcept:
 
 
 cdef bint start_gathering(Engine engine, Client client, Py_ssize_t total) noexcept:
-    """Gather it, within limits: False when there is no memory for it."""
+    """Gather it, within the limit of all processes together: False when there is no memory for it."""
+    cdef uint32_t process
+    cdef uint64_t gathered = total
     if not client.gathering:
-        if engine.gathered + total > engine.gather_limit:
+        for process in range(engine.table.header.n_processes):
+            gathered += engine.table.process_counters[process].gathered
+        if gathered > engine.gather_limit:
             return False
         client.gathering = total
-        engine.gathered += total
+        engine.table.process_counters[engine.table.process].gathered += total
     return True
+
+
+cdef void end_gathering(Engine engine, Client client) noexcept:
+    """It is whole, or its client is gone."""
+    engine.table.process_counters[engine.table.process].gathered -= client.gathering
+    client.gathering = 0
 
 
 cdef bint needs_no_server(Engine engine, Client client, char kind, const char *message, Py_ssize_t length) except -1:

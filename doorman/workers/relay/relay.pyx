@@ -140,6 +140,7 @@ cdef class Relay(Leaving):
         self.checks = {}
         self.statements = Statements(statements)
         self.gather_limit = gather_limit
+        table.process_counters[table.process].gathered = 0      # a predecessor may have been killed amid it
         self.query_wait = query_wait_us
         self.stream_patience = stream_patience_us
         self.probe_patience = probe_patience_us
@@ -149,13 +150,17 @@ cdef class Relay(Leaving):
 
     def configure(self, *, query_wait_us: int, probe_patience_us: int, statements: int, gather_limit: int,
                   stream_patience_us: int) -> None:
-        """Limits that hold from now on; of statements `statements` texts are remembered."""
+        """Limits that hold from now on; of statements `statements` texts are remembered. The check query may be another."""
+        cdef Client client
         self.query_wait = query_wait_us
         self.stream_patience = stream_patience_us
         self.probe_patience = probe_patience_us
         self.gather_limit = gather_limit
         if statements != self.statements.limit:
             self.statements = Statements(statements)
+        for client in self.clients:
+            if client is not None and client.pool != NONE:
+                client.check = self.check_of(client.pool)
 
     def __dealloc__(self):
         free(self.wake_fds)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.raw import Raw, wait_until
-from tests.e2e.traps.clients import ask, run
+from tests.e2e.traps.clients import ask, run, words
 from tests.harness import Doorman, Postgres
 from tests.harness.doorman import pool_of, user_of
 from tests.torture.wire import SYNC, parse
@@ -55,3 +55,20 @@ def test_beyond_the_limit_the_client_is_told_why_it_must_go(tight: Doorman) -> N
                 assert raw.last_words()["C"] == "53200"
             assert ask(bystander, large(3 * MB), run()) == [str(3 * MB)]
     tight.wait_pool(sv_active=0, cl_waiting=0)
+
+
+def test_the_limit_is_one_for_all_workers(tight: Doorman) -> None:
+    """Of many clients on both workers two may send 4 MB each; their places are given back."""
+    address = tight.host, tight.port
+    for _ in range(2):
+        raws = [Raw(address).log_in() for _ in range(12)]
+        for raw in raws:
+            with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+                raw.send(large(4 * MB - 64)[: 3 * MB])
+        gathering = [raw for raw in raws if raw.is_silent(0.3)]
+        assert len(gathering) == 2
+        for raw in gathering:
+            raw.send(large(4 * MB - 64)[3 * MB :], run(), SYNC)
+            assert words(raw.until("Z")) == [str(4 * MB - 64)]
+        for raw in raws:
+            raw.close()
