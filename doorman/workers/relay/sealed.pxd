@@ -9,6 +9,7 @@ from doorman.workers.relay.link cimport Link
 
 cdef Py_ssize_t receive_sealed(Conn conn, char *into, size_t room) noexcept
 cdef Py_ssize_t transmit_sealed(Conn conn, const char *data, size_t length) except -2
+cdef void cut_off(Conn conn, int error) noexcept
 cdef int take_rest(Conn conn, bytes rest) except -1
 cdef int say_farewell(Conn conn) noexcept
 cdef bint is_between(Link link) noexcept

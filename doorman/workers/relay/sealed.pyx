@@ -12,7 +12,7 @@ Rules
 
 import logging
 
-from libc.errno cimport EAGAIN, EINTR, errno
+from libc.errno cimport EAGAIN, ECONNRESET, EINTR, EPIPE, errno
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
@@ -26,7 +26,7 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t recv(int fd, void *into, size_t room, int flags)
     ssize_t send(int fd, const void *data, size_t length, int flags)
     int shutdown(int fd, int how)
-    int MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_RD
+    int MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_RD, SHUT_RDWR
 
 log = logging.getLogger("doorman.relay")
 
@@ -103,6 +103,7 @@ cdef Py_ssize_t transmit_sealed(Conn conn, const char *data, size_t length) exce
             sent = send(conn.fd, OUT, n, MSG_DONTWAIT | MSG_NOSIGNAL)   # network op
             if sent < 0:
                 if errno != EAGAIN and errno != EINTR:
+                    cut_off(conn, errno)
                     return -1
                 sent = 0
         if sent < n:
@@ -110,6 +111,13 @@ cdef Py_ssize_t transmit_sealed(Conn conn, const char *data, size_t length) exce
         data += take
         length -= take
     return <Py_ssize_t>buffer_length(&conn.outb)
+
+
+cdef void cut_off(Conn conn, int error) noexcept:
+    """A write failed with this errno. Where the peer is not gone (ENOBUFS: the kernel has no memory), bytes are missing from
+    now on, and it would take what comes next for them: the connection ends, which epoll announces."""
+    if error != EPIPE and error != ECONNRESET:
+        shutdown(conn.fd, SHUT_RDWR)
 
 
 cdef int take_rest(Conn conn, bytes rest) except -1:

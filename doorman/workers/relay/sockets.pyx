@@ -19,7 +19,7 @@ from posix.unistd cimport close
 
 from doorman.workers.relay.buffer cimport buffer_append, buffer_consume, buffer_free, buffer_length
 from doorman.workers.relay.engine cimport KIND_CLIENT, SCRATCH, Conn, Engine, Watcher
-from doorman.workers.relay.sealed cimport receive_sealed, say_farewell, transmit_sealed
+from doorman.workers.relay.sealed cimport cut_off, receive_sealed, say_farewell, transmit_sealed
 
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -129,6 +129,7 @@ cdef class Sockets(Engine):
                 return 0
             if n < 0:
                 if errno != EAGAIN and errno != EINTR:
+                    cut_off(conn, errno)
                     return SEND_GONE
                 n = 0
         buffer_append(&conn.outb, data + n, length - n)
@@ -142,6 +143,7 @@ cdef class Sockets(Engine):
             if n < 0:
                 if errno == EAGAIN or errno == EINTR:
                     return False
+                cut_off(conn, errno)
                 buffer_free(&conn.outb)         # reading will find the end of the stream
                 return True
             buffer_consume(&conn.outb, n)

@@ -1,0 +1,44 @@
+/* Preloaded into pg_doorman: system calls that answer as a test wishes, by files in the directory DOORMAN_FAULTS.
+ *
+ * send   the file is taken away, and one call of send fails with ENOBUFS: no memory in the kernel
+ * back   the wall clock is a day behind as long as the file is there
+ * ahead  or a day ahead
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+static const char *path_of(const char *name, char *room, size_t size) {
+    const char *directory = getenv("DOORMAN_FAULTS");
+    snprintf(room, size, "%s/%s", directory ? directory : "/nowhere", name);
+    return room;
+}
+
+ssize_t send(int fd, const void *data, size_t length, int flags) {
+    static ssize_t (*next)(int, const void *, size_t, int);
+    char room[4096];
+    if (!next) next = dlsym(RTLD_NEXT, "send");
+    if (unlink(path_of("send", room, sizeof room)) == 0) {
+        errno = ENOBUFS;
+        return -1;
+    }
+    return next(fd, data, length, flags);
+}
+
+int clock_gettime(clockid_t clock, struct timespec *into) {
+    static int (*next)(clockid_t, struct timespec *);
+    char room[4096];
+    int answer;
+    if (!next) next = dlsym(RTLD_NEXT, "clock_gettime");
+    answer = next(clock, into);
+    if (answer == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) {
+        if (access(path_of("back", room, sizeof room), F_OK) == 0) into->tv_sec -= 86400;
+        if (access(path_of("ahead", room, sizeof room), F_OK) == 0) into->tv_sec += 86400;
+    }
+    return answer;
+}
