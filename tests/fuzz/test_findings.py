@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -253,3 +255,34 @@ def test_names_of_a_pool_that_does_not_rename_go_out_as_they_are(make_stage: Mak
     client.write(batch)
     stage.settle()
     assert bytes(stage.servers[0].received) == batch
+
+
+# --- peers that do not read ------------------------------------------------------------------------------------------
+
+
+def test_a_client_that_is_full_is_not_forgotten_when_its_server_is_full_too(make_stage: MakeStage) -> None:
+    """Full of answers of ours; then the message behind, of which more is to come, did not fit its server, and what the
+    client was watched for was only its end."""
+    stage = make_stage(pool_size=1)
+    client = enter(stage)
+    client.write(query(b";"))
+    stage.settle()
+    [server] = stage.servers
+    server.write(message(b"I", b"") + READY)
+    stage.settle()
+    [(_, fd)] = stage.relay.server_sockets()
+    with socket.socket(fileno=os.dup(fd)) as near:
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+    server.received.clear()
+    client.received.clear()
+    client.reads = server.reads = False
+    large = query(b"x" * 400_000)
+    client.write(query(b";") * 4000 + large)
+    stage.settle()
+    server.reads = True
+    stage.settle()
+    assert 0 < len(server.received) < len(large), "nothing was full"
+    client.reads = True
+    stage.settle()
+    assert len(told(client.received)) == 2 * 4000
+    assert bytes(server.received) == large

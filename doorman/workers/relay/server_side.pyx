@@ -76,14 +76,15 @@ cdef class ServerSide(Lending):
     """What happens to servers."""
 
     cdef int forward(self, Server server, const char *data, size_t length) except -1:
-        """To a server; while it does not take everything its client is not read."""
+        """To a server; while it does not take everything its client is not read. A client that is full itself is watched
+        for that (`answer`), and not read either."""
         cdef Py_ssize_t left = self.transmit(server, data, length)
         server.row.bytes_sent += length
         if server.client is not None:
             server.client.counters.bytes_sent += length
         if left > 0:
             self.arm(server, EPOLLIN | EPOLLOUT)
-            if server.client is not None:
+            if server.client is not None and not buffer_length(&server.client.outb):
                 self.arm(server.client, EPOLLERR)
         return 0
 
@@ -144,6 +145,8 @@ cdef class ServerSide(Lending):
             self.drop_handle(server)
             return False
         if row.owner == self.table.process and row.state != SLOT_IDLE:
+            if row.held:                            # for a cancel request: whose that is will listen to it (`cancel_done`)
+                self.disarm(server)
             self.look_again(server)                 # just granted to us: its mail is on the way
             return False
         if row.home != self.table.process or not claim_idle(self.table, server.slot, server.generation, SLOT_RESETTING):
