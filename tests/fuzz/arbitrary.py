@@ -1,4 +1,5 @@
-"""Arbitrary bytes from clients and from servers: nothing may crash, spin, be logged as an error, or be left behind."""
+"""Arbitrary bytes from clients and from servers, plain or encrypted: nothing may crash, spin, be logged as an error, or
+be left behind."""
 
 from __future__ import annotations
 
@@ -27,6 +28,7 @@ def play(data: bytes) -> None:
         statement_limit=(3, 1, 0, 3)[head >> 1 & 3],
         cleanup=not head & 8,
         check_after_us=1_000_000 if head & 16 else 0,
+        tls=bool(head & 128),
     )
     try:
         stage.connect(head >> 5 & 3 if head >> 5 & 3 < 3 else 0)

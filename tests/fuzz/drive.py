@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 
-MODES = ("arbitrary", "faithful", "scram", "hba")
+MODES = ("arbitrary", "faithful", "scram", "hba", "records")
 
 
 def main() -> int:

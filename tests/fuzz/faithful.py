@@ -171,8 +171,9 @@ def play(data: bytes) -> None:
     script = Script(data)
     head = script.byte()
     theatre = Theatre(
-        pool_size=1 + (head & 1), statement_limit=(3, 1, 2, 0)[head >> 1 & 3], cache=(4, 1)[head >> 3 & 1]
-    )
+        pool_size=1 + (head & 1), statement_limit=(3, 1, 2, 0)[head >> 1 & 3], cache=(4, 1)[head >> 3 & 1],
+        tls=bool(head & 128),
+    )  # fmt: skip
     try:
         theatre.enter(RENAMES)
         for _ in range(MOST_STEPS):

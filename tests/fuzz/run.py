@@ -1,4 +1,4 @@
-"""Fuzzes the relay and the parsers of a login for a while: scripts/fuzz, and test_fuzz.py.
+"""Fuzzes the relay, the parsers of a login and the TLS record layer for a while: scripts/fuzz, and test_fuzz.py.
 
 scripts/fuzz --seconds 600                  # all modes, an equal part of the time each
 scripts/fuzz --mode faithful --seconds 60

@@ -6,6 +6,7 @@ applications' sockets (`far ends`). Nothing of the relay is replaced.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -18,6 +19,9 @@ from typing import Any
 from doorman.shm.rows import set_up_pool
 from doorman.shm.table import Table
 from doorman.shm.trial import Trial
+from doorman.tls.record import RecordLayer, private_layer, slot_layer
+from doorman.tls.schedule import Session, traffic_keys
+from doorman.tls.suites import BY_NUMBER, TLS_1_3
 from doorman.wire.backend import parameter_status
 from doorman.workers.relay.relay import Relay
 from doorman.workers.settings import Settings, make_settings
@@ -27,6 +31,7 @@ RENAMES, PLAIN, SESSION = range(3)  # the pools of a stage
 CHECK_QUERY = ";"
 PARAMETERS = parameter_status("TimeZone", "UTC") + parameter_status("server_version", "18")
 SECRET = b"0123456789abcdef"
+SUITE = BY_NUMBER[0x1301]
 QUIET_ROUNDS = 400  # more rounds than this without a byte moved: the relay spins
 
 
@@ -66,10 +71,20 @@ def find_clock() -> Any:
 advance_clock = find_clock()
 
 
+def make_session(*, is_relay: bool) -> Session:
+    """What the relay, or the far end, has of an encrypted connection after its handshake."""
+    ways = [traffic_keys(SUITE, bytes((seed,)) * 32) for seed in (1, 2)]
+    inbound, outbound = ways if is_relay else ways[::-1]
+    return Session(TLS_1_3, SUITE.number, inbound, outbound)
+
+
 class FarEnd:
-    """The socket of an application or of a PostgreSQL, and what came on it."""
+    """The socket of an application or of a PostgreSQL, and what came on it. With a `layer` what it writes is encrypted,
+    and what comes is from `opens` on."""
 
     def __init__(self, sock: socket.socket) -> None:
+        self.layer: RecordLayer | None = None
+        self.opens = False
         sock.setblocking(False)
         self.sock = sock
         self.received = bytearray()
@@ -83,7 +98,7 @@ class FarEnd:
     def write(self, data: bytes) -> None:
         """Now or when there is room."""
         if data and self.is_open and not self.hangs_up:
-            self.unsent.append(data)
+            self.unsent.append(data if self.layer is None else self.layer.seal_bytes(data))
 
     def move(self) -> int:
         """Write what waits, read what came. How many bytes moved."""
@@ -120,13 +135,17 @@ class FarEnd:
             except OSError:
                 data = b""
             self.is_ended = not data
-            self.received += data
+            self.received += self.layer.open_bytes(data) if self.layer is not None and self.opens else data
+            assert self.layer is None or not self.layer.fault, "the relay wrote what cannot be opened"
             moved += len(data) or 1
         return moved
 
     def end_writing(self) -> None:
         """Half of a close."""
         if self.is_open:
+            if self.layer is not None and not self.unsent:
+                with contextlib.suppress(OSError):
+                    self.sock.send(self.layer.farewell())
             self.sock.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
@@ -140,6 +159,7 @@ class ServerEnd(FarEnd):
 
     def __init__(self, sock: socket.socket, pool: int, slot: int, generation: int) -> None:
         super().__init__(sock)
+        self.opens = True
         self.pool = pool
         self.slot = slot
         self.generation = generation
@@ -172,10 +192,13 @@ class Login:
         if self.client.number < 0:
             self.stage.relay.dismiss(self.client, b"E\0\0\0\x05\0")
             return 1
+        if end.layer is not None:
+            end.opens = True
+            self.stage.relay.start_tls(self.client, make_session(is_relay=True), data[1:])
         self.stage.relay.log_in(
             self.client, end.pool, generation=0, settings=end.settings, cancel_secret=SECRET, application_name=b"fuzz"
         )
-        return 1
+        return 1 if end.layer is None else len(data)
 
     def greet(self, parameters: bytes, cancel_pid: int) -> None:
         self.stage.relay.send(self.client, b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I")
@@ -234,9 +257,10 @@ class Stage:
 
     def __init__(
         self, *, pool_size: int = 2, statement_limit: int = 3, cache: int = 4, max_connections: int = 6,
-        gather_limit: int = 300_000, cleanup: bool = True, check_after_us: int = 0,
+        gather_limit: int = 300_000, cleanup: bool = True, check_after_us: int = 0, tls: bool = False,
     ) -> None:  # fmt: skip
         COMPLAINTS.records.clear()
+        self.tls = tls  # clients and servers are encrypted
         self.table = Table.create(
             processes=1, pools=3, slots=6, clients=8, max_connections=max_connections, statements=statement_limit
         )
@@ -280,7 +304,12 @@ class Stage:
         self.knocking.append(end)
         self.clients.append(end)
         end.write(b"\0")
+        end.layer = self.make_layer(is_client=True)
         return end
+
+    def make_layer(self, *, is_client: bool) -> RecordLayer | None:
+        """A far end's."""
+        return private_layer(make_session(is_relay=False), is_client=is_client) if self.tls else None
 
     def round(self) -> int:
         """One look at the sockets. How many bytes moved at the far ends."""
@@ -307,10 +336,12 @@ class Stage:
         near, far = socket.socketpair()
         near.setblocking(False)
         end = self.make_server_end(far, pool, slot, generation)
+        end.layer = self.make_layer(is_client=False)
         self.servers.append(end)
         self.host.publish(slot, generation, near.fileno())
+        layer = slot_layer(self.table, slot, make_session(is_relay=True)) if self.tls else None
         self.relay.opened(
-            slot, near.detach(), 1000 + slot, b"secret", PARAMETERS, lifetime_us=0, idle_timeout_us=0
+            slot, near.detach(), 1000 + slot, b"secret", PARAMETERS, lifetime_us=0, idle_timeout_us=0, layer=layer
         )  # fmt: skip
 
     def make_server_end(self, sock: socket.socket, pool: int, slot: int, generation: int) -> ServerEnd:

@@ -1,4 +1,5 @@
-"""Fuzzing of the relay, SCRAM and pg_hba: the corpus on the ordinary build, then libFuzzer on an instrumented one.
+"""Fuzzing of the relay, SCRAM, pg_hba, TLS records: the corpus on the ordinary build, then libFuzzer on an instrumented
+one.
 
 DOORMAN_FUZZ_SECONDS says how long each mode is fuzzed (30, a third of it for the parsers); scripts/fuzz: by hand.
 """
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz import arbitrary, faithful, hba, scram
+from tests.fuzz import arbitrary, faithful, hba, records, scram
 from tests.fuzz.build import CannotBuild
 from tests.fuzz.run import CORPUS, fuzz, prepare
 
@@ -21,6 +22,7 @@ PLAY: dict[str, Callable[[bytes], None]] = {
     "faithful": faithful.play,
     "scram": scram.play,
     "hba": hba.play,
+    "records": records.play,
 }
 SECONDS = int(os.environ.get("DOORMAN_FUZZ_SECONDS", "30"))
 RANDOM_INPUTS = 100
