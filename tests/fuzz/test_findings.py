@@ -286,3 +286,31 @@ def test_a_client_that_is_full_is_not_forgotten_when_its_server_is_full_too(make
     stage.settle()
     assert len(told(client.received)) == 2 * 4000
     assert bytes(server.received) == large
+
+
+def test_a_client_that_becomes_full_while_it_sends_more_than_can_be_kept_is_not_forgotten(
+    make_stage: MakeStage,
+) -> None:
+    """What it sent had to wait (`holding`) and was as much as is kept. Then came, in one look at the sockets, rows that
+    it did not take, and more of its own."""
+    stage = make_stage(pool_size=1)
+    client = enter(stage)
+    client.write(query(b"begin; select 1") + parse(b"", b"select 2"))
+    stage.settle()
+    client.write(SYNC * 13_107)
+    stage.settle()
+    [server] = stage.servers
+    row = message(b"D", b"\0\1" + (996).to_bytes(4, "big") + b"x" * 996)
+    client.received.clear()
+    client.reads = False
+    server.write(row * 150)
+    stage.settle()
+    server.write(row * 150)
+    server.move()
+    client.write(SYNC)
+    client.move()
+    stage.relay.run()
+    stage.settle()
+    client.reads = True
+    stage.settle()
+    assert len(client.received) == 300 * len(row)

@@ -224,8 +224,7 @@ cdef class ClientSide(ServerSide):
         """It waits for a server (or for the last answer to be taken) and sends on: keep a little, then stop reading."""
         cdef Py_ssize_t n
         if buffer_length(&client.inb) > HOLD:
-            self.arm(client, EPOLLRDHUP if client.suspended or client.row.wait_state == WAIT_QUEUED else EPOLLERR)
-            return 0
+            return self.rest(client, EPOLLRDHUP if client.suspended or client.row.wait_state == WAIT_QUEUED else EPOLLERR)
         n = self.receive(client, self.scratch, HOLD // 2)
         if n == 0:
             return self.end_client(client)

@@ -76,16 +76,15 @@ cdef class ServerSide(Lending):
     """What happens to servers."""
 
     cdef int forward(self, Server server, const char *data, size_t length) except -1:
-        """To a server; while it does not take everything its client is not read. A client that is full itself is watched
-        for that (`answer`), and not read either."""
+        """To a server; while it does not take everything its client is not read."""
         cdef Py_ssize_t left = self.transmit(server, data, length)
         server.row.bytes_sent += length
         if server.client is not None:
             server.client.counters.bytes_sent += length
         if left > 0:
             self.arm(server, EPOLLIN | EPOLLOUT)
-            if server.client is not None and not buffer_length(&server.client.outb):
-                self.arm(server.client, EPOLLERR)
+            if server.client is not None:
+                self.rest(server.client, EPOLLERR)
         return 0
 
     cdef int server_event(self, Server server, uint32_t events) except -1:

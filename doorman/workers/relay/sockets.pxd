@@ -30,6 +30,7 @@ cdef class Sockets(Engine):
 
     cdef int enroll(self, Conn conn, int fd) except -1
     cdef int arm(self, Conn conn, uint32_t events) except -1
+    cdef int rest(self, Conn conn, uint32_t events) except -1
     cdef int look_again(self, Conn conn) except -1
     cdef int disarm(self, Conn conn) except -1
     cdef int shut(self, Conn conn) except -1

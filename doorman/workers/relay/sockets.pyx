@@ -8,7 +8,8 @@ Rules
    once for what arrived. A read that took less than it had room for took everything (epoll(7)); whoever leaves something
    unread, or saw the end of the stream announced, calls `look_again`. Changing what is watched looks again by itself.
    Unix sockets are watched by level, for there a short read proves nothing.
-4. What a peer does not take goes to its `outb`, and whoever fills it stops reading its counterpart until it is empty.
+4. What a peer does not take goes to its `outb`, and whoever fills it stops reading its counterpart until it is empty. It
+   is watched for EPOLLOUT until then, whatever else keeps it from being read (`rest`).
 """
 
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -70,6 +71,12 @@ cdef class Sockets(Engine):
             raise OSError(errno, "a socket could not be watched")
         conn.armed = events
         return 0
+
+    cdef int rest(self, Conn conn, uint32_t events) except -1:
+        """Do not read it for the present; watch for these events at most."""
+        if buffer_length(&conn.outb):
+            return 0                            # it is watched for what it takes, and not read either (rule 4)
+        return self.arm(conn, events)
 
     cdef int look_again(self, Conn conn) except -1:
         """Have what may still be unread announced once more (rule 3)."""

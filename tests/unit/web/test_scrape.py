@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -18,7 +19,7 @@ from doorman.web.metrics import fill
 from tests.simulate.rows import make_table
 
 POOLS = 1000
-LIMIT_SECONDS = 0.1
+MOST_TIMES = 5  # a quiet machine of 2026 takes 0.07 s, 2.5 times what its lines take
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +42,25 @@ def figures(table: Table) -> Figures:
     return Figures(table, config, "1.2.3", "info", Counter(), Counter())
 
 
-def test_a_scrape_of_a_thousand_pools_takes_less_than_a_tenth_of_a_second(busy: Table) -> None:
-    """Processor time, the best of five: the machine has other things to do."""
-    taken = []
+def test_a_scrape_of_a_thousand_pools_takes_not_much_longer_than_to_format_its_lines(busy: Table) -> None:
+    """Processor time, the best of five, beside a yardstick in turn: the machine has other things to do, or is slow."""
+    text = fill(figures(busy)).text()
+    lines = range(text.count("\n"))
+    taken, yardstick = [], []
     for _ in range(5):
-        began = time.process_time()
-        text = fill(figures(busy)).text()
-        taken.append(time.process_time() - began)
-    assert min(taken) < LIMIT_SECONDS, taken
+        taken.append(seconds(lambda: fill(figures(busy)).text()))
+        yardstick.append(
+            seconds(lambda: "".join([f'pools{{user="{line}",database="{line}"}} {line}\n' for line in lines]))
+        )
+    assert min(taken) < MOST_TIMES * min(yardstick), (taken, yardstick)
     assert text.count("\npg_doorman_pools_query_duration_seconds_count{") == POOLS and len(text) > 5_000_000
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Processor time."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
 
 
 def test_what_is_written_is_what_is_read(busy: Table) -> None:
