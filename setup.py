@@ -37,6 +37,7 @@ COMPILED_PYTHON = (
     "doorman/workers/opening.py",
     "doorman/workers/process.py",
     "doorman/workers/roster.py",
+    "doorman/workers/routes.py",
 )
 PYTHON_DIRECTIVES = {"language_level": "3", "annotation_typing": False, "binding": True}
 

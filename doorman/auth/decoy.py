@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from doorman.auth.verifier import hmac_sha256, stranger_secret
+from doorman.auth.digest import hmac_sha256
+from doorman.auth.verifier import stranger_secret
 from doorman.wire.text import encode
 
 T = TypeVar("T")

@@ -1,5 +1,7 @@
 """Types for the compiled form of exchange.py. The module works without it."""
 
+cimport cython
+
 from doorman.auth.scram cimport ScramServer
 
 
@@ -9,6 +11,14 @@ cdef class ScramExchange:
     cdef bint _keeps_key
     cdef object _rng
     cdef ScramServer _scram
-    cdef object _step
+    cdef int _step
     cdef public bytes client_key
     cdef public bint done
+
+    @cython.locals(new=ScramExchange)
+    cpdef ScramExchange again(self)
+    cdef _begin(self, ScramServer scram, bint keeps_key, bytes binding, object rng)
+    cpdef bytes feed(self, bytes body)
+    cdef bytes _on_initial(self, bytes body)
+    cdef bytes _on_first(self, bytes body)
+    cdef bytes _on_final(self, bytes body)

@@ -41,6 +41,8 @@ _FILE_REFERENCES: Final = (*TOKEN_PREFIXES, SIGNER_PREFIX)
 """Stored "passwords" that name a key (spec: JWT). Knowing the file's name must never log anybody in."""
 DERIVATION_SECONDS: Final = 30.0
 """For a key derivation of `MAX_ITERATIONS` on a machine that is busy with others."""
+_INITIAL, _FIRST, _FINAL, _OVER = range(4)
+"""Which message `ScramExchange` is to get next."""
 
 
 class Wait(NamedTuple):
@@ -80,6 +82,10 @@ class TrustExchange:
     __slots__ = ()
     done: Final = True
     client_key: Final[bytes | None] = None
+
+    def again(self) -> TrustExchange:
+        """For the next client."""
+        return self
 
     def start(self) -> bytes:
         return b""
@@ -166,35 +172,49 @@ class ScramExchange:
     ) -> None:
         """`verifier` None refuses at the end, after an exchange that looks like one with `model`."""
         shown = verifier or mock_verifier(user, model)
-        self._scram = ScramServer(user, shown, is_doomed=verifier is None, binding=binding)
+        self._begin(ScramServer(user, shown, verifier is None, binding), keeps_key, binding, rng)
+
+    def _begin(self, scram: ScramServer, keeps_key: bool, binding: bytes | None, rng: Random) -> None:
+        self._scram = scram
         self._keeps_key = keeps_key
         self._binding = binding
         self._rng = rng
         self._is_plus = False
-        self._step = self._on_initial
+        self._step = _INITIAL
         self.client_key: bytes | None = None
         self.done = False
+
+    def again(self) -> ScramExchange:
+        """The same for the next client."""
+        new = ScramExchange.__new__(ScramExchange)
+        new._begin(self._scram.again(), self._keeps_key, self._binding, self._rng)
+        return new
 
     def start(self) -> bytes:
         return _SASL_REQUEST if self._binding is None else _SASL_REQUEST_WITH_BINDING
 
     def feed(self, body: bytes) -> bytes:
-        step, self._step = self._step, self._refuse_more
-        return step(body)
+        step, self._step = self._step, _OVER
+        if step == _INITIAL:
+            return self._on_initial(body)
+        if step == _FIRST:
+            return self._on_first(body)
+        if step == _FINAL:
+            return self._on_final(body)
+        raise _after_the_end()
 
     def _on_initial(self, body: bytes) -> bytes:
         mechanism, data = parse_sasl_initial(body)
-        offered = (SCRAM_SHA_256,) if self._binding is None else (SCRAM_SHA_256, SCRAM_SHA_256_PLUS)
-        if mechanism not in offered:
+        self._is_plus = self._binding is not None and mechanism == SCRAM_SHA_256_PLUS
+        if not self._is_plus and mechanism != SCRAM_SHA_256:
             raise ProtocolViolation("client selected an invalid SASL authentication mechanism")
-        self._is_plus = mechanism == SCRAM_SHA_256_PLUS
-        self._step = self._on_first
+        self._step = _FIRST
         # Without an initial response an empty challenge asks for it (RFC 4422 section 3.3).
         return sasl_continue(b"") if data is None else self._on_first(data)
 
     def _on_first(self, body: bytes) -> bytes:
-        answer = self._scram.first(parse_sasl_response(body), is_plus=self._is_plus, rng=self._rng)
-        self._step = self._on_final
+        answer = self._scram.first(parse_sasl_response(body), self._is_plus, self._rng)
+        self._step = _FINAL
         return sasl_continue(answer)
 
     def _on_final(self, body: bytes) -> bytes:
@@ -203,9 +223,6 @@ class ScramExchange:
             self.client_key = self._scram.client_key
         self.done = True
         return sasl_final(answer)
-
-    def _refuse_more(self, body: bytes) -> bytes:
-        raise _after_the_end()
 
 
 TRUSTED: Final = TrustExchange()

@@ -1,5 +1,8 @@
 """Types for the compiled form of scram.py: fields instead of dictionaries. The module works without it."""
 
+cimport cython
+
+
 cdef class ScramServer:
     cdef public str _user
     cdef object _verifier
@@ -11,6 +14,10 @@ cdef class ScramServer:
     cdef public bytes _nonce
     cdef public bytes client_key
 
+    cpdef ScramServer again(self)
+    @cython.locals(client_nonce=bytes, flag=bytes, authzid=bytes, bare=bytes)
+    cpdef bytes first(self, bytes data, bint is_plus, object rng=*)
+    @cython.locals(without_proof=bytes, proof_text=bytes, proof=bytes, fields=list, message=bytes)
     cpdef bytes final(self, bytes data)
     cdef _check_binding_flag(self, bytes flag, bint is_plus)
     cdef _check_binding(self, bytes field)
@@ -19,4 +26,5 @@ cdef class ScramServer:
 cdef _check_message(bytes data)
 cdef tuple _split_client_first(bytes data)
 cdef bytes _client_nonce(bytes bare)
-cdef bytes _xor(bytes left, bytes right)
+cdef bytes _base64(bytes raw)
+cdef bytes _announcement(object verifier)

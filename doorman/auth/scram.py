@@ -11,22 +11,13 @@ Rules:
 
 from __future__ import annotations
 
-import hmac
-from base64 import b64encode
+from binascii import b2a_base64
 from collections.abc import Callable
-from hashlib import sha256
 from typing import Final
 
+from doorman.auth.digest import hmac_sha256, is_equal, sha256, xor
 from doorman.auth.randomness import random_bytes
-from doorman.auth.verifier import (
-    KEY_BYTES,
-    MAX_ITERATIONS,
-    ScramKeys,
-    ScramVerifier,
-    decode_base64,
-    derive_keys,
-    hmac_sha256,
-)
+from doorman.auth.verifier import KEY_BYTES, MAX_ITERATIONS, ScramKeys, ScramVerifier, decode_base64, derive_keys
 from doorman.errors import ClientFault, ProtocolViolation, ServerFault
 from doorman.wire.codes import SqlState
 from doorman.wire.text import encode
@@ -39,7 +30,7 @@ MAX_MESSAGE_BYTES: Final = 4096
 """Longest SCRAM message taken from either side. PostgreSQL's own have about 100 bytes."""
 MAX_NONCE_BYTES: Final = 1024
 
-_PRINTABLE: Final = frozenset(range(0x21, 0x7F)) - {ord(",")}
+_PRINTABLE: Final = bytes(range(0x21, 0x7F)).replace(b",", b"")
 _END_POINT: Final = b"p=tls-server-end-point"
 
 Random = Callable[[int], bytes]
@@ -64,7 +55,7 @@ class ScramServer:
     )
 
     def __init__(
-        self, user: str, verifier: ScramVerifier, *, is_doomed: bool = False, binding: bytes | None = None
+        self, user: str, verifier: ScramVerifier, is_doomed: bool = False, binding: bytes | None = None
     ) -> None:
         self._user = user
         self._verifier = verifier
@@ -73,7 +64,11 @@ class ScramServer:
         self._gs2_header = self._client_first_bare = self._server_first = self._nonce = b""
         self.client_key: bytes | None = None
 
-    def first(self, data: bytes, *, is_plus: bool, rng: Random = random_bytes) -> bytes:
+    def again(self) -> ScramServer:
+        """For the next client, which has said nothing yet."""
+        return ScramServer(self._user, self._verifier, self._is_doomed, self._binding)
+
+    def first(self, data: bytes, is_plus: bool, rng: Random = random_bytes) -> bytes:
         """server-first-message for a client-first-message."""
         _check_message(data)
         flag, authzid, bare = _split_client_first(data)
@@ -85,12 +80,8 @@ class ScramServer:
         client_nonce = _client_nonce(bare)
         self._gs2_header = data[: len(data) - len(bare)]
         self._client_first_bare = bare
-        self._nonce = client_nonce + b64encode(rng(NONCE_BYTES))
-        self._server_first = b"r=%b,s=%b,i=%d" % (
-            self._nonce,
-            self._verifier.salt.encode("ascii"),
-            self._verifier.iterations,
-        )
+        self._nonce = client_nonce + _base64(rng(NONCE_BYTES))
+        self._server_first = b"r=" + self._nonce + _announcement(self._verifier)
         return self._server_first
 
     def final(self, data: bytes) -> bytes:
@@ -102,11 +93,11 @@ class ScramServer:
         if proof is None or len(proof) != KEY_BYTES or len(fields) < 2 or not fields[1].startswith(b"r="):
             raise _malformed("Malformed client-final-message.")
         self._check_binding(fields[0])
-        if not hmac.compare_digest(fields[1][2:], self._nonce):
+        if not is_equal(fields[1][2:], self._nonce):
             raise ProtocolViolation("invalid SCRAM response", detail="Nonce does not match.")
         message = b",".join((self._client_first_bare, self._server_first, without_proof))
         self._check_proof(message, proof)
-        return b"v=" + b64encode(hmac_sha256(self._verifier.server_key, message))
+        return b"v=" + _base64(hmac_sha256(self._verifier.server_key, message))
 
     def _check_binding_flag(self, flag: bytes, is_plus: bool) -> None:
         """Flag against mechanism (RFC 5802 section 6): "y" from a client that was offered PLUS is a downgrade."""
@@ -128,14 +119,14 @@ class ScramServer:
         expected = self._gs2_header
         if expected[:1] == b"p":
             expected += self._binding or b""
-        if not hmac.compare_digest(field, b"c=" + b64encode(expected)):
+        if not is_equal(field, b"c=" + _base64(expected)):
             if expected[:1] == b"p":
                 raise ClientFault(SqlState.INVALID_AUTHORIZATION, "SCRAM channel binding check failed")
             raise ProtocolViolation("unexpected SCRAM channel-binding attribute in client-final-message")
 
     def _check_proof(self, message: bytes, proof: bytes) -> None:
-        client_key = _xor(proof, hmac_sha256(self._verifier.stored_key, message))
-        is_right = hmac.compare_digest(sha256(client_key).digest(), self._verifier.stored_key)
+        client_key = xor(proof, hmac_sha256(self._verifier.stored_key, message))
+        is_right = is_equal(sha256(client_key), self._verifier.stored_key)
         if not is_right or self._is_doomed:
             raise wrong_password(self._user)
         self.client_key = client_key
@@ -185,7 +176,7 @@ class ScramClient:
 
     def first(self, rng: Random = random_bytes) -> bytes:
         """client-first-message. The name is empty, as libpq's: PostgreSQL knows it from the StartupMessage."""
-        self._nonce = b64encode(rng(NONCE_BYTES))
+        self._nonce = _base64(rng(NONCE_BYTES))
         self._first_bare = b"n=,r=" + self._nonce
         return self._gs2_header + self._first_bare
 
@@ -195,11 +186,11 @@ class ScramClient:
         if not nonce.startswith(self._nonce) or len(nonce) == len(self._nonce):
             raise _server_fault("SCRAM nonce from server does not extend ours")
         keys = self._keys(salt, iterations)
-        without_proof = b"c=" + b64encode(self._gs2_header + self._binding) + b",r=" + nonce
+        without_proof = b"c=" + _base64(self._gs2_header + self._binding) + b",r=" + nonce
         self._message = b",".join((self._first_bare, server_first, without_proof))
         self._server_key = keys.server_key or None
-        signature = hmac_sha256(sha256(keys.client_key).digest(), self._message)
-        return without_proof + b",p=" + b64encode(_xor(keys.client_key, signature))
+        signature = hmac_sha256(sha256(keys.client_key), self._message)
+        return without_proof + b",p=" + _base64(xor(keys.client_key, signature))
 
     def finish(self, server_final: bytes) -> None:
         """Check the server-final-message: the server knows the password too, or `ServerFault`."""
@@ -210,7 +201,7 @@ class ScramClient:
             raise _server_fault("malformed SCRAM message from server (server-final-message)")
         if self._server_key is not None:
             expected = hmac_sha256(self._server_key, self._message)
-            if not hmac.compare_digest(signature, expected):
+            if not is_equal(signature, expected):
                 raise ServerFault(SqlState.INVALID_AUTHORIZATION, "incorrect SCRAM server signature")
         self.is_finished = True
 
@@ -260,7 +251,7 @@ def _client_nonce(bare: bytes) -> bytes:
     if len(fields) < 2 or not fields[0].startswith(b"n=") or not fields[1].startswith(b"r="):
         raise _malformed("Malformed client-first-message.")
     nonce = fields[1][2:]
-    if not nonce or len(nonce) > MAX_NONCE_BYTES or not _PRINTABLE.issuperset(nonce):
+    if not nonce or len(nonce) > MAX_NONCE_BYTES or nonce.translate(None, _PRINTABLE):
         raise _malformed("Non-printable characters in SCRAM nonce, or its length is wrong.")
     return nonce
 
@@ -279,15 +270,20 @@ def _parse_server_first(data: bytes) -> tuple[bytes, bytes, int]:
     salt = decode_base64(salt_text[2:])
     if not (nonce.startswith(b"r=") and salt_text.startswith(b"s=") and count.startswith(b"i=") and salt):
         raise _server_fault("malformed SCRAM message from server (server-first-message)")
-    if len(nonce) > MAX_NONCE_BYTES or not _PRINTABLE.issuperset(nonce):
+    if len(nonce) > MAX_NONCE_BYTES or nonce.translate(None, _PRINTABLE):
         raise _server_fault("malformed SCRAM message from server (nonce)")
     if not count[2:].isdigit() or len(count) > 11 or not 1 <= int(count[2:]) <= MAX_ITERATIONS:
         raise _server_fault("SCRAM iteration count from server is out of range")
     return nonce[2:], salt, int(count[2:])
 
 
-def _xor(left: bytes, right: bytes) -> bytes:
-    return (int.from_bytes(left, "big") ^ int.from_bytes(right, "big")).to_bytes(KEY_BYTES, "big")
+def _base64(raw: bytes) -> bytes:
+    return b2a_base64(raw, newline=False)
+
+
+def _announcement(verifier: ScramVerifier) -> bytes:
+    """Salt and iterations as a server-first-message ends with them."""
+    return b",s=" + verifier.salt.encode("ascii") + b",i=" + str(verifier.iterations).encode("ascii")
 
 
 def _malformed(detail: str) -> ProtocolViolation:

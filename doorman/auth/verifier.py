@@ -9,17 +9,17 @@ Rules:
 
 from __future__ import annotations
 
-import binascii
-import hmac
 import os
-from base64 import b64decode, b64encode
+from base64 import b64encode
+from binascii import a2b_base64
 from functools import cache, lru_cache
-from hashlib import pbkdf2_hmac, sha256
+from hashlib import pbkdf2_hmac
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from doorman.auth.digest import hmac_sha256, is_equal, sha256
 from doorman.auth.saslprep import saslprep
 from doorman.wire.text import encode
 
@@ -53,11 +53,6 @@ class ScramVerifier(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return "ScramVerifier(…)"
-
-
-def hmac_sha256(key: bytes, data: bytes) -> bytes:
-    """HMAC-SHA-256 in one call."""
-    return hmac.digest(key, data, "sha256")
 
 
 @lru_cache(maxsize=4096)
@@ -94,7 +89,7 @@ def verifier_of_password(user: str, password: str) -> ScramVerifier:
     salt = _salt_of_user(user)
     keys = derive_keys(password, salt, DEFAULT_ITERATIONS)
     return ScramVerifier(
-        DEFAULT_ITERATIONS, b64encode(salt).decode(), sha256(keys.client_key).digest(), keys.server_key
+        DEFAULT_ITERATIONS, b64encode(salt).decode(), sha256(keys.client_key), keys.server_key
     )
 
 
@@ -113,15 +108,15 @@ def prove_password(verifier: ScramVerifier, password: bytes) -> bytes | None:
     """The ClientKey of a password sent in clear, `None` where it does not belong to `verifier`. Costs a derivation."""
     salt = decode_base64(verifier.salt) or b""
     keys = derive_keys.__wrapped__(password, salt, verifier.iterations)
-    is_right = hmac.compare_digest(sha256(keys.client_key).digest(), verifier.stored_key)
+    is_right = is_equal(sha256(keys.client_key), verifier.stored_key)
     return keys.client_key if is_right else None
 
 
 def decode_base64(text: str | bytes) -> bytes | None:
     """Strict base64 (RFC 4648 section 4, padded); `None` if it is none."""
     try:
-        return b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+        return a2b_base64(text, strict_mode=True)
+    except ValueError:
         return None
 
 

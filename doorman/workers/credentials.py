@@ -8,9 +8,9 @@ Rules
 
 from __future__ import annotations
 
-from hashlib import sha256
 from typing import Final
 
+from doorman.auth.digest import sha256
 from doorman.auth.md5 import is_md5_hash
 from doorman.auth.server_login import Credentials
 from doorman.auth.verifier import PREFIX, ScramVerifier, parse_verifier
@@ -69,7 +69,7 @@ def is_pending(pool: PoolSettings, table: Table) -> bool:
 
 def learn(table: Table, client_key: bytes) -> None:
     """A client proved its verifier with this key."""
-    keep_key(table, sha256(client_key).digest(), client_key)
+    keep_key(table, sha256(client_key), client_key)
 
 
 def note_refusal(table: Table, credentials: Credentials, fault: ServerFault) -> None:

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from doorman.admin.login import console_exchange
 from doorman.auth.auth_query import Found
-from doorman.auth.exchange import Answer, ClientExchange, Wait
+from doorman.auth.exchange import Answer, ClientExchange, ScramExchange, TrustExchange, Wait
 from doorman.auth.look_up_exchange import LookUpExchange
 from doorman.auth.methods import Applicant, exchange_for, kind_of
 from doorman.auth.randomness import random_bytes
@@ -45,6 +44,7 @@ from doorman.workers.client_tls import CLIENT_HELLO, ClientTls
 from doorman.workers.console import ConsoleSession
 from doorman.workers.credentials import learn
 from doorman.workers.lookup_client import WAIT_SECONDS, unavailable
+from doorman.workers.routes import Route
 from doorman.workers.settings import Settings, gather_settings
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from doorman.auth.cert import MapLine
     from doorman.workers.process import Process
     from doorman.workers.relay.engine import Client
+    from doorman.workers.relay.relay import Relay
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,8 @@ MOST_REQUESTS = 3
 """SSLRequest and GSSENCRequest together before the startup packet."""
 
 AUTH_HEADER = 5
+POOL, CONSOLE, NOWHERE = range(3)
+"""Where a client goes that has proved who it is."""
 
 
 class Login:
@@ -69,15 +72,17 @@ class Login:
     __slots__ = (
         "address",
         "client",
+        "destination",
         "exchange",
-        "finish",
         "found",
         "generation",
         "kind",
         "parting",
         "pool",
         "process",
+        "relay",
         "requests",
+        "route",
         "secret",
         "startup",
         "task",
@@ -86,10 +91,12 @@ class Login:
 
     def __init__(self, process: Process, client: Client) -> None:
         self.process = process
+        self.relay: Relay = process.relay
         self.client = client
         self.startup: StartupMessage | None = None
         self.exchange: ClientExchange | None = None
-        self.finish: Callable[[], None] = self.enter_pool
+        self.destination = POOL
+        self.route: Route | None = None  # what was decided of another client's packet, if that was the same
         self.address: str | None = None  # IP address, None on the Unix socket
         self.kind = "hba"  # what a failure from here on is counted as
         self.pool = -1
@@ -105,11 +112,15 @@ class Login:
 
     def feed(self, data: bytes) -> int:
         """Take whole packets; how many bytes were used."""
-        if self.is_shaking or self.is_direct_tls(data):
-            return self.shake(data)
         used = 0
+        if self.tls is not None or self.startup is None:
+            if self.is_shaking or self.is_direct_tls(data):
+                return self.shake(data)
+            if self.tls is None and self.client.number >= 0 and (route := self.process.routes.find(data, self.client.peer)) is not None:
+                self.follow(route)
+                return len(data)
         try:
-            while not self.client.is_gone and (length := self.packet_length(data[used:] if used else data)):
+            while not self.client.closed and (length := self.packet_length(data[used:] if used else data)):
                 packet = data[used : used + length]
                 used += length
                 if self.startup is None:
@@ -157,13 +168,13 @@ class Login:
         first = parse_startup_packet(packet)
         if isinstance(first, StartupMessage):
             count_connection(self.process.table, PLAIN if self.tls is None else ENCRYPTED)
-            self.on_startup(first)
+            self.on_startup(first, packet)
         elif isinstance(first, CancelRequest):
             count_connection(self.process.table, CANCEL)
             self.process.cancel(first.pid, first.secret)
-            self.process.relay.end(self.client)
+            self.relay.end(self.client)
         elif isinstance(first, SslRequest) and self.offers_tls:
-            self.process.relay.send(self.client, b"S")
+            self.relay.send(self.client, b"S")
             self.start_handshake(is_direct=False)
         else:
             self.decline_encryption(first)
@@ -173,7 +184,7 @@ class Login:
         self.requests += 1
         if self.requests > MOST_REQUESTS or self.tls is not None:
             raise ClientFault("08P01", "too many encryption requests")
-        self.process.relay.send(self.client, b"N")
+        self.relay.send(self.client, b"N")
 
     # --- TLS ---------------------------------------------------------------------------------------------------------
 
@@ -218,13 +229,40 @@ class Login:
             self.process.refusals.end_handshake(self.client, fault)
         return len(data)
 
-    def on_startup(self, startup: StartupMessage) -> None:
-        """Decide who this is and how it must prove it."""
-        self.startup = startup
+    def follow(self, route: Route) -> None:
+        """What `on_first_packet` comes to, decided already."""
+        count_connection(self.process.table, PLAIN)
+        self.startup, self.route = route.startup, route
+        self.address, self.kind = route.address, "hba"
+        try:
+            self.check_room()
+            if route.pool < 0:
+                self.destination = NOWHERE
+            else:
+                self.take_pool(route.startup, route.pool, route.generation)
+            self.kind = route.kind
+            self.exchange = route.exchange.again()
+            self.go_on(self.exchange.start())
+        except PeerFault as fault:
+            self.refuse(fault)
+
+    def check_room(self) -> None:
+        """Is there room for one more?"""
         if self.client.number < 0:
             raise ClientFault("53300", "sorry, too many clients already")
-        if self.process.relay.draining:
+        if self.relay.draining:
             raise ClientFault("57P03", "the connection pooler is shutting down")
+
+    def take_pool(self, startup: StartupMessage, row: int, generation: int) -> None:
+        """The pool that the client is to enter."""
+        if not is_enabled(self.process.table, row):
+            raise disabled(startup.database)
+        self.pool, self.generation = row, generation
+
+    def on_startup(self, startup: StartupMessage, packet: bytes) -> None:
+        """Decide who this is and how it must prove it."""
+        self.startup = startup
+        self.check_room()
         if self.process.encryption.is_mandatory and self.tls is None and not self.client.is_unix:
             self.kind = "tls_required"
             raise ClientFault("28000", "Connection without SSL is not allowed by tls_mode.")
@@ -233,7 +271,7 @@ class Login:
         general = self.process.config.general
         applicant = Applicant(startup.user, self.address, general.auth_wait_timeout / 1000, *self.proof)
         if startup.database in CONSOLES:
-            self.finish = self.enter_console
+            self.destination = CONSOLE
             self.kind = kind_of(admission, None)
             self.exchange = console_exchange(admission, applicant, *self.console_account(startup.user))
         elif is_talos(self.process.config.talos, startup.user, admission):
@@ -241,8 +279,9 @@ class Login:
             self.exchange = talos_exchange(self.process.config.talos, self.on_token)
         else:
             self.exchange = self.pool_exchange(startup, admission, applicant)
+            self.remember(packet)
         if negotiation := backend.negotiation_answer(startup):
-            self.process.relay.send(self.client, negotiation)
+            self.relay.send(self.client, negotiation)
         self.go_on(self.exchange.start())
 
     def admission(self, startup: StartupMessage) -> Admission:
@@ -277,10 +316,8 @@ class Login:
             return self.nowhere_exchange(startup, admission, applicant)
         account = None
         if entry is not None:
-            if not is_enabled(self.process.table, entry.row):
-                raise disabled(startup.database)
+            self.take_pool(startup, entry.row, entry.generation)
             account = entry.settings
-            self.pool, self.generation = entry.row, entry.generation
         self.kind = kind_of(admission, account)
         return exchange_for(admission, applicant, account, others or ())
 
@@ -291,9 +328,21 @@ class Login:
             raise no_such_pool(startup.database, startup.user)
         accounts = list(self.process.pools)
         account = next((known for known in accounts if known.user == startup.user), None)
-        self.finish = self.tell_no_pool
+        self.destination = NOWHERE
         self.kind = kind_of(admission, account)
         return exchange_for(admission, applicant, account, accounts)
+
+    def remember(self, packet: bytes) -> None:
+        """For the next client that begins so."""
+        assert self.startup is not None
+        if self.tls is not None or self.startup.needs_negotiation:
+            return
+        if isinstance(self.exchange, ScramExchange | TrustExchange):
+            has_settings = self.pool >= 0 and self.has_settings(self.startup)
+            route = Route(
+                self.startup, self.address, self.exchange.again(), self.kind, self.pool, self.generation, has_settings
+            )
+            self.process.routes.keep(packet, self.client.peer, route)
 
     def has_auth_query(self, database: str) -> bool:
         """Users whom the configuration does not name are looked up."""
@@ -335,7 +384,7 @@ class Login:
         """The client is who it says, and has nowhere to go."""
         assert self.startup is not None
         self.kind = "no_pool"
-        self.process.relay.send(self.client, self.parting + backend.AUTHENTICATION_OK)
+        self.relay.send(self.client, self.parting + backend.AUTHENTICATION_OK)
         raise no_such_pool(self.startup.database, self.startup.user)
 
     def find_pool_again(self, found: Found) -> None:
@@ -366,14 +415,23 @@ class Login:
         """Do what the exchange says."""
         assert self.exchange is not None
         if isinstance(answer, Wait):
-            self.process.relay.suspend(self.client)
+            self.relay.suspend(self.client)
             self.task = self.process.spawn(self.wait_for(answer))
             return
         if self.exchange.done:
             self.parting = answer
             self.finish()
         elif answer:
-            self.process.relay.send(self.client, answer)
+            self.relay.send(self.client, answer)
+
+    def finish(self) -> None:
+        """The client is who it says."""
+        if self.destination == POOL:
+            self.enter_pool()
+        elif self.destination == CONSOLE:
+            self.enter_console()
+        else:
+            self.tell_no_pool()
 
     # --- waiting -----------------------------------------------------------------------------------------------------
 
@@ -390,7 +448,7 @@ class Login:
             log.exception("a login failed by a fault of ours")
             outcome = PeerFault("XX000", "internal error during authentication")
         self.task = None
-        self.process.relay.resume(self.client, lambda: self.take(outcome))
+        self.relay.resume(self.client, lambda: self.take(outcome))
 
     def take(self, outcome: Answer | PeerFault) -> None:
         """What was waited for has come to this."""
@@ -416,13 +474,13 @@ class Login:
         if self.exchange is not None and self.exchange.client_key is not None:
             learn(self.process.table, self.exchange.client_key)
         self.secret = random_bytes(32 if self.startup.spoken_minor >= 2 else 4)
-        entered = self.process.relay.log_in(
+        entered = self.relay.log_in(
             self.client,
             self.pool,
-            generation=self.generation,
-            settings=self.settings(self.startup),
-            cancel_secret=self.secret,
-            application_name=self.application_name.encode("utf-8", "surrogateescape"),
+            self.generation,
+            self.settings(self.startup),
+            self.secret,
+            self.application_name.encode("utf-8", "surrogateescape"),
         )
         if entered and self.found is not None:
             count_look_up(self.process.table, self.startup.database, "auth_success")
@@ -433,13 +491,18 @@ class Login:
 
     def settings(self, startup: StartupMessage) -> Settings | None:
         """What the client asked for beyond what the pool's servers have. Most ask for nothing."""
-        pool = self.process.pools[self.pool]
-        if startup.parameters.keys() <= (IDENTITY if pool.sync_server_parameters else PLAIN_PARAMETERS):
+        if not (self.route.has_settings if self.route is not None else self.has_settings(startup)):
             return None
+        pool = self.process.pools[self.pool]
         reported = self.process.reported_parameters(self.pool)
         return gather_settings(
             startup.parameters, pool.startup_parameters, reported, follow_name=pool.sync_server_parameters
         )
+
+    def has_settings(self, startup: StartupMessage) -> bool:
+        """Does it ask for more than a name?"""
+        pool = self.process.pools[self.pool]
+        return not startup.parameters.keys() <= (IDENTITY if pool.sync_server_parameters else PLAIN_PARAMETERS)
 
     @property
     def application_name(self) -> str:
@@ -450,7 +513,7 @@ class Login:
     def greet(self, parameters: bytes, pid: int) -> None:
         """Everything that PostgreSQL sends after a successful login, in one write."""
         self.process.note_login(self.client, self.startup)
-        self.process.relay.send(
+        self.relay.send(
             self.client,
             self.parting
             + backend.AUTHENTICATION_OK
@@ -467,7 +530,7 @@ class Login:
         session = ConsoleSession(self.process, self.client, is_admin=self.startup.user == general.admin_username)
         parameters = session.console.greeting_parameters(self.application_name)
         greeting = [backend.parameter_status(name, value) for name, value in parameters]
-        self.process.relay.send(
+        self.relay.send(
             self.client,
             self.parting
             + backend.AUTHENTICATION_OK
@@ -475,7 +538,7 @@ class Login:
             + backend.backend_key_data(0, random_bytes(4))
             + backend.READY_IDLE,
         )
-        self.process.relay.enter_console(
+        self.relay.enter_console(
             self.client,
             session,
             database=self.startup.database.encode(),

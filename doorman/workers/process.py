@@ -67,6 +67,7 @@ from doorman.workers.opening import NO_DESCRIPTOR, Opening
 from doorman.workers.refusals import Refusals
 from doorman.workers.relay.relay import Relay
 from doorman.workers.roster import PoolEntry, Roster
+from doorman.workers.routes import Routes
 from doorman.workers.socket_options import SocketOptions
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ class Process:
         self.channel = born.channel
         self.remove_socket = born.remove_socket
         self.hba = RememberedRules(general.hba_rules())
+        self.routes = Routes(self.pools)
         self.encryption = Encryption(born.config, born.materials)
         self.socket_options = SocketOptions.of(general)
         self.dismissing: set[int] = set()  # rows of removed pools that have clients here
@@ -322,6 +324,7 @@ class Process:
         """A new configuration holds. It was checked by the master; nothing here may fail."""
         self.config = message.config
         self.hba = RememberedRules(message.config.general.hba_rules())
+        self.routes = Routes(self.pools)
         self.encryption = Encryption(message.config, message.materials)
         self.socket_options = SocketOptions.of(message.config.general)
         live = {(entry.row, entry.generation) for entry in message.pools}
@@ -436,9 +439,9 @@ class Process:
         """A client has not logged in in time; the relay tells it so."""
         count_refusal(self.table, "timeout")
 
-    def client_ended(self, client: Client, session: object) -> None:
+    def client_ended(self, client: Client, session: Login | ConsoleSession | None) -> None:
         """A client is about to be closed."""
-        if isinstance(session, Login | ConsoleSession):
+        if session is not None:
             session.stop_waiting()
         if self.config.general.log_client_disconnections and client.number >= 0:
             self.log_session(client)

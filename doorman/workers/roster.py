@@ -46,17 +46,20 @@ class Roster(Sequence[PoolSettings]):
         self._last: dict[int, PoolEntry] = {}
         self._live: dict[tuple[str, str], PoolEntry] = {}
         self._accounts: dict[str, list[PoolSettings]] | None = None  # by database; made when it is asked for
+        self.changes = 0
         for entry in entries:
             self.put(entry)
 
     def put(self, entry: PoolEntry) -> None:
         """A new pool, or a pool that has changed."""
+        self.changes += 1
         self._accounts = None
         self._last[entry.row] = entry
         self._live[_key_of(entry)] = entry
 
     def remove(self, entry: PoolEntry) -> None:
         """This pool takes no more clients. Another of the same names may be live by now: that one stays."""
+        self.changes += 1
         live = self._live.get(_key_of(entry))
         if live is not None and (live.row, live.generation) == (entry.row, entry.generation):
             del self._live[_key_of(entry)]

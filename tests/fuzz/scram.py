@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from hashlib import sha256
 
+from doorman.auth.digest import hmac_sha256
 from doorman.auth.exchange import ScramExchange, Wait
 from doorman.auth.md5 import md5_hash
 from doorman.auth.scram import ScramClient
 from doorman.auth.server_login import Credentials, ServerLogin
-from doorman.auth.verifier import ScramVerifier, hmac_sha256, parse_verifier
+from doorman.auth.verifier import ScramVerifier, parse_verifier
 from doorman.errors import PeerFault
 from doorman.wire.startup import parse_startup_packet, startup_length
 

@@ -30,6 +30,7 @@ LEVELS: list[set[str]] = [
     {"workers.relay"},
     {
         "workers.credentials",
+        "workers.routes",
         "workers.console",
         "workers.lookup_client",
         "workers.lookup_stream",

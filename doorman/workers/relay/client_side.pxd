@@ -36,3 +36,8 @@ cdef class ClientSide(ServerSide):
     cdef int send_off(self, Client client, bytes last_words) except -1
     cdef int hang_up(self, Client client) except -1
     cdef bint needs_server_to_greet(self, Client client)
+    cpdef send(self, Client client, bytes data)
+    cpdef end(self, Client client)
+    cpdef suspend(self, Client client)
+    cpdef bint log_in(self, Client client, int pool, uint32_t generation, object settings, bytes cancel_secret,
+                      bytes application_name) except -1

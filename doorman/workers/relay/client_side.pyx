@@ -54,9 +54,13 @@ from doorman.workers.relay.sockets cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from doorman.workers.relay.upkeep cimport cancel, start_drain
 from doorman.workers.relay.server_side cimport ServerSide
 
+from functools import lru_cache
+
 from doorman.shm.rows import get_parameters
 from doorman.wire import backend as messages
 from doorman.wire.frontend import query
+
+check_message = lru_cache(maxsize=256)(query)
 
 cdef extern from "<sys/socket.h>" nogil:
     int AF_INET, AF_INET6, SHUT_WR
@@ -286,7 +290,7 @@ cdef class ClientSide(ServerSide):
             take_rest(client, rest)
             self.queue(client)
 
-    def send(self, Client client, bytes data) -> None:
+    cpdef send(self, Client client, bytes data):
         """Write to a client from Python."""
         self.answer(client, data, len(data))
 
@@ -395,16 +399,16 @@ cdef class ClientSide(ServerSide):
         """Python's way to end a client: an ErrorResponse, then the end."""
         self.send_off(client, last_words)
 
-    def end(self, Client client) -> None:
+    cpdef end(self, Client client):
         """Close a client without a word (it asked for it, or is not there any more)."""
         self.end_client(client)
 
-    def suspend(self, Client client) -> None:
+    cpdef suspend(self, Client client):
         """Its session waits for something: keep a little of what it sends, notice when it goes."""
         client.suspended = True
 
-    def log_in(self, Client client, pool: int, *, generation: int, settings, cancel_secret: bytes,
-               application_name: bytes) -> bool:
+    cpdef bint log_in(self, Client client, int pool, uint32_t generation, object settings, bytes cancel_secret,
+                      bytes application_name) except -1:
         """The client is who it says: greet it, at once or when a server has told us what to greet it with.
 
         False, and nothing done: that pool (row and generation) was removed meanwhile.
@@ -443,7 +447,7 @@ cdef class ClientSide(ServerSide):
 
     cdef bytes check_of(self, int pool):
         """The check query of a pool as a message."""
-        return query(self.host.pools[pool].pooler_check_query)
+        return check_message(self.host.pools[pool].pooler_check_query)
 
     cdef int finish_login(self, Client client) except -1:
         cdef ClientRow *row = client.row

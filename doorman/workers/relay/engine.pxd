@@ -63,7 +63,7 @@ cdef class Conn:
     cdef int kind
     cdef uint32_t serial            # tells it from an earlier owner of the same fd
     cdef uint32_t armed             # epoll events it is registered for; 0 = not registered
-    cdef bint closed
+    cdef readonly bint closed
     cdef bint edge                  # an event comes once for what arrives, not as long as it is unread
     cdef bint drained               # the last read took all that was there
     cdef Link tls                   # None: nothing is encrypted

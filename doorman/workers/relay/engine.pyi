@@ -14,8 +14,11 @@ class Client(Conn):
     session: Any
     settings: Any
     is_unix: bool
+    closed: bool
     @property
     def is_gone(self) -> bool: ...
+    @property
+    def peer(self) -> bytes: ...
 
 class Server(Conn):
     slot: int

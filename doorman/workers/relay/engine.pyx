@@ -37,6 +37,13 @@ cdef class Client(Conn):
         """The connection is closed."""
         return self.closed
 
+    @property
+    def peer(self) -> bytes:
+        """Its IP address in network order: 4 or 16 bytes, none on the Unix socket."""
+        if self.row == NULL:
+            return b""
+        return <bytes>self.row.address[:4 if self.row.family == 4 else 16 if self.row.family == 6 else 0]
+
 
 cdef class Server(Conn):
     """A server connection, or rather this process's handle of it: the slot row says whose it is."""

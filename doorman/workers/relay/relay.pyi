@@ -68,7 +68,6 @@ class Relay:
         self,
         client: Client,
         pool: int,
-        *,
         generation: int,
         settings: Settings | None,
         cancel_secret: bytes,

@@ -1,0 +1,9 @@
+"""See digest.pyx."""
+
+cdef enum:
+    DIGEST = 32                     # bytes of SHA-256
+
+cpdef bytes sha256(bytes data)
+cpdef bytes hmac_sha256(bytes key, bytes data)
+cpdef bytes xor(bytes left, bytes right)
+cpdef bint is_equal(bytes left, bytes right)
