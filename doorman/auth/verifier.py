@@ -88,9 +88,7 @@ def verifier_of_password(user: str, password: str) -> ScramVerifier:
     """Verifier of a user whose password is known in clear."""
     salt = _salt_of_user(user)
     keys = derive_keys(password, salt, DEFAULT_ITERATIONS)
-    return ScramVerifier(
-        DEFAULT_ITERATIONS, b64encode(salt).decode(), sha256(keys.client_key), keys.server_key
-    )
+    return ScramVerifier(DEFAULT_ITERATIONS, b64encode(salt).decode(), sha256(keys.client_key), keys.server_key)
 
 
 def mock_verifier(user: str, model: ScramVerifier | None = None) -> ScramVerifier:

@@ -27,6 +27,7 @@ cdef class Login:
     cdef public object tls
 
     cdef Py_ssize_t packet_length(self, bytes data) except -1
+    cdef Route known_route(self, bytes data)
     cdef follow(self, Route route)
     cdef check_room(self)
     cdef take_pool(self, object startup, int row, object generation)

@@ -116,7 +116,8 @@ class Login:
         if self.tls is not None or self.startup is None:
             if self.is_shaking or self.is_direct_tls(data):
                 return self.shake(data)
-            if self.tls is None and self.client.number >= 0 and (route := self.process.routes.find(data, self.client.peer)) is not None:
+            route = self.known_route(data)
+            if route is not None:
                 self.follow(route)
                 return len(data)
         try:
@@ -134,6 +135,12 @@ class Login:
         except PeerFault as fault:
             self.refuse(fault)
         return used
+
+    def known_route(self, data: bytes) -> Route | None:
+        """What is remembered of such a packet."""
+        if self.tls is not None or self.client.number < 0:
+            return None
+        return self.process.routes.find(data, self.client.peer)
 
     @property
     def is_over(self) -> bool:

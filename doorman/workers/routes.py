@@ -5,8 +5,8 @@ An application's connections all begin alike, so a worker need not parse, look u
 Rules
 1. A route says who the client would be and how it has to prove that; never that it has.
 2. Strangers are remembered like users: time tells nobody which is which.
-3. When a pool or the configuration changes, everything is forgotten. What may change besides is asked each time: whether
-   the pool is enabled, whether the pooler stops, whether the client is one too many.
+3. When a pool or the configuration changes, everything is forgotten. What may change besides is asked each time: is the
+   pool enabled, does the pooler stop, is the client one too many.
 4. Only what is asked for in plain text, in a packet of an ordinary length.
 """
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doorman.auth.exchange import TRUSTED, CleartextExchange, ClientExchange, choose_exchange
+from doorman.auth.exchange import TRUSTED, CleartextExchange, ClientExchange, ScramExchange, choose_exchange
 from doorman.auth.md5 import md5_hash
 from doorman.auth.server_login import Credentials, ServerLogin
 from doorman.auth.verifier import format_verifier, verifier_of_password
@@ -223,3 +224,46 @@ def test_a_server_that_forgets_its_signature_is_refused() -> None:
 
 def test_the_trusting_exchange_is_shared() -> None:
     assert choose_exchange("trust", USER, None) is cast(object, TRUSTED)
+
+
+@pytest.mark.parametrize("stored", [SCRAM, PASSWORD])
+@pytest.mark.parametrize("binding", [None, b"end point"])
+def test_a_model_begins_as_many_logins_as_are_wanted(stored: str, binding: bytes | None) -> None:
+    """None of them knows of another: two at once, one fails, and the model has not moved."""
+    model = choose_exchange(None, USER, stored, binding=binding)
+    assert isinstance(model, ScramExchange)
+    first, second, third = model.again(), model.again(), model.again()
+    assert first.start() == model.start()
+    with pytest.raises(ClientFault):
+        log_in(second, "wrong", binding=binding)
+    log_in(first, binding=binding)
+    log_in(third, binding=binding)
+    assert (first.client_key is not None) == (stored == SCRAM)
+    assert first.client_key == third.client_key
+    assert second.client_key is None and not model.done
+
+
+def test_a_stranger_begins_again_as_a_stranger() -> None:
+    model = choose_exchange(None, "nobody", None, model=SCRAM)
+    assert isinstance(model, ScramExchange)
+    for _ in range(2):
+        with pytest.raises(ClientFault) as refused:
+            log_in(model.again())
+        assert refused.value.sqlstate == "28P01"
+
+
+def test_an_exchange_leaves_nothing_to_the_garbage_collector() -> None:
+    """A cycle in each login would have its collections traverse the heap all the time."""
+    model = choose_exchange(None, USER, SCRAM)
+    assert isinstance(model, ScramExchange)
+    log_in(model.again())
+    gc.collect()
+    gc.disable()
+    try:
+        exchange = model.again()
+        body = b"SCRAM-SHA-256\0\0\0\0\x0fn,,n=,r=nnnnnnnn"
+        assert exchange.feed(body[:-1]).startswith(b"R")
+        del exchange
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
