@@ -168,6 +168,17 @@ def test_deallocate_behind_a_batch_that_is_under_way(theatre: Theatre) -> None:
     finish(theatre)
 
 
+def test_a_portal_of_an_earlier_transaction_forgets_no_names(theatre: Theatre) -> None:
+    """The Execute of one that was not there any more forgot all names, for as long as the answer was not there; and
+    DEALLOCATE behind it went to PostgreSQL."""
+    theatre.enter(RENAMES)
+    client = theatre.clients[0]
+    client.ask(parse(b"b", b"deallocate all") + bind(b"b") + SYNC)
+    theatre.settle()
+    client.ask(EXECUTE + SYNC + query(b'deallocate "b"'))
+    finish(theatre)
+
+
 def test_a_query_drops_the_unnamed_statement_although_its_close_was_skipped(theatre: Theatre) -> None:
     theatre.enter(RENAMES)
     client = theatre.clients[0]

@@ -269,7 +269,11 @@ cdef class Lending(Sockets):
         server.capture = None
         server.row.running = 0
         client.server = None
-        client.portals = None                           # they end with the transaction
+        client.portals = None                           # they end with the transaction, the unnamed one as well:
+        client.last_bound = None
+        client.target = None
+        client.forgets_all = False
+        client.bound_sets = 0
         client.row.state = CLIENT_IDLE
         return 0
 
