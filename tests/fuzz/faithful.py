@@ -21,6 +21,7 @@ from tests.simulate.invariants import check_table
 from tests.simulate.rows import Slot
 
 MOST_STEPS = 150
+SELDOM_FROM = 232  # of the 256 values of a byte
 MOST_CLIENTS = 5
 MOST_EXCHANGES = 300  # between relay and servers until all is quiet
 TEXTS = (
@@ -76,8 +77,8 @@ class Postgres(ServerEnd):
             if not self.session.is_ignoring:
                 check_names(self.session, kind, body)
             self.write(self.session.take(kind, body))
-        if self.session.is_over or (self.is_ended and not self.received):
-            self.hangs_up = True
+        if self.session.is_over or (self.is_ended and next(split(self.received), None) is None):
+            self.hangs_up = True  # half a message is left perhaps
         return done
 
 
@@ -172,14 +173,15 @@ def play(data: bytes) -> None:
     head = script.byte()
     theatre = Theatre(
         pool_size=1 + (head & 1), statement_limit=(3, 1, 2, 0)[head >> 1 & 3], cache=(4, 1)[head >> 3 & 1],
-        tls=bool(head & 128),
+        tls=bool(head & 128), narrow=bool(head & 64),
     )  # fmt: skip
     try:
         theatre.enter(RENAMES)
         for _ in range(MOST_STEPS):
             if script.is_over:
                 break
-            STEPS[script.byte() % len(STEPS)](theatre, script)
+            number = script.byte()
+            (SELDOM[number % 2] if number >= SELDOM_FROM else STEPS[number % len(STEPS)])(theatre, script)
             theatre.check()
         finish(theatre)
     finally:
@@ -253,10 +255,18 @@ def batch(theatre: Theatre, script: Script) -> None:
             continue
         if bit < 2 and client.direct.status == b"E" and name in client.direct.prepared:
             continue  # the server may lack it, and takes no Parse now
+        if bit == 2 and has_changed_zone(client, name):
+            continue
         client.ask(part)
         if client.direct.forgot:  # what the client has names for is known again when it was answered
             client.direct.forgot = False
             client.ask(SYNC)
+
+
+def has_changed_zone(client: Application, name: bytes) -> bool:
+    """Parsed under another time zone than the present one: a server that lacks the statement parses it under this."""
+    statement = client.direct.prepared.get(name)
+    return statement is not None and statement.zone != client.direct.zone
 
 
 def copy(theatre: Theatre, script: Script) -> None:
@@ -302,6 +312,23 @@ def leave(theatre: Theatre, script: Script) -> None:
         client.close()
 
 
+def large(theatre: Theatre, script: Script) -> None:
+    """A query, or several, as long as their rows, so that somebody becomes full."""
+    client, number = client_of(theatre, script), script.byte()
+    if client.direct.is_unsynced or client.direct.is_ignoring:
+        client.ask(SYNC)
+    if client.direct.copying is None:
+        text = b"select " + b"x" * (100, 1000, 5000, 12_000)[number & 3]
+        client.ask(message(b"Q", text + b"\0") * (1 + (number >> 2) % 4))
+
+
+def stall(theatre: Theatre, script: Script) -> None:
+    """An end does not read for a while, or reads on."""
+    number = script.byte()
+    ends: tuple[ServerEnd | ClientEnd, ...] = (*theatre.clients, *theatre.servers)
+    ends[number % len(ends)].reads ^= True
+
+
 def chop(theatre: Theatre, script: Script) -> None:
     """From now on an end writes so many bytes at a time."""
     number = script.byte()
@@ -328,4 +355,5 @@ STEPS: tuple[Step, ...] = (
     batch,
     settle,
 )
+SELDOM: tuple[Step, ...] = (large, stall)
 assert set(EXTENDED) == set(b"PBDEC")

@@ -27,6 +27,7 @@ NO_DATA, EMPTY, COPY_IN, NO_PARAMETERS = (
 ROW_DESCRIPTION = message(b"T", b"\0\1x\0" + bytes(6) + b"\0\0\0\x19\xff\xff" + b"\xff\xff\xff\xff\0\0")
 COPY_OUT = message(b"H", b"\0\0\0") + message(b"d", b"row\n") + b"c\0\0\0\x04"
 EXTENDED = b"PBDEC"
+COPY_FAILED = "57014"
 ENDS_TRANSACTION = (b"commit", b"end", b"rollback")
 SET_CONFIG = re.compile(rb"select pg_catalog\.set_config\(e'timezone', e'([^']*)', false\)\Z")
 
@@ -40,7 +41,8 @@ def complete(tag: bytes) -> bytes:
 
 
 def error(sqlstate: str, about: bytes = b"") -> bytes:
-    return message(b"E", b"SERROR\0VERROR\0C" + sqlstate.encode() + b"\0Mfault " + about + b"\0\0")
+    routine = b"RCopyGetData\0" if sqlstate == COPY_FAILED else b""
+    return message(b"E", b"SERROR\0VERROR\0C" + sqlstate.encode() + b"\0Mfault " + about + b"\0" + routine + b"\0")
 
 
 def notice(sqlstate: str) -> bytes:
@@ -168,7 +170,7 @@ class Session:
 
     def end_simple_copy(self, end: bytes, rest: list[bytes]) -> bytes:
         if end == b"f":
-            return self.fail("57014") + self.end_cycle()
+            return self.fail(COPY_FAILED) + self.end_cycle()
         return complete(b"COPY 1") + self.run_texts(rest, is_first=False)
 
     def check_block(self, text: bytes) -> None:
@@ -304,7 +306,7 @@ class Session:
     def end_extended_copy(self, end: bytes) -> bytes:
         if end == b"f":
             self.is_ignoring = True
-            return self.fail("57014")
+            return self.fail(COPY_FAILED)
         return complete(b"COPY 1")
 
     def close(self, body: bytes) -> bytes:

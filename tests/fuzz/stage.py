@@ -223,6 +223,7 @@ class Host:
         self.pools = [settings] * 3
 
     def start_login(self, client: Any) -> Login:
+        self.stage.make_narrow(client.fd)
         return Login(self.stage, client, self.stage.knocking.popleft())
 
     def open_server(self, pool: int, slot: int, generation: int) -> None:
@@ -258,9 +259,11 @@ class Stage:
     def __init__(
         self, *, pool_size: int = 2, statement_limit: int = 3, cache: int = 4, max_connections: int = 6,
         gather_limit: int = 300_000, cleanup: bool = True, check_after_us: int = 0, tls: bool = False,
+        narrow: bool = False,
     ) -> None:  # fmt: skip
         COMPLAINTS.records.clear()
         self.tls = tls  # clients and servers are encrypted
+        self.is_narrow = narrow  # the kernel keeps little of what the relay writes
         self.table = Table.create(
             processes=1, pools=3, slots=6, clients=8, max_connections=max_connections, statements=statement_limit
         )
@@ -335,6 +338,7 @@ class Stage:
             return
         near, far = socket.socketpair()
         near.setblocking(False)
+        self.make_narrow(near.fileno())
         end = self.make_server_end(far, pool, slot, generation)
         end.layer = self.make_layer(is_client=False)
         self.servers.append(end)
@@ -343,6 +347,11 @@ class Stage:
         self.relay.opened(
             slot, near.detach(), 1000 + slot, b"secret", PARAMETERS, lifetime_us=0, idle_timeout_us=0, layer=layer
         )  # fmt: skip
+
+    def make_narrow(self, fd: int) -> None:
+        if self.is_narrow:
+            with socket.socket(fileno=os.dup(fd)) as near:
+                near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the kernel makes 4608 of it
 
     def make_server_end(self, sock: socket.socket, pool: int, slot: int, generation: int) -> ServerEnd:
         return ServerEnd(sock, pool, slot, generation)

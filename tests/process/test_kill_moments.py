@@ -15,7 +15,7 @@ from tests.harness.doorman import pool_of, user_of
 from tests.process.load import kill, stopped
 from tests.process.proxy import Proxy
 from tests.process.session import Session, open_many, open_on, worker_of
-from tests.process.watching import no_clients, wait_for, wait_whole
+from tests.process.watching import no_clients, until, wait_for, wait_whole
 from tests.torture import wire
 from tests.torture.wire import ConnectionEnded
 
@@ -126,13 +126,13 @@ async def test_a_server_whose_canceller_was_killed_is_not_lent_again(make_doorma
         first, second = doorman.pids().workers
         [session] = await open_on(doorman, second)
         [backend] = await session.query("SELECT pg_backend_pid()")
-        statement = await hold(session, 0.6)
-        proxy.delay = 3.0
+        statement = await hold(session, 2.0)
+        proxy.delay, known = 3.0, proxy.accepted
         cancels = [asyncio.create_task(cancel_at(doorman, first, session))]
-        await asyncio.sleep(0.2)
+        await until(lambda: proxy.accepted > known, "cancel request", 1.9)
         kill(first)
         proxy.delay = 0.0
-        assert await asyncio.wait_for(statement, 2) == [""]
+        assert await asyncio.wait_for(statement, 4) == [""]
         again = await asyncio.wait_for(session.query("SELECT pg_backend_pid()"), 2)
         assert again != [backend]
         await asyncio.gather(*cancels, return_exceptions=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
@@ -69,6 +70,15 @@ def wait_for(is_done: Callable[[], Any], what: str, seconds: float = 5.0) -> flo
             raise AssertionError(f"no {what} within {seconds:g} s")
         time.sleep(0.01)
     return time.monotonic() - began
+
+
+async def until(is_done: Callable[[], Any], what: str, seconds: float = 5.0) -> None:
+    """`wait_for` while the test's own tasks go on."""
+    began = time.monotonic()
+    while not is_done():
+        if time.monotonic() - began > seconds:
+            raise AssertionError(f"no {what} within {seconds:g} s")
+        await asyncio.sleep(0.01)
 
 
 def wait_whole(doorman: Doorman, postgres: Postgres, seconds: float = 1.0, *, user: str = "app") -> None:

@@ -63,7 +63,7 @@ def is_not_at_hand(direct: Transcript, pooled: Transcript, at: int) -> bool:
     wanted, got = direct.messages[at], pooled.messages[at]
     status = [one.body for one in pooled.messages[:at] if one.kind == b"Z"][-1:]
     refused = got.kind == b"E" and got.fields().get("C") == "25P02" and status == [b"E"]
-    return refused and (wanted.kind == b"t" or (wanted.kind == b"E" and wanted.fields().get("C") == "08P01"))
+    return refused and (wanted.kind == b"t" or (wanted.kind == b"E" and wanted.fields().get("C") in ("08P01", "42P05")))
 
 
 def is_same(direct: Message, pooled: Message) -> bool:
