@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import select
 import signal
 import socket
 import stat
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,9 +18,11 @@ import pytest
 
 from tests.harness import Doorman, Postgres, procfs
 from tests.harness.service import port_answers
+from tests.process.load import kill
 from tests.process.watching import wait_for
 
 EXIT_FAILURE, EXIT_OS, EXIT_CONFIG = 1, 71, 78
+SYS_PIDFD_GETFD = 438
 
 
 def birth(doorman: Doorman) -> set[int]:
@@ -193,3 +198,43 @@ def test_all_workers_accept_from_the_unix_socket(make_doorman: Any, postgres: Po
     for _ in range(4):
         doorman.kill_worker()
         assert doorman.query("SELECT 'unix'", host=str(tmp_path)) == [("unix",)]
+
+
+def test_a_connection_whose_wake_up_went_to_a_dying_process_is_accepted_all_the_same(
+    make_doorman: Any, tmp_path: Path
+) -> None:
+    """The kernel wakes one of those that wait for a connection on the Unix socket. Here that is a thread of ours, which
+    came before the workers and does as one that is killed at that moment: nothing."""
+    doorman = make_doorman(general={"unix_socket_dir": str(tmp_path)})
+    listener = unix_listener_of(doorman.pid, socket_path(doorman, tmp_path))
+    with select.epoll() as epoll:
+        epoll.register(listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+        waiting = threading.Thread(target=epoll.poll, args=(20,), daemon=True)
+        waiting.start()
+        family = doorman.pids()
+        for pid in family.workers:
+            kill(pid)
+        doorman.wait_workers(2, without=family.workers)
+        doorman.wait_until(doorman.is_serving, "workers that serve", 5)
+        time.sleep(0.3)
+        began = time.monotonic()
+        assert doorman.query("SELECT 'accepted'", host=str(tmp_path)) == [("accepted",)]
+        assert time.monotonic() - began < 5
+        waiting.join(5)
+        assert not waiting.is_alive(), "the wake-up went elsewhere"
+    os.close(listener)
+
+
+def unix_listener_of(pid: int, path: Path) -> int:
+    """A duplicate of the process's descriptor of this listening socket."""
+    listening = [line.split() for line in Path("/proc/net/unix").read_text().splitlines() if line.endswith(str(path))]
+    sockets = {f"socket:[{words[6]}]" for words in listening}
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        if str(entry.readlink()) in sockets:
+            pidfd = os.pidfd_open(pid)
+            fd = int(ctypes.CDLL(None, use_errno=True).syscall(SYS_PIDFD_GETFD, pidfd, int(entry.name), 0))
+            os.close(pidfd)
+            if fd < 0:
+                pytest.skip(f"needs pidfd_getfd: {os.strerror(ctypes.get_errno())}")
+            return fd
+    raise AssertionError(f"process {pid} does not listen on {path}")

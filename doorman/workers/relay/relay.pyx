@@ -370,6 +370,14 @@ cdef class Relay(Leaving):
             self.arm(listener, EPOLLIN | EPOLLEXCLUSIVE if shared else EPOLLIN)
         return 0
 
+    cdef int accept_forgotten(self) except -1:
+        """From a shared socket the kernel wakes one process (EPOLLEXCLUSIVE). If that was just being killed, nobody else
+        hears of the connection."""
+        for listener, shared in self.listeners:
+            if shared:
+                self.accept(listener, ACCEPTS)
+        return 0
+
     cdef int read_mail(self) except -1:
         cdef int32_t[256] slots
         cdef int i, n
@@ -427,6 +435,7 @@ cdef class Relay(Leaving):
         self.me.heartbeat = now
         if self.stop_listening:
             self.resume_accepting()
+        self.accept_forgotten()
         self.time_out_waiters(now)
         self.time_out_logins(now)
         self.time_out_stages(now)
