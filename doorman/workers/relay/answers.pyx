@@ -18,6 +18,7 @@ import re
 from doorman.wire.backend import message as make_message, notice_response
 
 from doorman.shm.statements cimport set_add, set_clear, set_of, set_remove
+from doorman.workers.relay.batch cimport answer_batch
 from doorman.workers.relay.backend cimport end_stream, may_part, note_stream, spread_change, take_note
 from doorman.workers.relay.engine cimport CHANGES_HEEDED, CHANGES_TAGGED, HOLD, Client, Engine, Server
 from doorman.workers.relay.heal cimport is_stale, note_shape, note_stale, run_again, start_healing
@@ -105,6 +106,8 @@ cdef Py_ssize_t feed_answers(Engine engine, Server server, const char *data, Py_
     cdef uint32_t size
     cdef bint is_ours
     cdef int looks
+    if server.replies.batch and answer_batch(engine, server, data, length):
+        return length
     server.body_left -= at
     if not server.body_left:
         server.keeps_back = False

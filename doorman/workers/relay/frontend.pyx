@@ -13,6 +13,7 @@ Rules
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr
 
+from doorman.workers.relay.batch cimport take_batch
 from doorman.workers.relay.engine cimport (
     DIRT_STATEMENTS,
     HOLD,
@@ -110,6 +111,13 @@ cdef Py_ssize_t feed_client(Engine engine, Client client, const char *data, Py_s
         if client.follows:
             if client.server.holding:
                 break
+            if start == at and client.renames and (kind == b"B" or kind == b"P"):
+                here = take_batch(engine, client, client.server, data + at, length - at)
+                if here:
+                    at += here
+                    start = at
+                    continue
+                here = min(total, length - at)
             step = follow(engine, client, data + start, at - start, data + at, here, total)
             if step == STEP_HOLD:
                 break

@@ -1,6 +1,8 @@
 """Messages of clients whose statements are renamed. See rename.pyx."""
 
 from doorman.workers.relay.engine cimport Client, Engine, Server
+from doorman.workers.relay.outgoing cimport Outgoing
+from doorman.workers.relay.statements cimport Named, Statement
 
 cdef enum Step:
     STEP_PASS = 0               # goes out as it is
@@ -12,3 +14,7 @@ cdef int rename(
     Engine engine, Client client, Server server, const char *run, Py_ssize_t run_length,
     const char *message, Py_ssize_t here, Py_ssize_t total,
 ) except -1
+cdef Named find_named(Client client, const char *name, Py_ssize_t length)
+cdef char *write_renamed(
+    Outgoing *out, const char *message, Py_ssize_t prefix, Statement statement, Py_ssize_t name_length, Py_ssize_t total
+) except NULL

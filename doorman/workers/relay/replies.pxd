@@ -64,6 +64,7 @@ cdef struct Replies:
     uint32_t unproven_synced    # those of them among the first `synced`
     uint32_t queries            # Query messages of the client's
     bint broken                 # rule 5
+    bint batch                  # one batch as `batch.pyx` knows it, of which nothing is answered yet
 
 cdef int replies_grow(Replies *replies) except -1
 cdef int replies_push_first(Replies *replies, uint8_t kind, PyObject *new) except -1
@@ -104,6 +105,7 @@ cdef inline int replies_push(Replies *replies, uint8_t kind, PyObject *new, PyOb
     reply.kind = kind
     reply.new = new
     reply.old = old
+    replies.batch = False
     if digest != NULL:
         reply.digest = digest[0]
     replies.length += 1
@@ -118,6 +120,7 @@ cdef inline int replies_push(Replies *replies, uint8_t kind, PyObject *new, PyOb
 cdef inline void replies_pop(Replies *replies) noexcept:
     """The head is answered."""
     cdef Reply *reply = &replies.ring[replies.head]
+    replies.batch = False
     replies.head = (replies.head + 1) & (replies.capacity - 1)
     replies.length -= 1
     replies.unproven -= is_unproven(reply.kind)

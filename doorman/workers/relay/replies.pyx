@@ -27,6 +27,7 @@ cdef int replies_push_first(Replies *replies, uint8_t kind, PyObject *new) excep
     cdef Reply *reply
     if replies.length == replies.capacity:
         replies_grow(replies)
+    replies.batch = False
     replies.head = (replies.head + replies.capacity - 1) & (replies.capacity - 1)
     reply = &replies.ring[replies.head]
     Py_XINCREF(new)
@@ -80,6 +81,7 @@ cdef int replies_unskip(Replies *replies, uint32_t syncs) except -1:
 cdef void recount(Replies *replies) noexcept:
     """What is known of the entries up to the last that ReadyForQuery answers."""
     cdef uint32_t at
+    replies.batch = False
     replies.synced = 0
     replies.unproven_synced = 0
     for at in range(replies.length):
@@ -93,6 +95,7 @@ cdef void replies_clear(Replies *replies) noexcept:
     """Forget everything, undo nothing."""
     while replies.length:
         replies_pop(replies)
+    replies.head = 0                                    # the same few lines of cache again
     replies.broken = False
 
 

@@ -30,6 +30,7 @@ cdef class Statement:
     cdef bint forgets               # DEALLOCATE or DISCARD: the server may lose statements
     cdef bint speaks                # may name prepared statements: DEALLOCATE, EXECUTE (sql_names)
     cdef bint changes               # ALTER or DROP: what is prepared before it may be stale behind it
+    cdef bint plain                 # none of these: running it leaves everything else as it is, but for `dirt`
     cdef bint recent                # used since the clock's hand passed
 
 cdef class Named:

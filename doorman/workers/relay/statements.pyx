@@ -77,6 +77,7 @@ cdef Statement make_statement(uint64_t planner, const char *body, Py_ssize_t len
     statement.returns = word == b"set" and leads_back(body, length)
     statement.sets = word == b"set" or word == b"reset" or word == b"discard" or statement.dirt & DIRT_SETTINGS != 0
     statement.control = statement.control or statement.sets
+    statement.plain = not statement.control and not statement.speaks
     if statement.sets:
         _, statement.matters = settings_in(statement.body[: statement.body.index(b"\0")])
     return statement
