@@ -138,6 +138,21 @@ SCRIPTS: dict[str, Script] = {
         WAIT,
         *again("SELECT '{1}'::text::bytea"),
     ],
+    "Queries": [
+        *[query("SELECT 1"), WAIT, query("SELECT 1 WHERE false"), WAIT, query("INSERT INTO scratch VALUES (1)"), WAIT]
+        * 2,
+        *[query("SELECT generate_series(1, 20000)"), WAIT, query("SELECT repeat('x', 300000)"), WAIT],
+        *[query("SELECT 1; SELECT 2"), WAIT, query(""), WAIT, query("SELECT 1 / 0"), WAIT, query("SELEC"), WAIT],
+        *[query("SELECT 1"), query("SELECT 2"), query("BEGIN"), WAIT, query("SELECT 1"), WAIT, query("COMMIT"), WAIT],
+        *[
+            query("DO $$ BEGIN RAISE NOTICE 'well'; END $$"),
+            WAIT,
+            query("DELETE FROM scratch"),
+            query("SELECT 3"),
+            SYNC,
+        ],
+    ],
+    "a Query drops the unnamed statement": [*again("SELECT 1"), query("SELECT 2"), WAIT, bind(), *RUN, WAIT],
     "malformed": [*again("SELECT 1"), parse("SELECT 1"), bind([b"1", b"2"]), *RUN, WAIT, *again("SELECT 1")],
 }
 

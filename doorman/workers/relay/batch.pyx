@@ -1,12 +1,14 @@
 """The shape that drivers send most, dealt with at once instead of message by message: Parse of the unnamed statement or
 none, Bind, Describe of the portal or none, Execute, Sync; unnamed portal; a statement that the server has and that says
-nothing of sessions, transactions or statements. Its answer likewise, when it comes whole and without an error.
+nothing of sessions, transactions or statements. Its answer, or that to a Query, likewise, when it comes whole and without
+an error.
 
 Rules
 1. What these functions do is what `rename` and `answers` would do message by message: the same bytes, the same state.
 2. They decide before they change anything; whatever is not of this shape, or meets a server that is not at rest, is left
    to those, untouched.
-3. `Replies.batch` says that the queue holds one such batch and nothing else: any change of the queue takes it back.
+3. `Replies.batch` says that the queue holds one such batch, or one Query, and nothing else: any change of the queue takes
+   it back.
 """
 
 from cpython.object cimport PyObject
@@ -27,6 +29,7 @@ from doorman.workers.relay.replies cimport (
     REPLY_DESCRIBE,
     REPLY_EXECUTE,
     REPLY_PARSE_KNOWN,
+    REPLY_QUERY,
     REPLY_SYNC,
     Reply,
     replies_at,
@@ -213,34 +216,21 @@ cdef int write_batch(Engine engine, Batch *batch, Statement statement) except -1
 cdef bint answer_batch(Engine engine, Server server, const char *data, Py_ssize_t length) except -1:
     """Pass on the answer to a batch if it is all there and nothing else. False: it is not (rule 2)."""
     cdef Client client = server.client
-    cdef bint parsed = replies_head(&server.replies).kind == REPLY_PARSE_KNOWN
-    cdef Reply *described = replies_at(&server.replies, 2 if parsed else 1)
-    cdef Py_ssize_t at = 5
+    cdef Reply *head = replies_head(&server.replies)
+    cdef bint parsed = head.kind == REPLY_PARSE_KNOWN
+    cdef Reply *described = NULL
     cdef Py_ssize_t description = 0
-    cdef Py_ssize_t total
-    if length < 5 + 6 + 6 or memcmp(data + length - 6, READY, 5) != 0 or memcmp(data, BIND_COMPLETE, 5) != 0:
-        return False
     if (
-        server.healing or server.holding or server.body_left or server.changes != CHANGES_NONE or server.went_back
-        or server.kept is not None or server.capture is not None
+        server.healing or server.holding or server.hopeless or server.body_left or server.changes != CHANGES_NONE
+        or server.went_back or server.kept is not None or server.capture is not None or server.forgetting is not None
     ):
         return False
-    if described.kind == REPLY_DESCRIBE:
-        description = whole(data + at, length - at, b"T")
-        if not description:
-            if memcmp(data + at, NO_DATA, 5) != 0:
-                return False
-            description = 5
-        at += description
-    total = whole(data + at, length - at, b"D")
-    while total:
-        at += total
-        total = whole(data + at, length - at, b"D")
-    total = whole(data + at, length - at, b"C")
-    if at + total + 6 != length or not is_plain(data + at + 5, total - 5):
+    if head.kind != REPLY_QUERY:
+        described = replies_at(&server.replies, 2 if parsed else 1)
+    if not read_answer(data, length, described, &description):
         return False
     server.replaying = False
-    if description and described.new != NULL:
+    if described != NULL and described.kind == REPLY_DESCRIBE:
         note_shape(engine, server, <object>described.new, data + 5, description)
     replies_clear(&server.replies)
     take_note(server, data + length - 6, 6, engine.now)
@@ -252,6 +242,31 @@ cdef bint answer_batch(Engine engine, Server server, const char *data, Py_ssize_
         engine.release(server)
     give(engine, client, data, length)
     return True
+
+
+cdef bint read_answer(const char *data, Py_ssize_t length, Reply *described, Py_ssize_t *description) noexcept:
+    """Is it BindComplete (described: not NULL), a description where one is due, rows, CommandComplete, ReadyForQuery?"""
+    cdef Py_ssize_t at = 0
+    cdef Py_ssize_t total
+    if length < 5 + 6 + 6 or memcmp(data + length - 6, READY, 5) != 0:
+        return False
+    if described != NULL:
+        if memcmp(data, BIND_COMPLETE, 5) != 0:
+            return False
+        at = 5
+    if described == NULL or described.kind == REPLY_DESCRIBE:
+        description[0] = whole(data + at, length - at, b"T")
+        if not description[0] and described != NULL:
+            if memcmp(data + at, NO_DATA, 5) != 0:
+                return False
+            description[0] = 5
+        at += description[0]
+    total = whole(data + at, length - at, b"D")
+    while total:
+        at += total
+        total = whole(data + at, length - at, b"D")
+    total = whole(data + at, length - at, b"C")
+    return at + total + 6 == length and is_plain(data + at + 5, total - 5)
 
 
 cdef bint is_plain(const char *tag, Py_ssize_t length) noexcept:

@@ -229,6 +229,7 @@ cdef int note(Engine engine, Server server, char kind) except -1:
         server.executed = False
     elif kind == b"Q":
         replies_push(&server.replies, REPLY_QUERY, NULL, NULL, NULL)
+        server.replies.batch = server.replies.length == 1
     elif kind == b"D":
         replies_push(&server.replies, REPLY_DESCRIBE, NULL, NULL, NULL)
     elif kind == b"C":

@@ -64,7 +64,7 @@ cdef struct Replies:
     uint32_t unproven_synced    # those of them among the first `synced`
     uint32_t queries            # Query messages of the client's
     bint broken                 # rule 5
-    bint batch                  # one batch as `batch.pyx` knows it, of which nothing is answered yet
+    bint batch                  # one batch as `batch.pyx` knows it, or one Query, and nothing is answered yet
 
 cdef int replies_grow(Replies *replies) except -1
 cdef int replies_push_first(Replies *replies, uint8_t kind, PyObject *new) except -1
