@@ -32,6 +32,7 @@ CHECK_QUERY = ";"
 PARAMETERS = parameter_status("TimeZone", "UTC") + parameter_status("server_version", "18")
 SECRET = b"0123456789abcdef"
 SUITE = BY_NUMBER[0x1301]
+PIECES = 32  # of a long message
 QUIET_ROUNDS = 400  # more rounds than this without a byte moved: the relay spins
 
 
@@ -93,7 +94,7 @@ class FarEnd:
         self.is_open = True  # this side
         self.is_ended = False  # the relay's side
         self.hangs_up = False  # when all is written
-        self.chop = 0  # bytes of one write; 0: as many as there are
+        self.chop = 0  # bytes of one write, of a long message more; 0: as many as there are
 
     def write(self, data: bytes) -> None:
         """Now or when there is room."""
@@ -108,7 +109,8 @@ class FarEnd:
         moved = 0
         while self.unsent and self.is_open:
             try:
-                sent = self.sock.send(self.unsent[0][: self.chop or None])
+                most = max(self.chop, len(self.unsent[0]) // PIECES) if self.chop else None
+                sent = self.sock.send(self.unsent[0][:most])
             except BlockingIOError:
                 break
             except OSError:
