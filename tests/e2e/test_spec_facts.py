@@ -291,6 +291,29 @@ def test_the_last_answer_arrives_although_the_clean_up_fails(postgres: Postgres)
             assert raw.value("SHOW work_mem") == "4MB"
 
 
+def test_statements_that_a_function_has_dropped_come_back(make_doorman: Any, postgres: Postgres) -> None:
+    """No tag tells of it: every client of that server was told 26000 from then on, by every use."""
+    postgres.query("CREATE OR REPLACE FUNCTION forget() RETURNS text LANGUAGE plpgsql AS $$"
+                   "BEGIN EXECUTE 'DEALLOCATE ALL'; RETURN 'done'; END$$")  # fmt: skip
+    doorman = make_doorman(pools={"postgres": pool_of(postgres, users=[user_of("app", 1)])})
+    fresh, told, other = (Raw((doorman.host, doorman.port)).log_in() for _ in range(3))
+    used = [bind([], "s"), execute(), SYNC]
+    assert fresh.ask(parse("SELECT 'fresh'", "s"), *used) == "1 2 D C ZI"
+    assert told.ask(parse("SELECT 'told'", "s"), describe_statement("s"), *used) == "1 t T 2 D C ZI"
+    for _ in range(2):
+        assert other.value("SELECT forget()") == "done"
+        assert fresh.ask(*used) == "2 D C ZI"
+        assert told.ask(*used) == "2 D C ZI"
+        assert other.value("SELECT forget()") == "done"
+        assert told.ask(*used) in ("2 D C ZI", "E:26000 ZI"), "once at most"
+        assert told.ask(*used) == "2 D C ZI"
+        assert other.value("SELECT forget()") == "done"
+        assert fresh.ask(query("BEGIN"), query("SELECT 1"), *used, query("ROLLBACK"), ready=4).endswith("C ZI")
+        assert fresh.ask(*used) == "2 D C ZI"
+    for raw in (fresh, told, other):
+        raw.close()
+
+
 # --- clean-up that is switched off -----------------------------------------------------------------------------------
 
 

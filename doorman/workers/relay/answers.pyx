@@ -21,7 +21,7 @@ from doorman.shm.statements cimport set_add, set_clear, set_of, set_remove
 from doorman.workers.relay.batch cimport answer_batch
 from doorman.workers.relay.backend cimport end_stream, may_part, note_stream, spread_change, take_note
 from doorman.workers.relay.engine cimport CHANGES_HEEDED, CHANGES_TAGGED, HOLD, Client, Engine, Server
-from doorman.workers.relay.heal cimport is_stale, note_shape, note_stale, run_again, start_healing
+from doorman.workers.relay.heal cimport note_shape, note_unusable, run_again, start_healing
 from doorman.workers.relay.local cimport note_check
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_free, outgoing_room
 from doorman.workers.relay.pending cimport pending_error, pending_ready, pending_settle
@@ -258,9 +258,8 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
     if kind == b"E" and not server.replies.broken:
         if head != NULL and head.kind < FIRST_ANSWERED:
             pending_settle(&server.pending)             # what stood before it is answered
-        if (due == REPLY_BIND or due == REPLY_DESCRIBE) and is_stale(message + 5, length - 5):
-            note_stale(engine, server)
-            if start_healing(engine, server):
+        if due == REPLY_BIND or due == REPLY_DESCRIBE:
+            if note_unusable(engine, server, message + 5, length - 5) and start_healing(engine, server):
                 return True
         server.replaying = False
         if server.verifying:

@@ -10,6 +10,8 @@ Rules
    and the batch sent again. Nothing of it had run.
 3. A client that was told a description gets the error, as from PostgreSQL: it would read new rows with old types.
 4. What is sent again is remembered from the statement's first message on, up to a Sync, at most HOLD bytes.
+5. A statement that the server has no more (a function of somebody's ran DEALLOCATE, which shows in no tag) is like a stale
+   one, but of this server alone.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -24,6 +26,9 @@ from doorman.workers.relay.pending cimport pending_error, pending_ready, pending
 from doorman.workers.relay.prepare cimport doubt_set, prepare_again
 from doorman.workers.relay.replies cimport REPLY_SYNC, replies_at
 from doorman.workers.relay.statements cimport Named, Statement
+
+cdef extern from "<string.h>" nogil:
+    void *memmem(const void *haystack, size_t length, const void *needle, size_t needle_length)
 
 cdef uint64_t FNV_BASIS = 14695981039346656037
 cdef uint64_t FNV_PRIME = 1099511628211
@@ -73,6 +78,17 @@ cdef bint is_stale(const char *fields, Py_ssize_t length) noexcept:
             at += 1
         at += 1
     return (is_feature and is_revalidation) or (is_internal and is_lookup)
+
+
+cdef bint note_unusable(Engine engine, Server server, const char *fields, Py_ssize_t length) except -1:
+    """Rules 1 and 5. False: this error is about something else."""
+    if is_stale(fields, length):
+        note_stale(engine, server)
+    elif memmem(fields, length, b"\0C26000\0", 8) != NULL and memmem(fields, length, b"DOORMAN_", 8) != NULL:
+        doubt_set(engine, server)
+    else:
+        return False
+    return True
 
 
 cdef int note_stale(Engine engine, Server server) except -1:

@@ -22,7 +22,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from doorman.shm.statements cimport Digest
 from doorman.workers.relay.buffer cimport buffer_length
-from doorman.workers.relay.engine cimport Client, Engine, Server
+from doorman.workers.relay.engine cimport HOLD, Client, Engine, Server
 from doorman.workers.relay.pending cimport pending_clear, pending_sent, pending_unswallow, pending_unsynced
 from doorman.workers.relay.replies cimport (
     FIRST_ANSWERED,
@@ -49,7 +49,7 @@ cdef extern from "<string.h>" nogil:
     void *memmem(const void *haystack, size_t length, const void *needle, size_t needle_length)
 
 cdef enum:
-    MOST_UNREAD = 1 << 20           # bytes
+    MOST_UNREAD = HOLD              # bytes: what is not looked at must fit into one read
 
 cdef uint8_t[32] HARMLESS           # rule 2
 for _kind in (
