@@ -22,6 +22,7 @@ from tests.torture.wire import (
     close_statement,
     copy_data,
     copy_fail,
+    describe_statement,
     execute,
     parse,
     query,
@@ -150,12 +151,50 @@ def test_a_client_that_leaves_in_doubt(clients: list[Raw], table: str, how: str)
     others_are_served(others, 5)
 
 
-def test_a_second_copy_behind_one_that_failed_with_syncs_in_it(clients: list[Raw], table: str) -> None:
-    """Which answers are owed cannot be told: whatever becomes of the client, its server is nobody's."""
+def test_a_second_copy_behind_one_that_failed_with_syncs_in_it(
+    clients: list[Raw], postgres: Postgres, table: str
+) -> None:
     raw, *others = clients
-    start_copy(raw, table)
     copy = whole(f"COPY {table} FROM STDIN")
-    raw.send(BAD_ROW, SYNC, COPY_DONE, copy, SYNC, ROW, COPY_DONE, SYNC)
+    answers = []
+    for one in (Raw((postgres.host, postgres.port)).log_in(), raw):
+        start_copy(one, table)
+        one.send(BAD_ROW, SYNC, COPY_DONE, copy, SYNC, ROW, COPY_DONE, SYNC)
+        answers.append(tell(one.until("Z") + one.until("Z")))
+    assert answers[1] == answers[0] == "E:22P02 ZI 1 2 G C ZI"
+    others_are_served(others, 2)
+    assert raw.value(f"SELECT count(*) FROM {table}") == "2"
+
+
+@pytest.mark.parametrize("behind", [[], [SYNC]], ids=["unsynced", "synced"])
+@pytest.mark.parametrize("data", [ROW, BAD_ROW, copy_fail("no")], ids=["row", "bad", "fail"])
+@pytest.mark.parametrize("block", [False, True], ids=["alone", "transaction"])
+def test_what_follows_the_end_of_a_copy_with_syncs_in_it(
+    clients: list[Raw], postgres: Postgres, table: str, behind: list[bytes], data: bytes, block: bool
+) -> None:
+    """A known text behind one that failed in a transaction was said to be prepared; what had no Sync, out of step."""
+    raw, *others = clients
+    raw.ask(whole("SELECT 'known'"), SYNC)
+    answers = []
+    for one in (Raw((postgres.host, postgres.port)).log_in(), raw):
+        if block:
+            one.ask(query("BEGIN"), query("SELECT 1"), ready=2)
+        start_copy(one, table, SYNC)
+        end = [data] if data[:1] == b"f" else [data, SYNC, COPY_DONE]
+        one.send(*end, whole("SELECT 'known'"), whole("SELECT 'new'"), describe_statement("none"), *behind)
+        time.sleep(0.2)
+        one.send(SYNC, query("ROLLBACK"), query("SELECT 'end'"))
+        heard = [one.next()]
+        while heard[-1].kind != b"D" or heard[-1].columns() != [b"end"]:
+            heard.append(one.next())
+        answers.append(tell(heard + one.until("Z")))
+    assert answers[1] == answers[0]
+    others_are_served(others, 2)
+
+
+def test_what_cannot_be_told_keeps_no_server(clients: list[Raw], table: str) -> None:
+    """All before the COPY is announced: was its end read within it, or behind its failure?"""
+    raw, *others = clients
+    raw.send(whole(f"COPY {table} FROM STDIN"), SYNC, BAD_ROW, SYNC, COPY_DONE, whole("SELECT 'behind'"), SYNC)
     raw.until("E")
-    others_are_served(others, 6)
-    assert others[0].value(f"SELECT count(*) FROM {table} WHERE id <> 1") == "0"
+    others_are_served(others, 8)

@@ -134,9 +134,6 @@ cdef Py_ssize_t feed_answers(Engine engine, Server server, const char *data, Py_
             if data[at] == b"E" and server.pending.copying and server.pending.swallowed and not server.replies.broken:
                 if not settle(engine, server, data + at, here, length - at):
                     break
-                if server.client is not client:
-                    outgoing_free(out)
-                    return -1
             is_ours = take_answer(engine, server, data + at, here)
             if server.hopeless:
                 give(engine, client, data + start, at - start)
@@ -157,7 +154,7 @@ cdef Py_ssize_t feed_answers(Engine engine, Server server, const char *data, Py_
         at += here
         if not server.body_left and has_known(server):
             start = cut(server, out, data, start, at)
-    if server.holding and not server.replies.synced and not server.healing and not server.verifying:
+    if server.holding and not (server.replies.synced or server.healing or server.verifying or server.pending.copying):
         server.holding = False
         engine.queue(client)
     if server.capture is not None:

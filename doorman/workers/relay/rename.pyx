@@ -70,6 +70,8 @@ from doorman.workers.relay.traces cimport leads_back, may_set, traces_of
 
 from doorman.workers.set_texts import settings_in
 
+cdef bytes FLUSH = b"H\x00\x00\x00\x04"
+
 
 cdef int rename(
     Engine engine, Client client, Server server, const char *run, Py_ssize_t run_length,
@@ -83,7 +85,10 @@ cdef int rename(
     if server.pending.copy_in and not server.replies.synced and not is_of_copy(kind):
         server.pending.copy_in = False                  # it has failed and the client knows, or this is the end
     if server.replies.broken or server.pending.copy_in:
-        return pass_unknown(engine, server, kind)
+        pass_unknown(engine, server, kind)
+        if server.pending.swallowed and (kind == b"c" or kind == b"f") and not server.replies.broken:
+            return wait_for_outcome(engine, server, run, run_length, message, here)
+        return STEP_PASS
     if server.pending.skipping and kind != b"S":        # PostgreSQL would ignore it
         outgoing_add(out, run, run_length)
         client.dropping = True
@@ -207,6 +212,18 @@ cdef int pass_unknown(Engine engine, Server server, char kind) except -1:
     if kind == b"S" and not server.pending.copy_in:
         replies_push(&server.replies, REPLY_SYNC, NULL, NULL, NULL)
     return STEP_PASS
+
+
+cdef int wait_for_outcome(
+    Engine engine, Server server, const char *run, Py_ssize_t run_length, const char *message, Py_ssize_t here
+) except -1:
+    """The end of a COPY with Syncs in it. If it has failed, nobody knows yet which of them are answered (rule 4 of pending):
+    what comes behind waits. A Flush brings the outcome, which PostgreSQL keeps for the next Sync otherwise."""
+    outgoing_add(&engine.to_server, run, run_length)
+    outgoing_add(&engine.to_server, message, here)
+    outgoing_add(&engine.to_server, FLUSH, len(FLUSH))
+    server.holding = True
+    return STEP_CUT
 
 
 cdef int note(Engine engine, Server server, char kind) except -1:

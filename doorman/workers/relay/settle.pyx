@@ -7,9 +7,11 @@ sent behind everything, a Sync and then more Closes than anything of the client'
 ReadyForQuery come before their answers tells.
 
 Rules
-1. Nothing behind the error is looked at before that is known: it stays unread (`feed_answers`), the client waits.
-2. It is tried only where nothing was sent behind the COPY that can begin another one, or (unsynced) that a Sync more
-   could end, and no message is half sent. Otherwise the server stays doubtful.
+1. What comes behind the end of such a COPY waits for its outcome (`rename`). Nothing behind the error is looked at before
+   that is known: it stays unread (`feed_answers`), the client waits.
+2. So nothing was sent behind the COPY, but where its end was sent before it was announced. Then it is tried only if that
+   cannot begin another COPY, was not taken for known in an open transaction, and no Sync more could end it. Otherwise the
+   server stays doubtful.
 3. If PostgreSQL has answered none, it was skipping to the client's next Sync and our Sync has ended that: so the client's
    messages are dropped here until it comes (`Server.skips`).
 4. A doubtful server is not its client's for ever. When both have been silent for a while, and nothing of the client's
@@ -74,10 +76,8 @@ cdef bint settle(Engine engine, Server server, const char *error, Py_ssize_t her
         ask(engine, server)
     ready = ready_before_closes(error + here, length - here, server.settling)
     if ready < 0:
-        if length - here > MOST_UNREAD:
-            engine.lose_server(server)
-            return True
-        return False
+        server.hopeless = length - here > MOST_UNREAD
+        return server.hopeless
     resolve(server, ready)
     return True
 
@@ -100,6 +100,8 @@ cdef bint can_be_told(Server server) except -1:
         executes = executes or kind == REPLY_EXECUTE
         if not HARMLESS[kind] and (not synced or kind < FIRST_ANSWERED):
             return False
+        if server.status != b"I" and (kind == REPLY_PARSE_KNOWN or kind == REPLY_NAME_KNOWN):
+            return False                                # PostgreSQL may take no statement there
         if kind == REPLY_BIND and executes and may_copy(replies_at(&server.replies, at)):
             return False
     return True
@@ -194,14 +196,20 @@ cdef int settle_idle(Engine engine, Server server) except -1:
     if not silent or server.settling:
         return 0
     if is_lost(server) or (server.on_trial and is_only_ours(server)):
-        return engine.refuse(server.client, "FATAL", "08P01",
-                             "terminating connection because protocol synchronization was lost")
+        return give_up(engine, server)
     if server.on_trial or not seems_idle(server):
         return 0
     server.on_trial = True
     pending_sent(&server.pending, b"S")
     replies_push(&server.replies, REPLY_SYNC_OURS, NULL, NULL, NULL)
     return engine.forward(server, PyBytes_AS_STRING(SYNC), len(SYNC))
+
+
+cdef int give_up(Engine engine, Server server) except -1:
+    """In doubt the connection ends, and the client's with it, in PostgreSQL's words."""
+    server.condemned = True
+    return engine.refuse(server.client, "FATAL", "08P01",
+                         "terminating connection because protocol synchronization was lost")
 
 
 cdef bint seems_idle(Server server) noexcept:
