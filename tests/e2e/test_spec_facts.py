@@ -81,9 +81,10 @@ def test_messages_that_postgresql_takes_only_when_they_are_small(
     def long(size: int, name: bytes = b"") -> bytes:
         return message(kind, b"S" + name.ljust(size - 6, b"x") + b"\0" if kind in b"DC" else b"x" * (size - 5) + b"\0")
 
-    expected = direct.log_in().ask(parse("SELECT 1"), long(SMALL), SYNC)
+    ready = 2 if kind == b"S" else 1
+    expected = direct.log_in().ask(parse("SELECT 1"), long(SMALL), SYNC, ready=ready)
     raw = connect(database)
-    assert raw.ask(parse("SELECT 1"), long(SMALL), SYNC) == expected
+    assert raw.ask(parse("SELECT 1"), long(SMALL), SYNC, ready=ready) == expected
     pids = {raw.value("SELECT pg_backend_pid()")}
     for said in (long(SMALL + 1), long(70_000), long(10_000_000, b"name\0"), long(200_000, b"name\0")):
         for before in ([], [query("BEGIN"), query("SELECT 1")], [parse("SELECT 1", "name"), FLUSH]):
