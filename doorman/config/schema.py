@@ -100,6 +100,7 @@ class General(Redacted, frozen=True, kw_only=True):
     hba: tuple[f.Cidr, ...] = ()
     pg_hba: PgHba | None = None
     auth_ldap_options: LdapOptions | None = None
+    client_login_timeout: f.Duration = 60 * SECOND
     auth_wait_timeout: f.PositiveDuration = 30 * SECOND
     auth_failure_delay: f.Duration = 300
     auth_failure_log_interval: f.Duration = 10 * SECOND

@@ -14,6 +14,7 @@ cdef class Login:
     cdef public object exchange
     cdef public object found
     cdef public object generation
+    cdef public double heard_at
     cdef public str kind
     cdef public bytes parting
     cdef public int pool

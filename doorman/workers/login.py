@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -76,6 +77,7 @@ class Login:
         "exchange",
         "found",
         "generation",
+        "heard_at",
         "kind",
         "parting",
         "pool",
@@ -106,6 +108,7 @@ class Login:
         self.secret = b""
         self.requests = 0
         self.task: asyncio.Task[None] | None = None
+        self.heard_at = 0.0  # time.monotonic() of its last message
         self.tls: ClientTls | None = None
 
     # --- bytes -------------------------------------------------------------------------------------------------------
@@ -158,7 +161,7 @@ class Login:
         """Rule 2."""
         if self.kind == "auth_query" and self.startup is not None and fault.sqlstate == "28P01":
             count_look_up(self.process.table, self.startup.database, "auth_failure")
-        self.process.refusals.refuse(self.client, self.startup, fault, self.cause_of(fault), self.pool)
+        self.process.refusals.refuse(self.client, self, fault, self.cause_of(fault))
 
     def cause_of(self, fault: PeerFault) -> str:
         """One of `shm.refusals.CAUSES`."""
@@ -240,6 +243,7 @@ class Login:
         """What `on_first_packet` comes to, decided already."""
         count_connection(self.process.table, PLAIN)
         self.startup, self.route = route.startup, route
+        self.heard_at = time.monotonic()
         self.address, self.kind = route.address, "hba"
         try:
             self.check_room()
@@ -269,6 +273,7 @@ class Login:
     def on_startup(self, startup: StartupMessage, packet: bytes) -> None:
         """Decide who this is and how it must prove it."""
         self.startup = startup
+        self.heard_at = time.monotonic()
         self.check_room()
         if self.process.encryption.is_mandatory and self.tls is None and not self.client.is_unix:
             self.kind = "tls_required"
@@ -416,6 +421,7 @@ class Login:
     def on_auth_message(self, body: bytes) -> None:
         """A password message."""
         assert self.exchange is not None
+        self.heard_at = time.monotonic()
         self.go_on(self.exchange.feed(body))
 
     def go_on(self, answer: Answer) -> None:
@@ -467,9 +473,18 @@ class Login:
             self.refuse(fault)
 
     def stop_waiting(self) -> None:
-        """The client is gone."""
+        """The client is gone, or its time is over."""
         if self.task is not None:
             self.task.cancel()
+
+    @property
+    def stage(self) -> str:
+        """How far it has come, for the log."""
+        if self.is_shaking:
+            return "in the TLS handshake"
+        if self.startup is None:
+            return "before the startup packet was whole"
+        return "waiting for an answer about it" if self.task is not None else "before it has proved who it is"
 
     # --- the end of the login ----------------------------------------------------------------------------------------
 

@@ -32,7 +32,6 @@ from doorman.config.resolve import PoolSettings
 from doorman.config.schema import Config
 from doorman.errors import ServerFault
 from doorman.log import repeats, set_filter
-from doorman.shm.refusals import count_refusal
 from doorman.shm.rows import client_address, client_row, get_parameters, process_rows
 from doorman.shm.table import Table, monotonic_us
 from doorman.wire.startup import StartupMessage
@@ -162,6 +161,7 @@ class Process:
             "statements": max((pool.prepared_statements_cache_size for pool in self.pools), default=0),
             "gather_limit": general.max_memory_usage,
             "stream_patience_us": general.proxy_copy_data_timeout * 1000,
+            "login_patience_us": general.client_login_timeout * 1000,
         }
 
     def adopt_vault(self, vault: Mapping[tuple[int, int], int]) -> None:
@@ -436,8 +436,9 @@ class Process:
         task.add_done_callback(self.cancels.discard)
 
     def login_expired(self, client: Client) -> None:
-        """A client has not logged in in time; the relay tells it so."""
-        count_refusal(self.table, "timeout")
+        """A client has not logged in within `client_login_timeout`."""
+        if isinstance(client.session, Login):
+            self.refusals.end_late(client, client.session)
 
     def client_ended(self, client: Client, session: Login | ConsoleSession | None) -> None:
         """A client is about to be closed."""

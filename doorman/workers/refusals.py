@@ -3,7 +3,8 @@
 Rules
 1. Whoever failed to prove who it is learns so after `auth_failure_delay`. It waits in a list of this process: no
    server, no task and no timer are held for it, and its bytes are not looked at. Other refusals are told at once.
-2. All reasons for such a failure are told alike and as late; only the log says which it was.
+2. All reasons for such a failure are told alike and as late; only the log says which it was. The delay counts from the
+   client's last message: that somebody was looked up again, because there is such a user, takes no longer.
 3. One source (address and cause) is logged once in `auth_failure_log_interval`, by whatever worker (shm/refusals); the
    next line says how many were left out.
 """
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from doorman.errors import ClientFault, PeerFault
@@ -23,6 +23,7 @@ from doorman.wire import backend
 from doorman.wire.startup import StartupMessage
 
 if TYPE_CHECKING:
+    from doorman.workers.login import Login
     from doorman.workers.process import Process
     from doorman.workers.relay.engine import Client
 
@@ -38,18 +39,17 @@ class Refusals:
 
     def __init__(self, process: Process) -> None:
         self.process = process
-        self.delayed: deque[tuple[float, Client, bytes]] = deque()
+        self.delayed: dict[Client, tuple[float, bytes]] = {}
 
-    def refuse(self, client: Client, startup: StartupMessage | None, fault: PeerFault, cause: str, pool: int) -> None:
+    def refuse(self, client: Client, login: Login, fault: PeerFault, cause: str) -> None:
         """End a client's login, now or in a while."""
-        count_refusal(self.process.table, cause, pool)
-        now = time.monotonic()
-        self.note(client, startup, fault, cause)
+        count_refusal(self.process.table, cause, login.pool)
+        self.note(client, login.startup, fault, cause)
         last_words = backend.fault_response(fault)
         delay = self.process.config.general.auth_failure_delay / 1000
         if delay and fault.sqlstate in PROBES:
             self.process.relay.suspend(client)
-            self.delayed.append((now + delay, client, last_words))
+            self.delayed[client] = (login.heard_at + delay, last_words)
         else:
             self.process.relay.dismiss(client, last_words)
 
@@ -61,11 +61,28 @@ class Refusals:
         self.note(client, None, why, "tls_handshake_fail")
         self.process.relay.dismiss(client, fault.alert)
 
+    def end_late(self, client: Client, login: Login) -> None:
+        """`client_login_timeout` is over. PostgreSQL says nothing to who has not told its name; we do."""
+        if client in self.delayed:
+            return  # its login has ended already
+        login.stop_waiting()
+        fault = ClientFault(
+            "57014", "canceling authentication due to timeout", for_log=f"client_login_timeout, {login.stage}"
+        )
+        if not login.is_shaking:
+            self.refuse(client, login, fault, "timeout")
+            return
+        count_refusal(self.process.table, "timeout", login.pool)
+        self.note(client, None, fault, "timeout")
+        self.process.relay.end(client)  # it would take no words in clear now
+
     def tick(self) -> None:
-        """Ten times a second: whose time has come. The delay is the same for all, so the oldest is always first."""
+        """Ten times a second: whose time has come."""
+        if not self.delayed:
+            return
         now = time.monotonic()
-        while self.delayed and self.delayed[0][0] <= now:
-            _, client, last_words = self.delayed.popleft()
+        for client in [client for client, (told_at, _) in self.delayed.items() if told_at <= now]:
+            _, last_words = self.delayed.pop(client)
             if not client.is_gone:
                 self.process.relay.dismiss(client, last_words)
 

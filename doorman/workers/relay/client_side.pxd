@@ -12,7 +12,7 @@ cdef extern from "<sys/socket.h>" nogil:
 
 
 cdef class ClientSide(ServerSide):
-    cdef dict logins                # client -> deadline; the oldest first, those that have logged in or gone are not in it
+    cdef dict logins                # client -> when it came; the oldest first, those that are known or gone are not in it
     cdef object farewells           # deque of (client, deadline)
 
     cdef Client welcome(self, int fd, sockaddr_storage *address)

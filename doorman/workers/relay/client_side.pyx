@@ -84,9 +84,8 @@ cdef extern from "<netinet/in.h>" nogil:
     unsigned short ntohs(unsigned short port)
 
 cdef enum:
-    LOGIN_PATIENCE_US = 60_000_000  # PostgreSQL's authentication_timeout
-    FAREWELL_US = 5_000_000         # for a client to take its last error
-    MANY_REPLIES = 4096             # owed to one client
+    FAREWELL_US = 5_000_000     # for a client to take its last error
+    MANY_REPLIES = 4096         # owed to one client
 
 cdef bytes FLUSH = b"H\x00\x00\x00\x04"
 
@@ -112,7 +111,7 @@ cdef class ClientSide(ServerSide):
             self.clients[number] = client
         client.phase = PHASE_LOGIN
         client.session = self.host.start_login(client)
-        self.logins[client] = now + LOGIN_PATIENCE_US
+        self.logins[client] = now
         return client
 
     cdef int hear(self, Client client) except -1:
@@ -416,6 +415,7 @@ cdef class ClientSide(ServerSide):
         cdef ClientRow *row = client.row
         if not enter_pool(self.table, client.number, pool, generation):
             return False
+        self.logins.pop(client, None)               # from here on it waits for a server: query_wait_timeout
         client.pool = pool
         client.pool_row = &self.table.pools[pool]
         client.counters = self.table.counter_row(pool)
@@ -458,7 +458,6 @@ cdef class ClientSide(ServerSide):
             row.cancel_pid = client.server.row.backend_pid
             self.table.cancel_pids[client.number] = row.cancel_pid
         session, client.session = client.session, None
-        self.logins.pop(client, None)
         client.phase = PHASE_READY
         row.state = CLIENT_ACTIVE if client.server is not None else CLIENT_IDLE
         session.greet(parameters, row.cancel_pid)

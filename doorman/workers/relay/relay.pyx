@@ -111,6 +111,7 @@ cdef class Relay(Leaving):
     cdef list listeners
     cdef int64_t query_wait
     cdef int64_t stream_patience    # 0 = endless
+    cdef int64_t login_patience     # 0 = endless
     cdef int handled                # events of this round that were taken up
     cdef public int loop_work       # coroutines under way: uvloop must be served often
     cdef bint stop_listening
@@ -118,7 +119,7 @@ cdef class Relay(Leaving):
     cdef uint64_t ticks
 
     def __init__(self, Table table, host, wake_fds, *, query_wait_us: int, probe_patience_us: int,
-                 statements: int = 0, gather_limit: int = 1 << 28, stream_patience_us: int = 0):
+                 statements: int = 0, gather_limit: int = 1 << 28, stream_patience_us: int = 0, login_patience_us: int = 0):
         cdef int i
         self.table = table
         self.host = host
@@ -143,16 +144,18 @@ cdef class Relay(Leaving):
         table.process_counters[table.process].gathered = 0      # a predecessor may have been killed amid it
         self.query_wait = query_wait_us
         self.stream_patience = stream_patience_us
+        self.login_patience = login_patience_us
         self.probe_patience = probe_patience_us
         self.patience = PATIENCE if len(wake_fds) <= FEW_PROCESSES else 0
         self.release_early = bool(os.environ.get("PG_DOORMAN_TEST_RELEASE_EARLY"))
         self.watch(wake_fds[table.process], EPOLLIN | EPOLLET, None)
 
     def configure(self, *, query_wait_us: int, probe_patience_us: int, statements: int, gather_limit: int,
-                  stream_patience_us: int) -> None:
+                  stream_patience_us: int, login_patience_us: int) -> None:
         """Limits that hold from now on; of statements `statements` texts are remembered. The check query may be another."""
         cdef Client client
         self.query_wait = query_wait_us
+        self.login_patience = login_patience_us
         self.stream_patience = stream_patience_us
         self.probe_patience = probe_patience_us
         self.gather_limit = gather_limit
@@ -565,14 +568,13 @@ cdef class Relay(Leaving):
 
     cdef int time_out_logins(self, int64_t now) except -1:
         cdef Client client
-        while self.logins:
-            client, deadline = next(iter(self.logins.items()))
-            if deadline > now:
+        while self.logins and self.login_patience:
+            client, came_at = next(iter(self.logins.items()))
+            if came_at + self.login_patience > now:
                 break
             del self.logins[client]
             if client.phase == PHASE_LOGIN:
                 self.host.login_expired(client)
-                self.refuse(client, "FATAL", "57014", "canceling authentication due to timeout")
         while self.farewells and self.farewells[0][1] <= now:
             client, _ = self.farewells.popleft()
             self.end_client(client)
