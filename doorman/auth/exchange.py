@@ -21,6 +21,7 @@ from doorman.auth.scram import SCRAM_SHA_256, SCRAM_SHA_256_PLUS, Random, ScramS
 from doorman.auth.verifier import (
     PREFIX,
     ScramVerifier,
+    derive_for_stranger,
     mock_verifier,
     parse_verifier,
     prove_password,
@@ -264,6 +265,9 @@ class Asked(NamedTuple):
     rng: Random
     binding: bytes | None
 
+    def __repr__(self) -> str:
+        return f"Asked({self.user!r}, …)"
+
 
 def _without_reference(stored: str | None) -> str:
     return "" if stored is None or stored.startswith(_FILE_REFERENCES) else stored
@@ -293,6 +297,8 @@ def _scram(asked: Asked) -> ClientExchange:
     is_usable = stored and not is_md5_hash(stored)
     verifier = verifier_of_password(user, stored) if is_usable else None
     model = parse_verifier(asked.shown) if asked.shown.startswith(PREFIX) else None
+    if not stored and model is None and asked.shown and not is_md5_hash(asked.shown):
+        derive_for_stranger(user)
     return ScramExchange(user, verifier, binding=asked.binding, model=model, rng=asked.rng)
 
 

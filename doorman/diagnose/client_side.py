@@ -62,6 +62,9 @@ class Outcome(msgspec.Struct, frozen=True):
     pool: PoolSettings | None
     client_key: bytes | None = None
 
+    def __repr__(self) -> str:
+        return f"Outcome(pool={self.pool!r})"
+
 
 def walk(config: Config, question: Question, report: Report) -> Outcome:
     """Walk the client's half as far as it goes."""
