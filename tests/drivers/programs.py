@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from tests.harness import Endpoint
 
 SOURCES = Path(__file__).parent
@@ -131,6 +133,16 @@ def built(language: Language) -> Path:
     if isinstance(outcome, str):
         raise Unavailable(outcome)
     return outcome
+
+
+def built_or_skipped(language: Language) -> Path:
+    """The same for a test, which fails or is skipped where there is none."""
+    try:
+        return built(language)
+    except Unavailable as reason:
+        if os.environ.get(REQUIRED):
+            pytest.fail(f"{language.name}: {reason}")
+        pytest.skip(f"{language.name}: {reason}")
 
 
 @functools.cache

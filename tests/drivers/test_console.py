@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.drivers.programs import JAVA, REQUIRED, Unavailable, built
+from tests.drivers.programs import JAVA, built_or_skipped
 from tests.harness import Doorman, Postgres
 from tests.harness.doorman import ADMIN_PASSWORD, ADMIN_USER, pool_of, user_of
 from tests.harness.postgres import find_embedded_postgres
@@ -25,12 +25,7 @@ def doorman(postgres: Postgres) -> Iterator[Doorman]:
 
 @pytest.mark.parametrize("mode", ["simple", "extended", "extendedForPrepared", "extendedCacheEverything"])
 def test_pgjdbc(doorman: Doorman, mode: str) -> None:
-    try:
-        program = built(JAVA)
-    except Unavailable as reason:
-        if os.environ.get(REQUIRED):
-            pytest.fail(str(reason))
-        pytest.skip(str(reason))
+    program = built_or_skipped(JAVA)
     where = {"PGHOST": doorman.host, "PGPORT": str(doorman.port), "PGUSER": ADMIN_USER, "PGPASSWORD": ADMIN_PASSWORD}
     done = subprocess.run(
         [*JAVA.run[:-1], "Console", mode],

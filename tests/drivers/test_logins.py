@@ -1,209 +1,214 @@
-"""Every driver logs in by every method that asks for something, with the right password and with a wrong one."""
+"""Every driver logs in by every method, with the right password and with a wrong one, in plain text and over TLS."""
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import os
-import subprocess
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
-import asyncpg
-import pg8000.dbapi
-import psycopg
-import psycopg2
 import pytest
 
-from doorman.auth.md5 import md5_hash
-from doorman.auth.verifier import format_verifier, verifier_of_password
-from tests.drivers.programs import JAVA, REQUIRED, Unavailable, built
+from tests.drivers.log_in import PYTHON, Attempt, LogIn, Route, with_asyncpg, with_pg8000, with_pgjdbc
+from tests.drivers.ways import (
+    CERTIFIED,
+    ONE_TRANSPORT,
+    SCRAM,
+    SECRET,
+    WAYS,
+    Way,
+    asking_postgres,
+    pam_service,
+    pooler_for,
+)
 from tests.harness import Doorman, Postgres
+from tests.harness.certificates import Authority, Pair
 from tests.harness.doorman import pool_of, user_of
-from tests.harness.slapd import BASE, Slapd, is_slapd_there
-from tests.unit.auth.tokens import KEYS, sign, write_public
+from tests.harness.slapd import Slapd, is_slapd_there
 
-OPEN = {"server_username": "app", "server_password": ""}
-SECRET = "ann-secret"  # as in the directory
-PAM = Path("/etc/pam.d") / f"doorman_drivers_{os.getpid()}"
-PAM_SCRIPT = '#!/bin/sh\n[ "$(tr -d "\\000")" = ann-secret ]\n'
-
-STORED = {
-    "md5": SECRET,
-    "md5_from_hash": md5_hash(SECRET, "ann"),
-    "scram": SECRET,
-    "scram_from_verifier": format_verifier(verifier_of_password("ann", SECRET)),
-    "clear": SECRET,
-}
-OWN_ROLE = ("passthrough", "auth_query")
-METHODS = {"scram": "scram-sha-256", "scram_from_verifier": "scram-sha-256", "clear": "password"}
+TRANSPORTS = ("plain", "tls", "bound")
 
 
 @pytest.fixture(scope="module")
-def directory() -> Iterator[Slapd | None]:
-    if not is_slapd_there():
-        yield None
-        return
-    with Slapd() as slapd:
-        yield slapd
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("logins"))
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | None]:
-    if not os.access(PAM.parent, os.W_OK):
-        yield None
-        return
-    script = tmp_path_factory.mktemp("pam") / "check"
-    script.write_text(PAM_SCRIPT)
-    script.chmod(0o755)
-    PAM.write_text(f"auth required pam_exec.so expose_authtok quiet {script}\naccount required pam_permit.so\n")
-    yield PAM.name
-    PAM.unlink()
+def pair(authority: Authority) -> Pair:
+    """The pooler's."""
+    return authority.issue("localhost", names=("localhost",), addresses=("127.0.0.1",))
 
 
 @pytest.fixture(scope="module")
-def asking() -> Iterator[Postgres]:
-    """A PostgreSQL that asks `ann` for her password, and whoever opens servers for her likewise."""
-    with Postgres(hba="host all app,postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n") as server:
-        server.admin(f"CREATE USER ann PASSWORD '{SECRET}'")
-        yield server
-
-
-def passed_through(server: Postgres) -> dict[str, dict[str, Any]]:
-    """Pools whose servers only what the client proved opens; and with users whom nobody has listed."""
-    stored = str(server.admin("SELECT rolpassword FROM pg_authid WHERE rolname = 'ann'")[0][0])
-    query = {
-        "query": "SELECT rolpassword FROM pg_authid WHERE rolname = $1",
-        "user": "postgres",
-        "database": "postgres",
-    }
-    return {
-        "passthrough": pool_of(server, users=[user_of("ann", 2, password=stored)]),
-        "auth_query": pool_of(server, users=[], auth_query={**query, "pool_size": 2}),
-        "dedicated": pool_of(server, users=[], auth_query={**query, "pool_size": 2, "server_user": "app"}),
-    }
+def people(authority: Authority) -> dict[str, Pair | None]:
+    """Certificates of clients by common name; somebody has none."""
+    return {**{name: authority.issue(name) for name in ("ann", "Ann Example", "bob")}, "nobody": None}
 
 
 @pytest.fixture(scope="module")
 def guarded(
-    postgres: Postgres,
-    asking: Postgres,
-    directory: Slapd | None,
-    service: str | None,
-    tmp_path_factory: pytest.TempPathFactory,
+    postgres: Postgres, authority: Authority, pair: Pair, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Doorman]:
-    """A database for each method; `pam` and `ldap` where the machine has them."""
-    key = write_public(KEYS["ES256"], tmp_path_factory.mktemp("keys") / "key.pem")
-    rules = {name: METHODS.get(name, "md5") for name in STORED}
-    stored = {**STORED, "jwt": f"jwt-pkey-fpath:{key}"}
-    rules["jwt"] = "scram-sha-256"
-    if service is not None:
-        rules["pam"], stored["pam"] = f"pam pamservice={service}", ""
-    if directory is not None:
-        where = f'ldapserver=127.0.0.1 ldapport={directory.port} ldapprefix="uid=" ldapsuffix=",ou=people,{BASE}"'
-        rules["ldap"], stored["ldap"] = f"ldap {where}", ""
-    rules |= dict.fromkeys(OWN_ROLE, "scram-sha-256") | {"dedicated": "scram-sha-256", "trust": "trust"}
-    stored["trust"] = ""
-    pools = {n: pool_of(postgres, users=[user_of("ann", 2, password=p, **OPEN)]) for n, p in stored.items()}
-    pools |= passed_through(asking)
-    hba = "\n".join(f"host {name} all 127.0.0.1/32 {method}" for name, method in rules.items())
-    general = {"pg_hba": {"content": hba + "\nhost pgdoorman all all md5"}, "auth_failure_delay": "100ms"}
-    with Doorman(postgres, pools=pools, general=general) as doorman:
-        yield doorman
-        assert not doorman.log_contains("Traceback|internal error")
+    """A database for each way."""
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(Slapd()) if is_slapd_there() else None
+        is_writable = os.access("/etc/pam.d", os.W_OK)
+        service = stack.enter_context(pam_service(tmp_path_factory.mktemp("pam"))) if is_writable else None
+        asking = stack.enter_context(asking_postgres())
+        pooler = stack.enter_context(pooler_for(postgres, asking, directory, service, authority, pair))
+        yield pooler
+        assert not pooler.log_contains("Traceback|internal error")
 
 
-Login = Callable[[Doorman, str, str], str]
-"""Database and password -> who we are then; "28P01" when refused."""
+@pytest.fixture(scope="module")
+def routes(authority: Authority) -> dict[str, Route]:
+    return {"plain": Route(), "tls": Route(authority.path), "bound": Route(authority.path, binds=True)}
 
 
-def with_psycopg(doorman: Doorman, database: str, password: str) -> str:
-    try:
-        with psycopg.connect(doorman.dsn(user="ann", dbname=database, password=password)) as connection:
-            return str(connection.execute("SELECT current_user").fetchall()[0][0])
-    except psycopg.OperationalError as error:
-        assert "password authentication failed" in str(error)
-        return "28P01"
+def skip_unless_there(guarded: Doorman, name: str) -> None:
+    if name not in guarded.config["pools"]:
+        pytest.skip(f"needs {'slapd and ldap-utils' if name == 'ldap' else 'to write into /etc/pam.d'}")
 
 
-def with_psycopg2(doorman: Doorman, database: str, password: str) -> str:
-    try:
-        connection = psycopg2.connect(doorman.dsn(user="ann", dbname=database, password=password))
-    except psycopg2.OperationalError as error:
-        assert "password authentication failed" in str(error)
-        return "28P01"
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT current_user")
-        [(name,)] = cursor.fetchall()
-    connection.close()
-    return str(name)
-
-
-def with_asyncpg(doorman: Doorman, database: str, password: str) -> str:
-    async def log_in() -> str:
-        try:
-            connection = await asyncpg.connect(
-                host=doorman.host, port=doorman.port, user="ann", database=database, password=password, timeout=20
-            )
-        except asyncpg.InvalidPasswordError as error:
-            return str(error.sqlstate)
-        name = await connection.fetchval("SELECT current_user")
-        await connection.close()
-        return str(name)
-
-    return asyncio.run(log_in())
-
-
-def with_pg8000(doorman: Doorman, database: str, password: str) -> str:
-    try:
-        connection = pg8000.dbapi.connect(
-            "ann", host=doorman.host, port=doorman.port, database=database, password=password, timeout=20
-        )
-    except pg8000.dbapi.DatabaseError as error:
-        return str(error.args[0]["C"])
-    cursor = connection.cursor()
-    cursor.execute("SELECT current_user")
-    [[name]] = cursor.fetchall()
-    connection.close()
-    return str(name)
-
-
-@pytest.mark.parametrize("method", [*STORED, "jwt", "pam", "ldap", *OWN_ROLE, "dedicated", "trust"])
-@pytest.mark.parametrize("log_in", [with_psycopg, with_psycopg2, with_asyncpg, with_pg8000])
-def test_python_drivers_log_in(guarded: Doorman, log_in: Login, method: str) -> None:
-    if method not in guarded.config["pools"]:
-        pytest.skip(f"needs {'slapd and ldap-utils' if method == 'ldap' else 'to write into /etc/pam.d'}")
+def tries(name: str, way: Way, route: Route) -> Iterator[tuple[Attempt, str]]:
+    """Three right ones, so that more than one worker is met, a wrong one, and what comes of it."""
     for _ in range(3):
-        assert log_in(guarded, method, password_of(method)) == role_of(method)
-    assert log_in(guarded, method, "wrong") == ("app" if method == "trust" else "28P01")
+        yield Attempt(name, way.user, way.secret(), route), way.becomes
+    yield Attempt(name, way.user, "wrong", route), "app" if name == "trust" else "28P01"
 
 
-def role_of(method: str) -> str:
-    """Who the client is in PostgreSQL."""
-    return "ann" if method in OWN_ROLE else "app"
+# --- passwords --------------------------------------------------------------------------------------------------------
 
 
-def password_of(method: str) -> str:
-    return sign("ES256").decode() if method == "jwt" else SECRET
+def ways_over(transport: str) -> list[str]:
+    return SCRAM if transport == "bound" else list(WAYS)
 
 
-def test_pgjdbc_logs_in(guarded: Doorman) -> None:
-    try:
-        program = built(JAVA)
-    except Unavailable as reason:
-        if os.environ.get(REQUIRED):
-            pytest.fail(str(reason))
-        pytest.skip(str(reason))
-    methods = list(guarded.config["pools"])
-    lines = [f"{m} ann {password}" for m in methods for password in (password_of(m), password_of(m), "wrong")]
-    done = subprocess.run(
-        [*JAVA.run[:-1], "Logins"],
-        cwd=program,
-        env={**os.environ, "PGHOST": guarded.host, "PGPORT": str(guarded.port)},
-        input="\n".join(lines),
-        text=True,
-        capture_output=True,
-        timeout=100,
-    )
-    expected = [w for m in methods for w in (role_of(m), role_of(m), "app" if m == "trust" else "28P01")]
-    assert done.stdout.split() == expected, done.stdout + done.stderr
+PASSWORDS = [
+    pytest.param(log_in, transport, name, id=f"{log_in.__name__[5:]}-{transport}-{name}")
+    for transport in TRANSPORTS
+    for log_in in PYTHON
+    for name in ways_over(transport)
+    if not (transport == "bound" and log_in is with_asyncpg)  # which knows no channel binding
+    and not (name == "passed_1" and log_in is with_pg8000)  # which ends a SCRAM exchange of less than 4096 iterations
+]
+
+
+@pytest.mark.parametrize(("log_in", "transport", "name"), PASSWORDS)
+def test_python_drivers_log_in(
+    guarded: Doorman, routes: dict[str, Route], log_in: LogIn, transport: str, name: str
+) -> None:
+    skip_unless_there(guarded, name)
+    for attempt, expected in tries(name, WAYS[name], routes[transport]):
+        assert log_in(guarded, attempt) == expected
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_pgjdbc_logs_in(
+    guarded: Doorman, routes: dict[str, Route], transport: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    names = [name for name in ways_over(transport) if name in guarded.config["pools"]]
+    tried = [(name, *pair) for name in names for pair in tries(name, WAYS[name], routes[transport])]
+    found = with_pgjdbc(guarded, [attempt for _, attempt, _ in tried], tmp_path_factory.mktemp("jdbc"))
+    assert list(zip([name for name, _, _ in tried], found, strict=True)) == [(name, end) for name, _, end in tried]
+
+
+# --- certificates -----------------------------------------------------------------------------------------------------
+
+HOLDERS = {
+    "certified": {"ann": "app", "Ann Example": "28000", "bob": "28000", "nobody": "28000"},
+    "mapped": {"Ann Example": "app", "ann": "28000", "bob": "28000", "nobody": "28000"},
+    "both": {"ann": "app", "bob": "28000", "nobody": "28000"},
+}
+
+
+def certified(authority: Authority, people: dict[str, Pair | None]) -> Iterator[tuple[Attempt, str]]:
+    for database, holders in HOLDERS.items():
+        for holder, end in holders.items():
+            route = Route(authority.path, pair=people[holder])
+            yield Attempt(database, CERTIFIED[database].user, SECRET, route), end
+    yield Attempt("both", "ann", "wrong", Route(authority.path, pair=people["ann"])), "28P01"
+
+
+@pytest.mark.parametrize("log_in", PYTHON, ids=lambda log_in: log_in.__name__[5:])
+def test_certificates_in_python(
+    guarded: Doorman, authority: Authority, people: dict[str, Pair | None], log_in: LogIn
+) -> None:
+    for attempt, expected in certified(authority, people):
+        assert log_in(guarded, attempt) == expected, attempt
+
+
+def test_certificates_with_pgjdbc(
+    guarded: Doorman, authority: Authority, people: dict[str, Pair | None], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    tried = list(certified(authority, people))
+    found = with_pgjdbc(guarded, [attempt for attempt, _ in tried], tmp_path_factory.mktemp("jdbc"))
+    assert found == [expected for _, expected in tried]
+
+
+# --- TLS modes --------------------------------------------------------------------------------------------------------
+
+
+def by_transport(routes: dict[str, Route]) -> Iterator[tuple[Attempt, str]]:
+    """`hostssl` and `hostnossl`."""
+    for database, transport in (("encrypted", "tls"), ("clear_text", "plain")):
+        for tried in ("plain", "tls"):
+            end = ONE_TRANSPORT[database].becomes if tried == transport else "28000"
+            yield Attempt(database, "ann", SECRET, routes[tried]), end
+
+
+MODES = {
+    "allow": {"plain": "app", "tls": "app", "certified": "app"},
+    "require": {"plain": "28000", "tls": "app", "certified": "app"},
+    "verify-full": {"plain": "28000", "certified": "app"},
+}
+"""What comes of each route. Without a certificate `verify-full` ends in an alert, see tests/tls/test_clients.py."""
+
+
+@pytest.fixture(scope="module", params=MODES)
+def demanding(
+    request: pytest.FixtureRequest, postgres: Postgres, authority: Authority, pair: Pair
+) -> Iterator[Doorman]:
+    """A pooler of this `tls_mode`."""
+    general = {
+        "tls_mode": request.param,
+        "tls_certificate": str(pair.certificate_path),
+        "tls_private_key": str(pair.key_path),
+        "tls_ca_cert": str(authority.path),
+        "pg_hba": {"content": "host all all all scram-sha-256"},
+        "auth_failure_delay": 0,
+    }
+    users = [user_of("ann", 2, password=SECRET, server_username="app", server_password="")]
+    with Doorman(postgres, pools={"shop": pool_of(postgres, users=users)}, general=general) as doorman:
+        yield doorman
+
+
+def by_mode(demanding: Doorman, routes: dict[str, Route], ann: Pair | None) -> list[tuple[Attempt, str]]:
+    known = {**routes, "certified": Route(routes["tls"].authority, pair=ann)}
+    ends = MODES[demanding.config["general"]["tls_mode"]]
+    return [(Attempt("shop", "ann", SECRET, known[route]), end) for route, end in ends.items()]
+
+
+@pytest.mark.parametrize("log_in", PYTHON, ids=lambda log_in: log_in.__name__[5:])
+def test_rules_and_modes_in_python(
+    guarded: Doorman, demanding: Doorman, routes: dict[str, Route], people: dict[str, Pair | None], log_in: LogIn
+) -> None:
+    for attempt, expected in by_transport(routes):
+        assert log_in(guarded, attempt) == expected, attempt
+    for attempt, expected in by_mode(demanding, routes, people["ann"]):
+        assert log_in(demanding, attempt) == expected, attempt
+
+
+def test_rules_and_modes_with_pgjdbc(
+    guarded: Doorman,
+    demanding: Doorman,
+    routes: dict[str, Route],
+    people: dict[str, Pair | None],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    scratch = tmp_path_factory.mktemp("jdbc")
+    for pooler, tried in (
+        (guarded, list(by_transport(routes))),
+        (demanding, by_mode(demanding, routes, people["ann"])),
+    ):
+        assert with_pgjdbc(pooler, [attempt for attempt, _ in tried], scratch) == [end for _, end in tried]

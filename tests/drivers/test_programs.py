@@ -7,13 +7,12 @@ over TLS (`sslmode=verify-full`).
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from tests.drivers.conftest import ROUTES
-from tests.drivers.programs import PROGRAMS, REQUIRED, TLS_PROGRAMS, Program, Unavailable, built
+from tests.drivers.programs import PROGRAMS, TLS_PROGRAMS, Program, Unavailable, built, built_or_skipped
 from tests.drivers.tagged import CLIENTS
 from tests.harness import Doorman, Postgres
 from tests.harness.certificates import Authority
@@ -25,12 +24,7 @@ SECONDS = {"direct": 0.05, "session": 0.1, "transaction": 0.3, "evicting": 0.2}
 @pytest.fixture(params=PROGRAMS, ids=str)
 def program(request: pytest.FixtureRequest) -> Program:
     wanted: Program = request.param
-    try:
-        built(wanted.language)
-    except Unavailable as reason:
-        if os.environ.get(REQUIRED):
-            pytest.fail(f"{wanted}: {reason}")
-        pytest.skip(f"{wanted}: {reason}")
+    built_or_skipped(wanted.language)
     return wanted
 
 
