@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.conftest import MakeDoorman
@@ -14,6 +16,8 @@ from tests.harness import Doorman, Postgres, free_port
 from tests.harness.doorman import pool_of, user_of
 from tests.harness.postgres import PASSWORDS
 from tests.torture.wire import query, startup
+
+ITERATIONS = (1, 4096, 10_000, 100_000)
 
 
 def pooler_for(make: MakeDoorman, postgres: Postgres, server_user: str, password: str, **keys: Any) -> Doorman:
@@ -38,6 +42,45 @@ def test_the_clients_own_password_opens_the_server_too(
     users = [user_of(user, 2, password=PASSWORDS[user])]
     doorman = make_doorman(pools={"postgres": pool_of(postgres, users=users)}, general={"pg_hba": None})
     assert doorman.query("SELECT current_user", user=user, password=PASSWORDS[user]) == [(user,)]
+
+
+@pytest.fixture(scope="module")
+def iterated() -> Iterator[Postgres]:
+    """Asks `i1`, `i4096`, … for their passwords, of which it made verifiers with so many iterations."""
+    with Postgres(hba="host all app,postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n") as server:
+        with server.connect(user="postgres") as connection:
+            for count in ITERATIONS:
+                connection.execute(f"SET scram_iterations = {count}; CREATE USER i{count} PASSWORD 'scram-secret'")
+        yield server
+
+
+@pytest.mark.parametrize("known", ["server_password", "clients_password", "passthrough", "auth_query"])
+def test_a_verifier_may_have_any_number_of_iterations(
+    make_doorman: MakeDoorman, iterated: Postgres, known: str
+) -> None:
+    """As PostgreSQL asks for them when we log in, and as clients are asked for them."""
+    rows = iterated.admin("SELECT rolname, rolpassword FROM pg_authid WHERE rolname ~ '^i[0-9]+$'")
+    verifiers = {int(name[1:]): str(stored) for name, stored in rows}
+    assert all(verifiers[count].startswith(f"SCRAM-SHA-256${count}:") for count in ITERATIONS)
+    secret = {"server_password": "scram-secret"}
+    words: dict[int, dict[str, Any]] = {count: {"password": "scram-secret"} for count in ITERATIONS}
+    if known == "server_password":
+        words = {count: {**secret, "password": "", "server_username": f"i{count}"} for count in ITERATIONS}
+    elif known == "passthrough":
+        words = {count: {"password": verifiers[count]} for count in ITERATIONS}
+    pool = pool_of(iterated, users=[user_of(f"i{count}", 2, **words[count]) for count in ITERATIONS])
+    if known == "auth_query":
+        query = "SELECT rolpassword FROM pg_authid WHERE rolname = $1"
+        pool = pool_of(iterated, users=[], auth_query={"query": query, "user": "postgres", "database": "postgres"})
+    method = "trust" if known == "server_password" else "scram-sha-256"
+    rules = {"content": f"host pgdoorman all all md5\nhost all all all {method}"}
+    doorman = make_doorman(pools={"postgres": pool}, general={"pg_hba": rules, "auth_failure_delay": 0})
+    for count in ITERATIONS:
+        for _ in range(3):  # both workers
+            assert doorman.query("SELECT current_user", user=f"i{count}", password="scram-secret") == [(f"i{count}",)]
+        if method != "trust":
+            with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+                doorman.query("SELECT 1", user=f"i{count}", password="wrong")
 
 
 def test_an_md5_hash_opens_a_server_that_asks_for_md5(make_doorman: MakeDoorman, postgres: Postgres) -> None:
