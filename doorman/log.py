@@ -146,21 +146,24 @@ _at_start = _now = Filter(logging.INFO)
 class Repeats:
     """Lets no line of the source code flood the log: of its warnings and errors the first `BURST` in `BURST_SECONDS`.
 
+    A line is known by its logger and the text before its arguments are in it: compiled modules have no lines of their
+    own, `lineno` is their caller's, and what one of them floods must not silence the others.
     How many were left out is said by a line of its own when the time is over (`flush`, called now and then).
     """
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[str, int], _Burst] = {}
+        self._seen: dict[tuple[str, str, int], _Burst] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Called by the handler: False leaves the record out."""
         if record.levelno < logging.WARNING:
             return True
         now = time.monotonic()
-        burst = self._seen.get((record.pathname, record.lineno))
+        key = record.name, str(record.msg), record.lineno
+        burst = self._seen.get(key)
         if burst is None or now >= burst.until:
             self.flush(now)
-            burst = self._seen[record.pathname, record.lineno] = _Burst(now + BURST_SECONDS, record)
+            burst = self._seen[key] = _Burst(now + BURST_SECONDS, record)
         burst.count += 1
         return burst.count <= BURST
 

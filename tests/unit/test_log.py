@@ -271,3 +271,13 @@ def test_repeats_are_left_out_and_counted(capfd: pytest.CaptureFixture[str], mon
     assert "(30 more like 'flood 0' were left out in 5 s)" in summary
     logger.warning("flood again")
     assert lines(capfd)[0].endswith("flood again")
+
+
+def test_a_flood_silences_no_other_message(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled modules have no lines: all that they say seems to come from one line of their caller."""
+    monkeypatch.setattr(log, "repeats", log.Repeats())
+    log.setup_logging("info", "text", False)
+    for template in ["flood %d"] * (log.BURST + 5) + ["other %d"]:
+        logger.warning(template, 1)
+    shown = lines(capfd)
+    assert len(shown) == log.BURST + 1 and shown[-1].endswith("other 1")
