@@ -21,11 +21,9 @@ from doorman.auth.scram import SCRAM_SHA_256, SCRAM_SHA_256_PLUS, Random, ScramS
 from doorman.auth.verifier import (
     PREFIX,
     ScramVerifier,
-    derive_for_stranger,
     mock_verifier,
     parse_verifier,
     prove_password,
-    verifier_of_password,
 )
 from doorman.config.tokens import SIGNER_PREFIX, TOKEN_PREFIXES
 from doorman.errors import ClientFault, PeerFault, ProtocolViolation
@@ -169,11 +167,13 @@ class ScramExchange:
         keeps_key: bool = False,
         binding: bytes | None = None,
         model: ScramVerifier | None = None,
+        password: str | None = None,
         rng: Random = random_bytes,
     ) -> None:
-        """`verifier` None refuses at the end, after an exchange that looks like one with `model`."""
-        shown = verifier or mock_verifier(user, model)
-        self._begin(ScramServer(user, shown, verifier is None, binding), keeps_key, binding, rng)
+        """`verifier` and `password` None refuse at the end, after an exchange that looks like one with `model`."""
+        is_doomed = verifier is None and password is None
+        shown = verifier or mock_verifier(user, None if password is not None else model)
+        self._begin(ScramServer(user, shown, is_doomed, binding, password), keeps_key, binding, rng)
 
     def _begin(self, scram: ScramServer, keeps_key: bool, binding: bytes | None, rng: Random) -> None:
         self._scram = scram
@@ -295,11 +295,9 @@ def _scram(asked: Asked) -> ClientExchange:
     if stored.startswith(PREFIX):
         return ScramExchange(user, parse_verifier(stored), keeps_key=True, binding=asked.binding, rng=asked.rng)
     is_usable = stored and not is_md5_hash(stored)
-    verifier = verifier_of_password(user, stored) if is_usable else None
     model = parse_verifier(asked.shown) if asked.shown.startswith(PREFIX) else None
-    if not stored and model is None and asked.shown and not is_md5_hash(asked.shown):
-        derive_for_stranger(user)
-    return ScramExchange(user, verifier, binding=asked.binding, model=model, rng=asked.rng)
+    password = stored if is_usable else None
+    return ScramExchange(user, None, binding=asked.binding, model=model, password=password, rng=asked.rng)
 
 
 def _cleartext(asked: Asked) -> ClientExchange:

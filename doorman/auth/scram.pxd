@@ -8,6 +8,7 @@ cdef class ScramServer:
     cdef object _verifier
     cdef bint _is_doomed
     cdef public bytes _binding
+    cdef str _password
     cdef public bytes _gs2_header
     cdef public bytes _client_first_bare
     cdef public bytes _server_first

@@ -17,7 +17,15 @@ from typing import Final
 
 from doorman.auth.digest import hmac_sha256, is_equal, sha256, xor
 from doorman.auth.randomness import random_bytes
-from doorman.auth.verifier import KEY_BYTES, MAX_ITERATIONS, ScramKeys, ScramVerifier, decode_base64, derive_keys
+from doorman.auth.verifier import (
+    KEY_BYTES,
+    MAX_ITERATIONS,
+    ScramKeys,
+    ScramVerifier,
+    decode_base64,
+    derive_keys,
+    verifier_of_password,
+)
 from doorman.errors import ClientFault, ProtocolViolation, ServerFault
 from doorman.wire.codes import SqlState
 from doorman.wire.text import encode
@@ -40,6 +48,8 @@ class ScramServer:
     """One client's exchange: `first`, then `final`. `is_doomed` refuses at the end, whatever the proof says.
 
     `binding` is the tls-server-end-point hash of our certificate when the client came by TLS and was offered PLUS.
+    `password`: what `verifier` has only salt and iterations of (`mock_verifier`). Its keys are derived when they are
+    asked for: a challenge costs the same for those who are known and for strangers, who cost no derivation at all.
     """
 
     __slots__ = (
@@ -48,6 +58,7 @@ class ScramServer:
         "_gs2_header",
         "_is_doomed",
         "_nonce",
+        "_password",
         "_server_first",
         "_user",
         "_verifier",
@@ -55,18 +66,24 @@ class ScramServer:
     )
 
     def __init__(
-        self, user: str, verifier: ScramVerifier, is_doomed: bool = False, binding: bytes | None = None
+        self,
+        user: str,
+        verifier: ScramVerifier,
+        is_doomed: bool = False,
+        binding: bytes | None = None,
+        password: str | None = None,
     ) -> None:
         self._user = user
         self._verifier = verifier
         self._is_doomed = is_doomed
         self._binding = binding
+        self._password = password
         self._gs2_header = self._client_first_bare = self._server_first = self._nonce = b""
         self.client_key: bytes | None = None
 
     def again(self) -> ScramServer:
         """For the next client, which has said nothing yet."""
-        return ScramServer(self._user, self._verifier, self._is_doomed, self._binding)
+        return ScramServer(self._user, self._verifier, self._is_doomed, self._binding, self._password)
 
     def first(self, data: bytes, is_plus: bool, rng: Random = random_bytes) -> bytes:
         """server-first-message for a client-first-message."""
@@ -96,6 +113,8 @@ class ScramServer:
         if not is_equal(fields[1][2:], self._nonce):
             raise ProtocolViolation("invalid SCRAM response", detail="Nonce does not match.")
         message = b",".join((self._client_first_bare, self._server_first, without_proof))
+        if self._password is not None:
+            self._verifier = verifier_of_password(self._user, self._password)
         self._check_proof(message, proof)
         return b"v=" + _base64(hmac_sha256(self._verifier.server_key, message))
 

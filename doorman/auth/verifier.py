@@ -102,14 +102,6 @@ def mock_verifier(user: str, model: ScramVerifier | None = None) -> ScramVerifie
     return ScramVerifier(iterations, salt, bytes(KEY_BYTES), bytes(KEY_BYTES))
 
 
-@lru_cache(maxsize=1024)
-def derive_for_stranger(user: str) -> ScramKeys:
-    """What `verifier_of_password` costs, once for a name as there: else the first challenge tells who is known. Kept
-    apart from real keys, which names that somebody makes up must not push out.
-    """
-    return derive_keys.__wrapped__("", _salt_of_user(user), DEFAULT_ITERATIONS)
-
-
 def prove_password(verifier: ScramVerifier, password: bytes) -> bytes | None:
     """The ClientKey of a password sent in clear, `None` where it does not belong to `verifier`. Costs a derivation."""
     salt = decode_base64(verifier.salt) or b""
