@@ -134,7 +134,7 @@ def test_it_takes_as_long(pooler: Doorman, database: str) -> None:
 
 def test_the_first_time_takes_as_long_too(postgres: Postgres) -> None:
     """Nobody has logged in before: what a password in clear is made into is not there yet. It is made when the proof
-    has come, within the delay of a refusal; for strangers it would cost milliseconds for each name that somebody invents.
+    has come, within the delay of a refusal; for strangers it would cost milliseconds for each invented name.
     """
     users = [guest(f"user {number}", password=f"secret {number}") for number in range(40)]
     general = {"pg_hba": {"content": "host all all all scram-sha-256"}, "auth_failure_delay": "50ms"}
