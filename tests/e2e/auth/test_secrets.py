@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -16,6 +14,7 @@ import yaml
 
 from doorman.auth.md5 import md5_hash
 from doorman.auth.verifier import format_verifier, verifier_of_password
+from tests.e2e.auth.cores import cores_allowed
 from tests.e2e.auth.logins import guest, refusal, whoami
 from tests.harness import Doorman, Postgres
 from tests.harness.doorman import ADMIN_PASSWORD, pool_of, user_of
@@ -118,13 +117,7 @@ def core_of(doorman: Doorman, pid: int) -> bytes:
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_core_has_none_unless_it_is_asked_to(postgres: Postgres, whole: bool) -> None:
     """`whole` shows that the secrets would be found otherwise."""
-    if Path("/proc/sys/kernel/core_pattern").read_text().strip() != "core":
-        pytest.skip("cores do not go to the working directory on this machine")
-    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
-    if hard != resource.RLIM_INFINITY:
-        pytest.skip("cores are limited")
-    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
-    try:
+    with cores_allowed():
         pools = {"shop": pool_of(postgres, users=[guest("ann", password=PASSWORDS["ann"])])}
         env = {"PG_DOORMAN_CORE_DUMPS": "full"} if whole else {}
         hba = {"content": "host all all all md5"}
@@ -135,5 +128,3 @@ def test_a_core_has_none_unless_it_is_asked_to(postgres: Postgres, whole: bool) 
             for path in doorman.directory.glob("core*"):
                 path.unlink()
             assert whoami(doorman, "ann", PASSWORDS["ann"]) == "app"
-    finally:
-        resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import resource
 import signal
 import time
 import urllib.request
@@ -21,6 +20,7 @@ import pytest
 from doorman.admin.show import SHOWS
 from doorman.auth.verifier import decode_base64, derive_keys, parse_verifier
 from tests.drivers.ways import HASH, ROLES, SECRET, WAYS, asking_postgres, pam_service, pooler_for
+from tests.e2e.auth.cores import cores_allowed
 from tests.harness import Doorman, Postgres, procfs
 from tests.harness.certificates import Authority
 from tests.harness.doorman import ADMIN_PASSWORD, pool_of, user_of
@@ -222,20 +222,6 @@ def test_every_process_leaves_its_memory_out_of_cores(prepared: Doorman) -> None
                 r"^\S+ rw-s [^\n]*/pg_doorman-[^\n]*\n(?:[A-Z][^\n]*\n)*?(VmFlags: .*)", smaps, re.MULTILINE
             )
             assert flags and all(" dd" in line for line in flags), flags
-
-
-@contextlib.contextmanager
-def cores_allowed() -> Iterator[None]:
-    if Path("/proc/sys/kernel/core_pattern").read_text().strip() != "core":
-        pytest.skip("cores do not go to the working directory on this machine")
-    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
-    if hard != resource.RLIM_INFINITY:
-        pytest.skip("cores are limited")
-    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
 
 
 def core_of(doorman: Doorman, pid: int) -> bytes:
