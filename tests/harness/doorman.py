@@ -199,8 +199,12 @@ class Doorman(Service, Endpoint):
 
     def kill_worker(self, index: int = 0) -> int:
         """SIGKILL to one worker; answers its pid."""
-        pid = self.pids().workers[index]
-        os.kill(pid, signal.SIGKILL)
+        while True:
+            pid = self.pids().workers[index]
+            with contextlib.suppress(ProcessLookupError):  # one that died just now and is still listed
+                os.kill(pid, signal.SIGKILL)
+                break
+            time.sleep(0.01)
         return pid
 
     def wait_workers(self, count: int, *, without: Sequence[int] = (), timeout: float = 10.0) -> list[int]:

@@ -269,14 +269,14 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(pick=picks)
     def reconnect(self, pick: int) -> None:
-        """RECONNECT outdates all servers and takes the idle ones out; without a keeper they are its own."""
+        """RECONNECT outdates all servers and takes the idle ones out; they are the keeper's to close."""
         pool, trial = self.used_pool(pick), self.trials[pick % WORKERS]
         idle = list(self.model.pools[pool].idle)
         trial.woken = 0
         trial.reconnect(pool)
-        self.model.reconnect(pool, trial.process)
-        assert set(idle) <= trial.mail_of(trial.process)
-        assert trial.woken == (1 << trial.process if idle else 0)
+        self.model.reconnect(pool, KEEPER_ROW)
+        assert set(idle) <= trial.mail_of(KEEPER_ROW)
+        assert trial.woken == (1 << KEEPER_ROW if idle else 0)
 
     @precondition(lambda self: self.model.clients)
     @rule(pick=picks, stranger=st.booleans())
