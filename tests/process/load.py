@@ -144,6 +144,8 @@ def kill(pid: int, load: Load | None = None) -> bool:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return False
+    while procfs.is_alive(pid):  # dying takes a while: who asks next for a victim must not get this one
+        time.sleep(0)
     return True
 
 
