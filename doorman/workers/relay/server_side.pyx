@@ -12,6 +12,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from posix.unistd cimport close
 
+from doorman.auth.digest cimport same_bytes
 from doorman.shm.layout cimport (
     NONE,
     SECRET_BYTES,
@@ -397,7 +398,9 @@ cdef class ServerSide(Lending):
                 continue
             row = &self.table.clients[client]
             connection_id = row.connection_id
-            if row.cancel_length != <uint32_t>len(secret) or not same_bytes(row.cancel_secret, secret, row.cancel_length):
+            if row.cancel_length != <uint32_t>len(secret):
+                continue
+            if not same_bytes(row.cancel_secret, <const uint8_t *><const char *>secret, row.cancel_length):
                 continue
             if begin_cancel(self.table, client, connection_id, &slot, &wake):
                 return slot, self.table.slots[slot].generation
@@ -440,12 +443,3 @@ cdef class ServerSide(Lending):
             self.timed.append(server)
         server.deadline = deadline
         return 0
-
-
-cdef bint same_bytes(const unsigned char *a, const unsigned char *b, size_t length) noexcept:
-    """Compare in constant time."""
-    cdef unsigned char difference = 0
-    cdef size_t i
-    for i in range(length):
-        difference |= a[i] ^ b[i]
-    return difference == 0
