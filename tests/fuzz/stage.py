@@ -261,13 +261,18 @@ class Stage:
     def __init__(
         self, *, pool_size: int = 2, statement_limit: int = 3, cache: int = 4, max_connections: int = 6,
         gather_limit: int = 300_000, cleanup: bool = True, check_after_us: int = 0, tls: bool = False,
-        narrow: bool = False,
+        narrow: bool = False, processes: int = 1,
     ) -> None:  # fmt: skip
         COMPLAINTS.records.clear()
         self.tls = tls  # clients and servers are encrypted
         self.is_narrow = narrow  # the kernel keeps little of what the relay writes
         self.table = Table.create(
-            processes=1, pools=3, slots=6, clients=8, max_connections=max_connections, statements=statement_limit
+            processes=processes,
+            pools=3,
+            slots=6,
+            clients=8,
+            max_connections=max_connections,
+            statements=statement_limit,
         )
         self.table.enter(0, 1)
         for pool in (RENAMES, PLAIN, SESSION):
@@ -284,7 +289,7 @@ class Stage:
         self.refuses_to_open = False
         self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK)
         self.relay = Relay(
-            self.table, self.host, [self.wake_fd], query_wait_us=5_000_000, probe_patience_us=1_000_000,
+            self.table, self.host, [self.wake_fd] * processes, query_wait_us=5_000_000, probe_patience_us=1_000_000,
             statements=cache, gather_limit=gather_limit,
         )  # fmt: skip
         self.poll = select.epoll.fromfd(os.dup(self.relay.epoll))

@@ -170,11 +170,21 @@ cdef class Relay(Leaving):
         free(self.known_versions)
 
     def run(self) -> None:
-        """Called by uvloop when the epoll set is readable: handle what is ready, linger a moment for more (rule 1)."""
+        """Called by uvloop when the epoll set is readable. However a round ends: who is to be woken is woken (rule 2)."""
+        try:
+            self.do_round()
+        finally:
+            self.in_round = False
+            self.wake_now()
+            store32(&self.me.asleep, 1)
+            if self.table.has_mail():
+                write(self.wake_fds[self.table.process], &ONE, 8)
+
+    cdef int do_round(self) except -1:
+        """Handle what is ready, linger a moment for more (rule 1)."""
         cdef epoll_event[256] events
         cdef int n, timeout = 0
-        cdef int64_t until
-        until = now_us() + (BURST_WITH_WORK_US if self.loop_work else BURST_US)
+        cdef int64_t until = now_us() + (BURST_WITH_WORK_US if self.loop_work else BURST_US)
         cdef int work = self.loop_work
         self.yield_now = False
         self.in_round = True
@@ -203,11 +213,7 @@ cdef class Relay(Leaving):
             if self.yield_now or self.loop_work > work or (n <= 0 and timeout) or self.now > until:
                 break
             timeout = 1 if self.loop_work else -1       # the clock's timerfd ends it; a timer for each sleep costs
-        self.in_round = False
-        self.wake_now()
-        store32(&self.me.asleep, 1)
-        if self.table.has_mail():
-            write(self.wake_fds[self.table.process], &ONE, 8)
+        return 0
 
     def start_clock(self, callback) -> None:
         """Call `callback(events)` ten times a second."""
@@ -382,6 +388,7 @@ cdef class Relay(Leaving):
         return 0
 
     cdef int read_mail(self) except -1:
+        """Each entry is somebody else's: one that raises costs its own client or server (rule 3), and the rest is read."""
         cdef int32_t[256] slots
         cdef int i, n
         cdef uint32_t attention
@@ -399,7 +406,10 @@ cdef class Relay(Leaving):
             self.look_at_condemned()
         if attention & ATTEND_POOLS:
             self.yield_now = True
-            self.host.look_at_pools()
+            try:
+                self.host.look_at_pools()
+            except Exception:
+                log.exception("the pools could not be looked at")
         return 0
 
     cdef int look_at_slot(self, int slot) except -1:
@@ -410,25 +420,42 @@ cdef class Relay(Leaving):
         if row.state == SLOT_GRANTED and row.client != NONE:
             client = self.clients[row.client] if row.client < len(self.clients) else None
             if client is not None and accept_grant(self.table, slot, client.number, self.now):
-                self.granted(slot, client)
+                try:
+                    self.granted(slot, client)
+                except Exception:
+                    self.fail_granted(slot, client)
         elif row.state == SLOT_CLOSING:
-            self.adopt_orphan(slot)
+            try:
+                self.adopt_orphan(slot)
+            except Exception:
+                self.fail(self.servers[slot])
         return 0
+
+    cdef int fail_granted(self, int slot, Client client) except -1:
+        """A slot that could not even be joined to its client is given back with the client's end."""
+        if not client.closed and client.server is None and client.parked == NONE and client.row.slot == slot:
+            client.parked = slot
+        return self.fail(client)
 
     cdef int look_at_waiters(self) except -1:
         """Some waiter of ours was failed or cancelled. That is rare: look through all clients."""
         cdef Client client
         for client in list(self.clients):
-            if client is None or client.closed:
+            if client is None or client.closed or client.row.wait_state not in (WAIT_FAILED, WAIT_CANCELLED):
                 continue
-            if client.row.wait_state == WAIT_FAILED and client.pool_row.state == POOL_REMOVED:
-                self.send_away(client, REMOVED)
-            elif client.row.wait_state == WAIT_FAILED:
-                sqlstate, message = get_failure(self.table, client.pool)
-                self.end_wait(client, sqlstate, message, None)
-            elif client.row.wait_state == WAIT_CANCELLED:
-                self.end_wait(client, "57014", "canceling statement due to user request", None)
+            try:
+                self.end_vain_wait(client)
+            except Exception:
+                self.fail(client)
         return 0
+
+    cdef int end_vain_wait(self, Client client) except -1:
+        if client.row.wait_state == WAIT_CANCELLED:
+            return self.end_wait(client, "57014", "canceling statement due to user request", None)
+        if client.pool_row.state == POOL_REMOVED:
+            return self.send_away(client, REMOVED)
+        sqlstate, message = get_failure(self.table, client.pool)
+        return self.end_wait(client, sqlstate, message, None)
 
     def tick(self) -> None:
         """Every 100 ms: waiters, logins and stages whose time is over."""

@@ -1,0 +1,157 @@
+"""Mail of other processes: several entries at once, and what is done for the first of them raises.
+
+The relay and the table are real; a second process is played by `Trial`. Which of the Python callbacks raises does not
+matter: everything that is done for somebody may, be it that no memory is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from doorman.shm.table import monotonic_us
+from doorman.shm.trial import Trial
+from tests.fuzz.script import message
+from tests.fuzz.stage import COMPLAINTS, PLAIN, ClientEnd, ServerEnd, Stage
+from tests.simulate.invariants import check_table
+
+ANSWER = message(b"C", b"SELECT 1\0") + message(b"Z", b"I")
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    stage = Stage(pool_size=2, processes=2)
+    yield stage
+    stage.close()
+
+
+def query(text: bytes) -> bytes:
+    return message(b"Q", text + b"\0")
+
+
+def enter(stage: Stage, number: int) -> list[ClientEnd]:
+    """Clients that are logged in, with as many servers idle as the pool may have."""
+    clients = [stage.connect(PLAIN) for _ in range(number)]
+    stage.settle()
+    for client in clients[:2]:  # both at once: so there are two servers
+        client.write(query(b"warm up"))
+    stage.settle()
+    for server in stage.servers:
+        server.write(ANSWER)
+    stage.settle()
+    assert len(stage.servers) == 2 and not stage.trial.pool_row(PLAIN)["n_busy"]
+    for end in (*clients, *stage.servers):
+        end.received.clear()
+    return clients
+
+
+def take_all(stage: Stage) -> tuple[Trial, list[int]]:
+    """Another process has taken both servers."""
+    other = Trial(stage.table, 1)
+    slots = []
+    for _ in range(2):
+        slots.append(other.take(PLAIN, log_in(other), monotonic_us())[0])
+    assert -1 not in slots and len(set(slots)) == 2
+    return other, slots
+
+
+def log_in(other: Trial) -> int:
+    """A client of another process."""
+    client = other.admit(monotonic_us())
+    other.log_in(client, PLAIN)
+    return client
+
+
+def raise_once(stage: Stage, name: str) -> None:
+    """The next call of this callback of the host's fails."""
+    callback: Callable[..., Any] = getattr(stage.host, name)
+
+    def fail(*arguments: object) -> None:
+        setattr(stage.host, name, callback)
+        raise MemoryError("injected")
+
+    setattr(stage.host, name, fail)
+
+
+def raised_once() -> None:
+    assert len(COMPLAINTS.records) == 1 and "injected" in COMPLAINTS.records[0], COMPLAINTS.records
+    COMPLAINTS.records.clear()
+
+
+def assert_serves(stage: Stage, client: ClientEnd, text: bytes) -> None:
+    client.write(query(text))
+    stage.settle()
+    assert_served(stage, client, text)
+
+
+def assert_served(stage: Stage, client: ClientEnd, text: bytes) -> None:
+    [server] = [server for server in stage.servers if query(text) in server.received]
+    server.write(ANSWER)
+    stage.settle()
+    assert client.received == ANSWER
+    client.received.clear()
+    server.received.clear()
+
+
+def server_of(stage: Stage, slot: int) -> ServerEnd:
+    return next(server for server in stage.servers if server.slot == slot)
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+def test_a_grant_that_raises_ends_its_client_and_the_others_arrive(stage: Stage, bad: int) -> None:
+    first, second, third, *_ = clients = enter(stage, 3)
+    other, slots = take_all(stage)
+    for client, text in ((first, b"one"), (second, b"two")):
+        client.write(query(text))
+        stage.settle()
+    for slot in slots:
+        other.give_back(slot, monotonic_us())
+    assert stage.trial.mail_of(0) == set(slots)
+    stage.relay.drop(slots[bad], server_of(stage, slots[bad]).generation)  # so its socket must be asked for
+    raise_once(stage, "want")
+    stage.settle()
+    raised_once()
+    assert [client.is_ended for client in clients] == [bad == 0, bad == 1, False]
+    assert_served(stage, (second, first)[bad], (b"two", b"one")[bad])
+    for text in (b"three", b"four"):
+        assert_serves(stage, third, text)
+    check_table(stage.trial)
+    row = stage.trial.pool_row(PLAIN)
+    assert (row["n_idle"], row["n_busy"], row["n_waiting"]) == (2, 0, 0), "a server is lost"
+
+
+def test_a_client_whose_end_raises_keeps_no_other_one_from_its_end(stage: Stage) -> None:
+    clients = enter(stage, 3)
+    other, _ = take_all(stage)
+    for client in clients[:2]:
+        client.write(query(b"wait"))
+    stage.settle()
+    for client in range(2):
+        assert other.condemn(client)
+    raise_once(stage, "client_ended")
+    stage.settle()
+    raised_once()
+    assert [client.is_ended for client in clients] == [True, True, False]
+    assert b"57P01" in clients[1].received
+    assert stage.trial.pool_row(PLAIN)["n_waiting"] == 0
+
+
+def test_a_waiter_whose_end_raises_keeps_no_other_one_waiting(stage: Stage) -> None:
+    """Logins, which wait for the first server of all; another process could not open it."""
+    other, now = Trial(stage.table, 1), monotonic_us()
+    slots = [other.take(PLAIN, log_in(other), now)[1] for _ in range(2)]
+    assert -1 not in slots
+    clients = [stage.connect(PLAIN) for _ in range(3)]
+    stage.settle()
+    assert stage.trial.pool_row(PLAIN)["n_waiting"] == 5
+    for slot in slots:
+        other.open_failed(slot, now)
+    later = now + 60_000_000
+    other.open_failed(other.reserve(PLAIN, later), later)
+    raise_once(stage, "client_ended")
+    stage.settle()
+    raised_once()
+    assert all(client.is_ended for client in clients)
+    assert all(b"no route to host" in client.received for client in clients[1:])
