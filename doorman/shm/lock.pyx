@@ -1,14 +1,15 @@
 """The slow path of the shared lock: spin a little, then sleep. Runs in every process; see lock.pxd for the rules."""
 
 from libc.stdint cimport uint32_t
-from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from doorman.shm.atomics cimport cas32, spin_pause, store32
 from doorman.shm.layout cimport Lock, sem_init, sem_post, sem_t
 
 
+# sem_clockwait: glibc 2.30. Python's headers define _GNU_SOURCE, which it needs.
 cdef extern from "<semaphore.h>" nogil:
-    int sem_timedwait(sem_t *sem, const timespec *until)
+    int sem_clockwait(sem_t *sem, int clock, const timespec *until)
     int sem_getvalue(sem_t *sem, int *value)
 
 cdef enum:
@@ -44,13 +45,14 @@ cdef bint acquire_within(Lock *lock, uint32_t me, int naps) noexcept nogil:
 
 
 cdef void nap(Lock *lock) noexcept nogil:
+    """By the clock that nobody sets: sem_timedwait goes by the wall clock, and would last until that has caught up."""
     cdef timespec until
-    clock_gettime(CLOCK_REALTIME, &until)
+    clock_gettime(CLOCK_MONOTONIC, &until)
     until.tv_nsec += SLEEP_NS
     if until.tv_nsec >= 1_000_000_000:
         until.tv_nsec -= 1_000_000_000
         until.tv_sec += 1
-    sem_timedwait(&lock.semaphore, &until)
+    sem_clockwait(&lock.semaphore, CLOCK_MONOTONIC, &until)
 
 
 cdef void wake_sleeper(Lock *lock) noexcept nogil:
