@@ -65,4 +65,5 @@ def extension(path: Path, flags: list[str]) -> Extension:
 setup(
     ext_modules=cythonize(compiled_modules(), compiler_directives=DIRECTIVES, build_dir="build/cython")
     + cythonize(compiled_python(), compiler_directives=PYTHON_DIRECTIVES, build_dir="build/cython"),
+    options={"build_ext": {"parallel": len(os.sched_getaffinity(0))}},
 )

@@ -58,12 +58,12 @@ class Proxy:
                 client, _ = self.listener.accept()
             except OSError:
                 return
+            threading.Thread(target=self._serve, args=(client, self.delay), daemon=True).start()
             self.accepted += 1
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
-    def _serve(self, client: socket.socket) -> None:
+    def _serve(self, client: socket.socket, delay: float) -> None:
         self.open.add(client)
-        self._wait(self.delay)
+        self._wait(delay)
         if self.is_over:
             return self._end(client)
         try:

@@ -224,7 +224,7 @@ def test_percentiles_and_buckets_of_known_times(postgres: Postgres, make_doorman
         le: of_pool(samples, "pools_query_duration_seconds_bucket", le=le) for le in ("0.005", "0.05", "0.5", "5")
     }
     assert buckets["0.005"] == 0 and buckets["0.5"] == buckets["5"] == 30 and buckets["0.05"] <= 27
-    assert of_pool(samples, "pools_query_duration_seconds_sum") == pytest.approx(sum(times), rel=0.1)
+    assert 27 * 0.02 + 3 * 0.06 <= of_pool(samples, "pools_query_duration_seconds_sum") <= sum(times)
 
 
 def test_refusals_and_cancels_are_counted(doorman: Doorman) -> None:
