@@ -1,8 +1,9 @@
 /* Preloaded into pg_doorman: system calls that answer as a test wishes, by files in the directory DOORMAN_FAULTS.
  *
- * send   the file is taken away, and one call of send fails with ENOBUFS: no memory in the kernel
- * back   the wall clock is a day behind as long as the file is there
- * ahead  or a day ahead
+ * send         the file is taken away, and one call of send fails with ENOBUFS: no memory in the kernel
+ * recvmsg.PID  as long as the file is there recvmsg fails in that process, with ENOMEM
+ * back         the wall clock is a day behind as long as the file is there
+ * ahead        or a day ahead
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -28,6 +29,18 @@ ssize_t send(int fd, const void *data, size_t length, int flags) {
         return -1;
     }
     return next(fd, data, length, flags);
+}
+
+ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
+    static ssize_t (*next)(int, struct msghdr *, int);
+    char name[32], room[4096];
+    if (!next) next = dlsym(RTLD_NEXT, "recvmsg");
+    snprintf(name, sizeof name, "recvmsg.%d", getpid());
+    if (access(path_of(name, room, sizeof room), F_OK) == 0) {
+        errno = ENOMEM;
+        return -1;
+    }
+    return next(fd, message, flags);
 }
 
 int clock_gettime(clockid_t clock, struct timespec *into) {

@@ -1,23 +1,46 @@
-"""What the system may do to us without anybody's fault: a send that finds no memory, a wall clock that jumps."""
+"""What the system may do to us without anybody's fault: calls that find no memory, a wall clock that jumps."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.harness import Postgres
+from tests.harness import Postgres, procfs
 from tests.harness.doorman import pool_of, user_of
-from tests.process.session import Session, SqlError, open_many
+from tests.process.session import Session, SqlError, open_many, open_on
 from tests.process.watching import wait_for, wait_whole
 from tests.torture.wire import ConnectionEnded
 
 SOURCE = Path(__file__).with_name("faults.c")
+ROOT = Path(__file__).parents[2]
+SLEEP = """
+import ctypes, signal, time
+class Moment(ctypes.Structure):
+    _fields_ = [("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long)]
+libc, semaphore = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+libc.sem_init(semaphore, 0, 0)
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.setitimer(signal.ITIMER_REAL, 0.5)
+until = time.time_ns() + 2_000_000
+began = time.monotonic()
+libc.sem_timedwait(semaphore, ctypes.byref(Moment(*divmod(until, 10**9))))
+print(time.monotonic() - began)
+"""
+"""Sleeps 2 ms by the wall clock, or until an alarm after half a second."""
+ON_LOCKS = [
+    "tests/simulate/test_kill.py::test_two_dead_processes_with_locks_do_not_stop_the_repair_of_the_first",
+    "tests/unit/shm/test_lock.py::test_only_one_process_at_a_time_is_inside",
+    "tests/unit/shm/test_lock.py::test_a_waiting_process_sleeps_and_is_woken",
+]
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +115,56 @@ async def test_a_wall_clock_that_jumps_ends_nothing_and_stops_nothing(
         late.close()
         (faults / jump).unlink()
     assert backends <= {str(row["pid"]) for row in postgres.activity(usename="app")}
+    wait_whole(doorman, postgres)
+
+
+def test_nobody_oversleeps_at_a_lock_when_the_wall_clock_is_set_back(library: Path, faults: Path) -> None:
+    """The clock as it is read is a day ahead of the one that the kernel waits by, as if it had been set back.
+    The master naps while it waits for the lock of a dead process; by that clock it would for a day."""
+    (faults / "ahead").touch()
+    env = {**os.environ, "LD_PRELOAD": str(library), "DOORMAN_FAULTS": str(faults)}
+
+    def run(*arguments: str) -> str:
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, env=env, cwd=ROOT, timeout=60, check=True, capture_output=True, text=True).stdout
+
+    assert float(run("-c", SLEEP)) > 0.4, "the fault does not act"
+    assert f"{len(ON_LOCKS)} passed" in run("-m", "pytest", "-q", "-p", "no:cacheprovider", *ON_LOCKS)
+
+
+@pytest.mark.parametrize("who", ["worker", "keeper"])
+async def test_a_channel_that_finds_no_memory_is_no_dead_master(
+    make_doorman: Any, postgres: Postgres, library: Path, faults: Path, who: str
+) -> None:
+    """What the master says waits until there is memory; nobody dies of it, and nobody spins."""
+    doorman = start(make_doorman, postgres, library, faults)
+    family = doorman.pids()
+    first, second = family.workers
+    [session], [other] = await open_on(doorman, first), await open_on(doorman, second)
+    for asker in (session, other):
+        assert await one_value(asker, "SELECT 'served'") == "served"
+    victim = first if who == "worker" else family.keeper
+    assert victim is not None
+    fault = faults / f"recvmsg.{victim}"
+    fault.touch()
+    mark = doorman.log_mark()
+    doorman.update_config(general={"query_wait_timeout": 700})
+    doorman.signal(signal.SIGHUP)
+    await asyncio.sleep(0.2)
+    used = procfs.cpu_seconds([victim])
+    holder = asyncio.create_task(other.query("SELECT 'new' FROM pg_sleep(0.5)"))  # perhaps on a new server
+    await asyncio.sleep(0.8)
+    assert procfs.cpu_seconds([victim]) - used < 0.3, "it spins"
+    assert await holder == ["new"]
+    assert await one_value(session, "SELECT 'served'") == "served"
+    assert doorman.pids() == family
+    assert "the configuration was reloaded" not in doorman.log_text()[mark:]
+    fault.unlink()
+    doorman.wait_log("the configuration was reloaded", since=mark)
+    doorman.wait_log("channel to the master could not be used", since=mark)
+    for asker in (session, other):
+        assert await one_value(asker, "SELECT 'served'") == "served"
+    assert doorman.pids() == family
     wait_whole(doorman, postgres)
 
 
