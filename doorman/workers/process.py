@@ -2,7 +2,8 @@
 
 Rules
 1. Nothing here runs for a message of a running query: logins, openings, cancels and messages of the master only.
-2. The master gone (channel at its end) means that this process ends at once.
+2. The master gone (channel at its end, another parent) means that this process ends at once. Any other trouble with the
+   channel is this process's own, as for want of memory: it is tried again, and nobody else has to pay for it.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ DRAIN_LOOK_SECONDS = 0.05
 LEAVE_SECONDS = 0.3  # less than the master's FAREWELL_SECONDS
 FAILURE_LOG_SECONDS = 1.0
 REPUBLISH_SECONDS = 0.5
+CHANNEL_REST_SECONDS = 0.1
 
 
 class Inheritance:
@@ -120,6 +122,7 @@ class Process:
         self.table = born.table
         self.row = born.row
         self.channel = born.channel
+        self.master = os.getppid()
         self.remove_socket = born.remove_socket
         self.hba = RememberedRules(general.hba_rules())
         self.routes = Routes(self.pools)
@@ -227,9 +230,27 @@ class Process:
             self.channel.flush()
             while (received := self.channel.receive()) is not None:
                 self.take_message(*received)
-        except (EOFError, OSError):
+            self.watch_channel()
+        except (EOFError, ConnectionError):
             self.on_master_gone()
-        self.watch_channel()
+        except (OSError, MemoryError) as error:
+            if os.getppid() != self.master:
+                self.on_master_gone()
+            self.rest_from_channel(error)
+
+    def rest_from_channel(self, error: OSError | MemoryError) -> None:
+        """Rule 2. What the master has sent stays where it is."""
+        log.warning("the channel to the master could not be used, which is tried again: %s", error)
+        with contextlib.suppress(OSError):
+            self.relay.rewatch(self.channel_watcher, select.EPOLLERR)
+        self.loop.call_later(CHANNEL_REST_SECONDS, self.watch_channel_again)
+
+    def watch_channel_again(self) -> None:
+        """After a rest; if there are messages, they are announced at once."""
+        try:
+            self.watch_channel()
+        except OSError as error:
+            self.rest_from_channel(error)
 
     def take_message(self, message: Message, descriptors: list[int]) -> None:
         """`on_message`; a fault of ours there must not cost us the channel."""
@@ -288,10 +309,12 @@ class Process:
         """Send to the master; its absence is noticed where messages are read."""
         try:
             self.channel.send(message, descriptors)
-        except OSError:
+        except ConnectionError:
             return
+        except OSError as error:
+            log.error("a message to the master (%s) could not be sent: %s", type(message).__name__, error)
         if self.channel.has_queue:
-            self.watch_channel()
+            self.watch_channel_again()
 
     def leave(self) -> None:
         """The pooler stops. Clients are told; what PostgreSQL runs for them is not to run on for nobody."""
