@@ -21,7 +21,7 @@ cdef extern from "<semaphore.h>" nogil:
     int sem_post(sem_t *sem)
 
 cdef enum:
-    LAYOUT_VERSION = 13
+    LAYOUT_VERSION = 14
     NONE = -1
     NAME_BYTES = 128            # database, user, application_name: bytes kept, terminating NUL included
     SECRET_BYTES = 256          # protocol 3.2: a cancel secret has 4 to 256 bytes
@@ -220,7 +220,9 @@ cdef struct SlotRow:
     uint32_t backend_pid            # [once]
     uint32_t secret_length          # [once]
     uint32_t tls                    # [once] 1: encrypted, its keys are in `slot_tls`
-    uint32_t spare[7]
+    uint32_t peer_length            # [once] of the address that its host name was found to have, 0 = no name or TCP
+    uint8_t peer[16]                # [once] that address, in network order
+    uint32_t spare[2]
     uint8_t secret[256]             # [once]
 
 cdef struct ClientRow:

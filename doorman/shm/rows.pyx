@@ -15,6 +15,7 @@ from doorman.shm.layout cimport (
     POOL_LIVE,
     POOL_UNUSED,
     SLOT_FREE,
+    SLOT_OPENING,
     ClientRow,
     CounterRow,
     Header,
@@ -218,6 +219,23 @@ def slot_rows(Table table) -> list[SlotView]:
     """All server connections, those being opened or closed included."""
     return [slot_row(table, number) for number in range(table.header.n_slots)
             if table.slots[number].state != SLOT_FREE]
+
+
+def slot_generations(Table table, list slots) -> list[int]:
+    """How many connections these rows have had, FREE or not."""
+    return [table.slots[<int>slot].generation for slot in slots]
+
+
+def server_peers(Table table) -> list[tuple[int, bytes]]:
+    """Pool and address (4 or 16 bytes in network order) of every server whose host name was looked up."""
+    cdef SlotRow *row
+    cdef int number
+    found = []
+    for number in range(<int>table.header.n_slots):
+        row = &table.slots[number]
+        if row.peer_length and row.state not in (SLOT_FREE, SLOT_OPENING):
+            found.append((row.pool, <bytes>(<char *>row.peer)[:4 if row.peer_length == 4 else 16]))
+    return found
 
 
 def slot_row(Table table, int number) -> SlotView:

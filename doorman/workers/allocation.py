@@ -77,7 +77,7 @@ class Allocation:
         self,
         table: Table,
         pools: Iterable[PoolSettings],
-        forget: Callable[[int, int], None],
+        forget: Callable[[list[tuple[int, int]]], None],
         wake: Callable[[int], None],
     ) -> None:
         self.table = table
@@ -186,8 +186,7 @@ class Allocation:
 
     def settle(self, freed: list[tuple[int, int]], wake: int) -> None:
         """What follows from a change of the table."""
-        for slot, generation in freed:
-            self.forget(slot, generation)
+        self.forget(freed)
         self.wake(wake)
 
     def free_rows(self) -> None:

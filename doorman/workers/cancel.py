@@ -43,7 +43,7 @@ async def cancel_statement(process: Process, slot: int, generation: int) -> None
     proven = False
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            where = peer_of(process.relay.server_fd(slot, generation)) or await resolve(process.pools[pool])
+            where = peer_of(await process.fetch_server(slot, generation)) or await resolve(process.pools[pool])
             proven = await send_cancel(process, process.pools[pool], where, cancel_request(pid, secret), encrypted)
     except (OSError, TimeoutError, ServerFault) as error:
         log.warning("a cancel request for server pid %d did not get through: %s", pid, error or "timeout")

@@ -33,21 +33,20 @@ class Ready(msgspec.Struct, tag=True, frozen=True):
 
 
 class Publish(msgspec.Struct, tag=True, frozen=True):
-    """This descriptor is the server connection (slot, generation). Worker to master, master to everyone else."""
+    """This descriptor is the server connection (slot, generation). Who opened it to master, master to who wants it."""
 
     slot: int
     generation: int
 
 
 class Forget(msgspec.Struct, tag=True, frozen=True):
-    """That server connection is over: close your duplicates."""
+    """These server connections, by slot and generation, are over: close your duplicates."""
 
-    slot: int
-    generation: int
+    servers: list[tuple[int, int]]
 
 
 class Want(msgspec.Struct, tag=True, frozen=True):
-    """Worker to master: I have no descriptor of that connection, send it (again)."""
+    """To master: I have no descriptor of that connection, send it. Master to who opened it: send it again."""
 
     slot: int
     generation: int

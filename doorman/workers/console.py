@@ -7,8 +7,7 @@ Rules
 
 from __future__ import annotations
 
-import os
-import socket
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from doorman import __version__
@@ -16,6 +15,7 @@ from doorman.admin.command import Sources
 from doorman.admin.console import Console, ConsoleAnswer
 from doorman.admin.orders import Order, OrderResult
 from doorman.log import shown_filter
+from doorman.shm.rows import server_peers
 
 if TYPE_CHECKING:
     from doorman.config.schema import Config
@@ -107,22 +107,11 @@ class ProcessHost:
         return shown_filter()
 
     def server_addresses(self) -> dict[tuple[str, int], set[str]]:
-        """By the sockets that this process has of every server."""
+        """Host and port of the live pools, and where the servers of those that are names have been found."""
         found: dict[tuple[str, int], set[str]] = {}
         for pool in self.process.pools:
             found.setdefault((pool.server_host, pool.server_port), set())
-        for row, fd in self.process.relay.server_sockets():
+        for row, peer in server_peers(self.process.table):
             settings = self.process.pools[row]
-            if address := peer_of(fd):
-                found.setdefault((settings.server_host, settings.server_port), set()).add(address)
+            found.setdefault((settings.server_host, settings.server_port), set()).add(str(ip_address(peer)))
         return found
-
-
-def peer_of(fd: int) -> str:
-    """The address at the other end of a TCP socket, "" where there is none."""
-    with socket.socket(fileno=os.dup(fd)) as duplicate:
-        try:
-            name = duplicate.getpeername()
-        except OSError:
-            return ""
-    return str(name[0]) if isinstance(name, tuple) else ""

@@ -283,6 +283,7 @@ class Master:
         theirs.close()
         child = Child(row, pid, mine)
         self.children[mine.fileno()] = child
+        self.vault.note_birth(row)
         self.poll.register(mine.fileno(), select.POLLIN)
 
     def be_child(self, row: int, mine: Channel, theirs: Channel) -> None:
@@ -344,8 +345,8 @@ class Master:
         self.reloader.note_end(child)
         child.channel.close()
         freed, wake = repair_after(self.table, child.row, child.pid)
-        for slot, generation in freed:
-            self.vault.forget(slot, generation)
+        self.vault.forget(freed)
+        self.vault.note_death(child.row)
         self.wake(wake)
         self.plan_successor(child, status)
 
@@ -410,7 +411,7 @@ class Master:
         if isinstance(message, Ready):
             self.on_ready(child)
         elif isinstance(message, Forget):
-            self.vault.forget(message.slot, message.generation, but=child)
+            self.vault.forget(message.servers, but=child)
         elif isinstance(message, Want):
             self.vault.unanswered.append((child, message))
         elif isinstance(message, Configured):

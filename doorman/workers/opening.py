@@ -58,6 +58,7 @@ class Opening:
         self.generation = generation
         self.is_published = False
         self.socket: socket.socket | None = None
+        self.peer = b""  # what the host's name was found to be
         self.watcher: Watcher | None = None
         self.credentials = credentials_for(pool, process.table)
         self.mode = "disable" if pool.server_host.startswith("/") else pool.server_tls_mode
@@ -97,8 +98,10 @@ class Opening:
                 ServerFault("08006", f"server host name {self.pool.server_host!r} was not found: {error.strerror}")
             )
             return
+        family, address = found[0][0], found[0][4]
         if not self.ended:
-            self.attempt(found[0][0], found[0][4])
+            self.peer = socket.inet_pton(family, str(address[0]))
+            self.attempt(family, address)
 
     def attempt(self, family: int, address: object) -> None:
         """Start to connect."""
@@ -249,6 +252,7 @@ class Opening:
             lifetime_us=jitter(self.pool.server_lifetime_ms) * 1000,
             idle_timeout_us=jitter(self.pool.idle_timeout_ms) * 1000,
             layer=self.layer,
+            peer=self.peer,
         )
 
     def time_out(self) -> None:

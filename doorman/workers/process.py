@@ -132,6 +132,8 @@ class Process:
         self.requests = itertools.count()
         self.answers: dict[int, asyncio.Future[Obtained | Answered]] = {}
         self.failure_logged_at = 0.0
+        self.fetching: dict[tuple[int, int], asyncio.Future[None]] = {}
+        self.over: list[tuple[int, int]] = []  # servers that the master has not been told to forget yet
         self.old_servers: set[tuple[str, int]] = set()  # host and port of those that speak nothing newer than 3.0
         self.refusals = Refusals(self)
         self.users = LookUpClient(self.table, self.tell)
@@ -196,6 +198,7 @@ class Process:
             self.relay.tick()
             self.refusals.tick()
             self.users.look_at_keeper()
+            self.tell_what_is_over()
             self.dismiss_clients()
             for console in tuple(self.waiting_consoles):
                 console.look()
@@ -269,13 +272,17 @@ class Process:
         if isinstance(message, Publish) and descriptors:
             self.relay.adopt(message.slot, message.generation, descriptors[0])
             close_all(descriptors[1:])
+            self.end_fetching(message.slot, message.generation)
             return
         close_all(descriptors)
         if isinstance(message, Publish):
+            self.end_fetching(message.slot, message.generation)
             self.relay.do_without(message.slot, message.generation, "53000", NO_DESCRIPTOR)
             self.loop.call_later(1.0, self.want, message.slot, message.generation)
         elif isinstance(message, Forget):
-            self.relay.drop(message.slot, message.generation)
+            for slot, generation in message.servers:
+                self.relay.drop(slot, generation)
+                self.end_fetching(slot, generation)
         elif isinstance(message, Want):
             self.republish_later(message.slot, message.generation)
         elif isinstance(message, Drain):
@@ -429,7 +436,7 @@ class Process:
         self.loop.call_soon(Opening(self, self.pools[pool], slot, generation).start)
 
     def publish(self, slot: int, generation: int, fd: int) -> None:
-        """A connection to a server stands: everybody needs its socket, if only to end it."""
+        """A connection to a server stands: others may need its socket, if only to end it."""
         self.tell(Publish(slot, generation), fd)
 
     def republish_later(self, slot: int, generation: int) -> None:
@@ -442,12 +449,32 @@ class Process:
         self.loop.call_later(REPUBLISH_SECONDS, republish)
 
     def forget(self, slot: int, generation: int) -> None:
-        """A server connection is over."""
-        self.tell(Forget(slot, generation))
+        """A server connection is over: only duplicates are left of it, which `tick` has closed."""
+        self.over.append((slot, generation))
+
+    def tell_what_is_over(self) -> None:
+        """Many at once: each message wakes the master, and there is no hurry."""
+        if self.over:
+            self.tell(Forget(self.over))
+            self.over = []
 
     def want(self, slot: int, generation: int) -> None:
         """A server is ours to use but its socket has not come."""
         self.tell(Want(slot, generation))
+
+    async def fetch_server(self, slot: int, generation: int) -> int:
+        """The socket of a server, asked for if it is not here; -1 when there is none."""
+        if (fd := self.relay.server_fd(slot, generation)) >= 0:
+            return fd
+        waiting = self.fetching.setdefault((slot, generation), self.loop.create_future())
+        self.want(slot, generation)
+        await asyncio.shield(waiting)
+        return self.relay.server_fd(slot, generation)
+
+    def end_fetching(self, slot: int, generation: int) -> None:
+        """The master has answered."""
+        if waiting := self.fetching.pop((slot, generation), None):
+            waiting.set_result(None)
 
     def look_at_pools(self) -> None:
         """Some pool may need a server; see Keeper."""

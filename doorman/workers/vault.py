@@ -1,9 +1,13 @@
 """The vault: a duplicate of every server's socket. The master keeps it so that every process can have one.
 
 Rules
-1. Whoever opens a server publishes its socket; all others are sent a duplicate, and later ones are born with it.
-2. A process that lacks one asks for it (Want). Whether there is none is known only when every channel has been read.
-3. When a server connection is over everybody is told to forget it, the vault first.
+1. Whoever opens a server publishes its socket. Another process that comes to use that server asks for a duplicate
+   (Want), once; later processes are born with all there are. Most servers are never used by a second process in their
+   life, and to wake a process that has nothing else to do costs more than the rest of a login.
+2. Whether there is no such socket is known only when every channel has been read.
+3. When a server connection is over whoever has a duplicate is told to forget it, the vault first. A process tells it
+   ten times a second: its last words about a connection may be lost with it, so its end is followed by a look at what
+   the table has no connection for any more.
 """
 
 from __future__ import annotations
@@ -11,8 +15,11 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from doorman.shm.rows import slot_generations
 from doorman.workers.channel import Forget, Publish, Want, close_all
 
 if TYPE_CHECKING:
@@ -29,11 +36,12 @@ class Vault:
     def __init__(self, master: Master) -> None:
         self.master = master
         self.sockets: dict[tuple[int, int], int] = {}
+        self.holders: dict[tuple[int, int], set[int]] = {}  # rows of the processes that have a duplicate
         self.unanswered: list[tuple[Child, Want]] = []
         self.complained_at = 0.0
 
     def publish(self, child: Child, message: Publish, descriptors: list[int]) -> None:
-        """A new server: keep a duplicate and give one to everybody else."""
+        """A new server: keep a duplicate for whoever will ask for it."""
         if not descriptors:
             self.complain("no file descriptor was left to take over a server connection (raise LimitNOFILE)")
             self.master.tell(child, Want(message.slot, message.generation))
@@ -44,9 +52,7 @@ class Vault:
             os.close(descriptors[0])
             return
         self.sockets[key] = descriptors[0]
-        for other in list(self.master.children.values()):
-            if other is not child:
-                self.master.tell(other, message, descriptors[0])
+        self.holders[key] = {child.row}
 
     def answer_wants(self) -> None:
         """Send the sockets that were asked for. Whether there is none is known only when every channel has been read:
@@ -62,20 +68,40 @@ class Vault:
 
     def give(self, child: Child, message: Want) -> None:
         """Send the socket; that there is none is said by Forget."""
-        fd = self.sockets.get((message.slot, message.generation))
+        key = (message.slot, message.generation)
+        fd = self.sockets.get(key)
         if fd is None:
-            self.master.tell(child, Forget(message.slot, message.generation))
+            self.master.tell(child, Forget([key]))
         else:
+            self.holders[key].add(child.row)
             self.master.tell(child, Publish(message.slot, message.generation), fd)
 
-    def forget(self, slot: int, generation: int, but: Child | None = None) -> None:
-        """A server connection is over everywhere."""
-        fd = self.sockets.pop((slot, generation), None)
-        if fd is not None:
+    def forget(self, over: Iterable[tuple[int, int]], but: Child | None = None) -> None:
+        """Server connections are over everywhere."""
+        by_holder: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+        for key in over:
+            fd = self.sockets.pop(key, None)
+            if fd is None:
+                continue
             os.close(fd)
+            for row in self.holders.pop(key):
+                by_holder[row].append(key)
         for child in list(self.master.children.values()):
-            if child is not but:
-                self.master.tell(child, Forget(slot, generation))
+            if child is not but and child.row in by_holder:
+                self.master.tell(child, Forget(by_holder[child.row]))
+
+    def note_birth(self, row: int) -> None:
+        """A child is being forked: it has what there is."""
+        for rows in self.holders.values():
+            rows.add(row)
+
+    def note_death(self, row: int) -> None:
+        """A child is gone and the table repaired: rule 3."""
+        for rows in self.holders.values():
+            rows.discard(row)
+        generations = slot_generations(self.master.table, [slot for slot, _ in self.sockets])
+        known = zip(self.sockets, generations, strict=True)
+        self.forget([key for key, generation in known if key[1] != generation])
 
     def complain(self, what: str) -> None:
         """Log an error that may come thousands of times a second, at most once in five seconds."""

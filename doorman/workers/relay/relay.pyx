@@ -328,12 +328,6 @@ cdef class Relay(Leaving):
         """Forget these texts; clients keep what they have names for."""
         self.statements.clear()
 
-    def server_sockets(self) -> list[tuple[int, int]]:
-        """Pool and descriptor of every server connection that stands."""
-        cdef Server server
-        return [(server.row.pool, server.fd) for server in self.servers
-                if server is not None and not server.closed and server.row.generation == server.generation]
-
     def stop_accepting(self) -> None:
         """No more clients but those that knock already. The port refuses when every process has closed its descriptor."""
         for listener, _ in self.listeners:

@@ -268,8 +268,9 @@ cdef class ServerSide(Lending):
             self.open(pool, slot)
 
     def opened(self, slot: int, fd: int, pid: int, bytes secret, bytes parameters, *,
-               lifetime_us: int, idle_timeout_us: int, RecordLayer layer = None) -> None:
-        """A server that this process opened is logged in; the socket is the relay's now. layer: it is encrypted."""
+               lifetime_us: int, idle_timeout_us: int, RecordLayer layer = None, bytes peer = b"") -> None:
+        """A server that this process opened is logged in; the socket is the relay's now. layer: it is encrypted. peer: the
+        address (4 or 16 bytes) that its host name was found to have."""
         cdef Server server = self.handle(slot, self.table.slots[slot].generation, fd)
         cdef SlotRow *row = server.row
         if layer is not None:
@@ -278,6 +279,8 @@ cdef class ServerSide(Lending):
         row.backend_pid = pid
         row.secret_length = min(<int>len(secret), <int>SECRET_BYTES)
         memcpy(row.secret, <const char *>secret, row.secret_length)
+        row.peer_length = min(<int>len(peer), 16)
+        memcpy(row.peer, <const char *>peer, row.peer_length)
         row.lifetime = lifetime_us
         row.idle_timeout = idle_timeout_us
         row.home = self.table.process
@@ -374,11 +377,14 @@ cdef class ServerSide(Lending):
         return self.say_goodbye(server, False)
 
     def close_idle(self, slot: int, generation: int) -> bool:
-        """Keeper: end a server if it is still idle."""
+        """Keeper: end a server if it is still idle; False when it is not."""
         cdef Server server = self.known(slot)
-        if server is None or not claim_idle(self.table, slot, generation, SLOT_CLOSING):
+        if not claim_idle(self.table, slot, generation, SLOT_CLOSING):
             return False
-        self.say_goodbye(server, True)
+        if server is None:
+            self.adopt_orphan(slot)
+        else:
+            self.say_goodbye(server, True)
         return True
 
     cdef int request_cancel(self, Server server) except -1:

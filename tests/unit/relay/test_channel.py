@@ -45,7 +45,7 @@ def drain(end: Channel) -> list[Message]:
     return taken
 
 
-@pytest.mark.parametrize("message", [Ready(), Publish(7, 0xFFFFFFFF), Forget(0, 0), Want(65535, 1), Drain()])
+@pytest.mark.parametrize("message", [Ready(), Publish(7, 0xFFFFFFFF), Forget([(0, 0)]), Want(65535, 1), Drain()])
 def test_a_message_arrives_as_it_was_sent(ends: tuple[Channel, Channel], message: Message) -> None:
     for there, here in (ends, ends[::-1]):
         there.send(message)
@@ -141,7 +141,7 @@ def test_the_end_of_the_peer_is_told_after_its_last_message(ends: tuple[Channel,
 def test_a_message_longer_than_a_packet_arrives_whole_and_in_its_place(ends: tuple[Channel, Channel]) -> None:
     ours, theirs = ends
     overlay = {f"name_{number}": "x" * 100 for number in range(2000)}
-    sent = [Forget(1, 1), Obtain(7, "db", "user", Found(password="x", parameters=overlay)), Forget(2, 2)]
+    sent = [Forget([(1, 1)]), Obtain(7, "db", "user", Found(password="x", parameters=overlay)), Forget([(2, 2)])]
     for message in sent:
         ours.send(message)
     received: list[Message] = []
