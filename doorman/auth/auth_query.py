@@ -28,6 +28,8 @@ from doorman.wire.backend import Column
 MAX_NAME_BYTES: Final = 63
 """PostgreSQL's NAMEDATALEN - 1: no role has a longer name."""
 MAX_PASSWORD_BYTES: Final = 4096
+NOBODY: Final = "nobody"
+"""`Found.mark` of a decoy."""
 PARAMETERS_COLUMN: Final = "startup_parameters"
 PASSWORD_COLUMNS: Final = ("passwd", "password")
 _REFERENCES: Final = (*TOKEN_PREFIXES, SIGNER_PREFIX)  # what a table says must not name files or URLs here
@@ -43,6 +45,9 @@ class Found(Redacted, frozen=True, kw_only=True):
     """A user: the stored `password` (md5 hash, SCRAM verifier or clear), what its servers' startup is to have besides,
     and the seconds until the password expires (None: never). `dropped` are (reason, text) of rule 3. `found_at`, in
     microseconds of the monotonic clock, tells which of two look-ups is the newer.
+
+    `is_decoy`: there is no such user, and this is never to let anybody in; `password` is what others have, made up, so
+    that the stranger looks like them ("" while nobody was found yet).
     """
 
     password: str
@@ -50,6 +55,7 @@ class Found(Redacted, frozen=True, kw_only=True):
     expires_in: float | None = None
     dropped: tuple[tuple[str, str], ...] = ()
     found_at: int = 0
+    is_decoy: bool = False
 
     auth_pam_service: ClassVar[str | None] = None
     jwt_issuer: ClassVar[str | None] = None
@@ -58,7 +64,7 @@ class Found(Redacted, frozen=True, kw_only=True):
     @property
     def mark(self) -> str:
         """See `mark_of`."""
-        return mark_of(self.password)
+        return NOBODY if self.is_decoy else mark_of(self.password)
 
 
 def mark_of(password: str) -> str:

@@ -1,10 +1,11 @@
 """The login of a user whom auth_query has to find: look up, prove, perhaps look up again, enter. Sans I/O.
 
 Rules
-1. Whoever is not found goes through the same motions as others and is refused in the end (`exchange`, rule 3).
+1. Whoever is not found is a decoy (`Found.is_decoy`): it goes through the same motions as others, is looked up again
+   like others, and is refused in the end (`exchange`, rule 3). A name that no role can have is nobody at once.
 2. A password that was not met may have changed in PostgreSQL: it is looked up anew. Where the same answer can be judged
    again (MD5 with the same salt, a password in clear), it is; a SCRAM proof is bound to its salt, so only the next
-   login profits, and this one does not wait.
+   login profits, and this one does not wait. A decoy is looked up anew where others wait for that.
 3. Trust skips the proof, not the look-up: there must be such a user.
 """
 
@@ -20,11 +21,11 @@ from doorman.errors import ClientFault, PeerFault
 from doorman.wire.codes import SqlState
 
 Ask = Callable[[str], Awaitable[Found | None]]
-"""`await ask(failed)`: the user; `failed` marks the stored password that was not met, "" at first."""
+"""`await ask(failed)`: the user, or a decoy; `failed` marks the stored password that was not met, "" at first."""
 Report = Callable[[str], None]
-"""`report(failed)`: likewise, and nobody waits."""
+"""`report(failed)`: likewise, and nobody waits; when the refusal is told, so that it takes no longer by that."""
 Choose = Callable[[Found | None], ClientExchange]
-"""How a user must prove itself; None is nobody, and is refused in the end."""
+"""How a user must prove itself; a decoy and None are nobody, and are refused in the end."""
 Enter = Callable[[Found], Awaitable[None]]
 """Finds the pool of a user who has proved itself."""
 
@@ -95,7 +96,7 @@ class LookUpExchange:
         return self._pass_on(answer, body)
 
     async def _finish(self, answer: bytes) -> Answer:
-        if self._found is None:
+        if self._found is None or self._found.is_decoy:
             raise wrong_password(self._user)
         self.client_key = self._inner.client_key
         await self._enter(self._found)
@@ -110,12 +111,13 @@ class LookUpExchange:
             raise fault
         if isinstance(self._inner, Md5Exchange | CleartextExchange):
             return self._wait(lambda: self._judge_again(fault, body, found))
-        self._report(found.mark)
+        if not found.is_decoy:
+            self._report(found.mark)
         raise fault
 
     async def _judge_again(self, fault: ClientFault, body: bytes, met: Found) -> Answer:
         found = await self._ask(met.mark)
-        if found is None or found.password == met.password:
+        if found is None or found.is_decoy or found.password == met.password:
             raise fault
         if isinstance(self._inner, CleartextExchange):
             inner = self._choose(found)

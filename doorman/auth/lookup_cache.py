@@ -4,7 +4,8 @@ Rules
 1. A user that was found counts for `ttl`, and never longer than its password is valid; one that was not, for
    `failure_ttl`. A failure to find out is not remembered.
 2. Names come from people who have not proved anything: of unknown ones at most MOST_UNKNOWN are kept, the oldest goes.
-3. After a failed password a user is looked up anew, but not within `min_interval` of the last time.
+3. After a failed password a user is looked up anew, but not within `min_interval` of the last time. So is somebody who
+   was not found: it takes as long, and may be there by now.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from doorman.auth.auth_query import Found
+from doorman.auth.auth_query import NOBODY, Found
 
 MOST_UNKNOWN: Final = 10_000
 MOST_KNOWN: Final = 1_000_000
@@ -25,6 +26,11 @@ class Entry(msgspec.Struct, frozen=True):
 
     found: Found | None
     until: float
+
+    @property
+    def mark(self) -> str:
+        """What an asker says it did not meet, if it was this."""
+        return NOBODY if self.found is None else self.found.mark
 
 
 class LookUpCache:

@@ -18,6 +18,7 @@ import msgspec
 
 from doorman.admin.login import console_exchange
 from doorman.auth.auth_query import Found
+from doorman.auth.decoy import resemble
 from doorman.auth.exchange import Answer, ClientExchange, ScramExchange, TrustExchange, Wait
 from doorman.auth.look_up_exchange import LookUpExchange
 from doorman.auth.methods import Applicant, exchange_for, kind_of
@@ -362,17 +363,26 @@ class Login:
         return pool is not None and pool.auth_query is not None
 
     def look_up_exchange(self, startup: StartupMessage, admission: Admission, applicant: Applicant) -> ClientExchange:
-        """How a user proves itself whom auth_query has to find."""
-        database, user = startup.database, startup.user
+        """How a user proves itself whom auth_query has to find. A stranger resembles an account or what was found; not
+        one that nobody can log in as, like that of a `server_user`."""
+        database, user, loop = startup.database, startup.user, self.process.loop
 
         def choose(found: Found | None) -> ClientExchange:
-            others = () if found is not None else self.process.pools.accounts_of(database) or ()
-            return exchange_for(admission, applicant, found, others)
+            if found is not None and not found.is_decoy:
+                return exchange_for(admission, applicant, found)
+            known = resemble(user, self.process.pools.accounts_of(database) or ())
+            others = [
+                other for other in (known, found) if other is not None and (other.password or other.auth_pam_service)
+            ]
+            return exchange_for(admission, applicant, None, others)
+
+        def report(failed: str) -> None:
+            loop.call_soon(self.process.users.report, database, user, failed)
 
         return LookUpExchange(
             user,
             ask=lambda failed: self.process.users.ask(database, user, failed),
-            report=lambda failed: self.process.users.report(database, user, failed),
+            report=report,
             choose=choose,
             enter=self.find_pool,
             seconds=WAIT_SECONDS,

@@ -33,8 +33,8 @@ class LookUpClient:
         self.generation = 0
 
     async def ask(self, database: str, user: str, failed: str = "") -> Found | None:
-        """The user, None if there is none. `failed` marks the stored password that a client did not meet: it may have
-        changed meanwhile. Raises ServerFault when it cannot be found out."""
+        """The user; if there is none a decoy, or None for a name that no role can have. Raises ServerFault when that
+        cannot be found out. `failed` marks the stored password that a client did not meet: it may have been changed."""
         if not is_possible_name(user):
             return None
         message = LookUp(next(self.requests), self.table.process, database, user, failed)

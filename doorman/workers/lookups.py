@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from doorman.auth.auth_query import Found, LookUpProblem, is_possible_name
+from doorman.auth.decoy import KindsFound
 from doorman.auth.lookup_cache import LookUpCache
 from doorman.config.resolve import resolve_server_tls
 from doorman.config.schema import AuthQuery, Config, Pool
@@ -84,14 +85,15 @@ class LookUps:
             return
         known = desk.recall(message.user, message.failed)
         if known is not None:
-            self.answer(answer_to(message, known.found))
+            self.answer(answer_to(message, known.found or desk.decoy(message.user)))
         else:
             self.spawn(self.find_out(desk, message))
 
     async def find_out(self, desk: Desk, message: LookUp) -> None:
         """Rule 2."""
         try:
-            self.answer(answer_to(message, await desk.look_up(message.user)))
+            found = await desk.look_up(message.user)
+            self.answer(answer_to(message, found or desk.decoy(message.user)))
         except LookUpProblem as problem:
             desk.complain(message.user, problem)
             self.answer(answer_to(message, None, "failed"))
@@ -113,6 +115,7 @@ class Desk:
         self.source = source
         self.cache = LookUpCache(query.cache_ttl / 1000, query.cache_failure_ttl / 1000, query.min_interval / 1000)
         self.executor = Executor(source.target, query.workers, source.connect_seconds)
+        self.kinds = KindsFound()
         self.flights: dict[str, asyncio.Task[Found | None]] = {}
         self.complained_at = 0.0
         self.told: set[tuple[str, str]] = set()  # user and reason
@@ -126,7 +129,7 @@ class Desk:
         if entry is None:
             self.count("cache_misses")
             return None
-        if failed and entry.found is not None and entry.found.mark == failed:
+        if failed and failed == entry.mark:
             if user in self.flights:
                 return None
             if self.cache.may_ask_again(user, now):
@@ -135,6 +138,10 @@ class Desk:
             self.count("cache_rate_limited")
         self.count("cache_hits")
         return Known(entry.found)
+
+    def decoy(self, user: str) -> Found:
+        """For a user who was not found: what those look like who were."""
+        return Found(password=self.kinds.password_for(user), is_decoy=True)
 
     async def look_up(self, user: str) -> Found | None:
         """Rule 1."""
@@ -154,6 +161,7 @@ class Desk:
             raise
         if found is not None:
             found = msgspec.structs.replace(found, found_at=monotonic_us())
+            self.kinds.note(found.password)
         self.cache.put(user, found, time.monotonic())
         set_entries(self.table, self.database, len(self.cache))
         if found is not None:

@@ -33,7 +33,7 @@ CONSTANT_TIME = ("compare_digest", "is_equal")
 PREFIX_TESTS = ("startswith", "endswith", "find", "index", "count")
 HARMLESS = {  # here nobody guesses
     ("auth/look_up_exchange.py", "found.password == met.password"): "what two look-ups found",
-    ("workers/lookups.py", "entry.found.mark == failed"): "what two look-ups found",
+    ("workers/lookups.py", "failed == entry.mark"): "what two look-ups found",
     ("auth/scram.py", "nonce.startswith(self._nonce)"): "as client, of what was sent to the server in clear",
     ("auth/public_keys.py", "signature != self.seen"): "inode, size and time of a file",
     ("config/check_user.py", "url != password"): "whether the scheme of a URL was there",

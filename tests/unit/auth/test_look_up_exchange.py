@@ -18,6 +18,8 @@ from doorman.wire import frontend
 SCRAM = format_verifier(verifier_of_password("ann", "secret"))
 OTHER_SCRAM = format_verifier(verifier_of_password("ann", "new"))
 
+DECOY = Found(password="md5" + "0" * 32, is_decoy=True)
+
 
 class Directory:
     """What PostgreSQL says, and what was asked."""
@@ -32,10 +34,13 @@ class Directory:
     async def ask(self, failed: str) -> Found | None:
         self.asked.append(failed)
         password = self.passwords.pop(0) if len(self.passwords) > 1 else self.passwords[0]
-        return None if password is None else Found(password=password)
+        return DECOY if password is None else Found(password=password)
 
     def choose(self, found: Found | None) -> ClientExchange:
-        return choose_exchange(self.method, "ann", found.password if found else None)
+        stored, model = (
+            (None, found.password) if found and found.is_decoy else (found.password if found else None, None)
+        )
+        return choose_exchange(self.method, "ann", stored, model=model)
 
     async def enter(self, found: Found) -> None:
         self.entered.append(found.password)
@@ -93,7 +98,29 @@ def test_a_stranger_is_refused(method: str | None) -> None:
     exchange = directory.exchange()
     with pytest.raises(ClientFault, match='password authentication failed for user "ann"'):
         prove(exchange, "secret")
-    assert directory.asked == [""] and directory.entered == [] and directory.reported == []
+    waited = method in (None, "md5", "password")  # the decoy is asked for MD5 without a method
+    assert directory.asked == (["", "nobody"] if waited else [""])
+    assert directory.entered == [] and directory.reported == []
+
+
+@pytest.mark.parametrize("method", [None, "md5", "password"])
+def test_a_stranger_who_is_there_by_now_gets_in(method: str | None) -> None:
+    directory = Directory(None, md5_hash("secret", "ann"), method=method)
+    exchange = directory.exchange()
+    prove(exchange, "secret")
+    assert exchange.done and directory.entered == [md5_hash("secret", "ann")]
+
+
+def test_a_name_that_nobody_can_have_is_refused_at_once() -> None:
+    directory = Directory(None)
+
+    async def nobody(failed: str) -> None:
+        directory.asked.append(failed)
+
+    directory.ask = nobody  # type: ignore[method-assign]
+    with pytest.raises(ClientFault, match='password authentication failed for user "ann"'):
+        prove(directory.exchange(), "secret")
+    assert directory.asked == [""]
 
 
 @pytest.mark.parametrize("stored", [SCRAM, md5_hash("secret", "ann")])

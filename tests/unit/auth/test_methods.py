@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import socket
+from base64 import b64decode, b64encode
 
 import pytest
 
 from doorman.auth import pam
-from doorman.auth.decoy import resemble
+from doorman.auth.decoy import MOST_KINDS, KindsFound, resemble
 from doorman.auth.exchange import CleartextExchange, Md5Exchange, ScramExchange
-from doorman.auth.md5 import md5_hash
+from doorman.auth.md5 import is_md5_hash, md5_hash
 from doorman.auth.methods import Applicant, exchange_for, kind_of
-from doorman.auth.verifier import format_verifier, mock_verifier, parse_verifier, verifier_of_password
+from doorman.auth.verifier import (
+    ScramVerifier,
+    format_verifier,
+    mock_verifier,
+    parse_verifier,
+    verifier_of_password,
+)
 from doorman.config.hba import Admission
 from doorman.errors import ClientFault
 from tests.unit.auth.waiting import settle
@@ -96,3 +103,31 @@ def test_a_mock_looks_like_its_model() -> None:
     mock = mock_verifier("nobody", model)
     assert (mock.iterations, len(mock.salt)) == (model.iterations, len(model.salt))
     assert mock.salt != model.salt and mock == mock_verifier("nobody", model)
+
+
+def test_what_strangers_look_like_is_made_up_of_the_kinds_that_were_found() -> None:
+    kinds = KindsFound()
+    assert kinds.password_for("bob") == ""
+    stored = md5_hash("secret", "ann")
+    for _ in range(2):
+        kinds.note(stored)
+    made_up = kinds.password_for("bob")
+    assert is_md5_hash(made_up) and made_up != stored and kinds.password_for("eve") == made_up
+    verifier = ScramVerifier(15_000, b64encode(bytes(20)).decode(), bytes(32), bytes(32))
+    kinds.note(format_verifier(verifier))
+    kinds.note("in clear")
+    seen = {kinds.password_for(f"user {number}") for number in range(100)}
+    assert len(seen) == 3 and "in clear" not in seen
+    [shown] = [found for text in seen if (found := parse_verifier(text)) is not None]
+    assert (shown.iterations, len(b64decode(shown.salt))) == (15_000, 20)
+    assert shown.stored_key != verifier.stored_key and shown.salt != verifier.salt
+
+
+def test_verifiers_of_many_kinds_take_no_more_memory_than_some() -> None:
+    kinds = KindsFound()
+    for iterations in range(1, 100):
+        kinds.note(
+            f"SCRAM-SHA-256${iterations}:c2FsdA==${b64encode(bytes(32)).decode()}:{b64encode(bytes(32)).decode()}"
+        )
+    kinds.note("SCRAM-SHA-256$broken")
+    assert len({kinds.password_for(f"user {number}") for number in range(1000)}) == MOST_KINDS
