@@ -39,8 +39,8 @@ class Effects:
     def __init__(self) -> None:
         self.forgotten: list[tuple[int, int]] = []
 
-    def forget(self, slot: int, generation: int) -> None:
-        self.forgotten.append((slot, generation))
+    def forget(self, slots: list[tuple[int, int]]) -> None:
+        self.forgotten += slots
 
     def wake(self, processes: int) -> None:
         pass
