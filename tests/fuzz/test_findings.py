@@ -281,7 +281,7 @@ def test_a_client_that_is_full_is_not_forgotten_when_its_server_is_full_too(make
     [server] = stage.servers
     server.write(message(b"I", b"") + READY)
     stage.settle()
-    [(_, fd)] = stage.relay.server_sockets()
+    fd = stage.relay.server_fd(server.slot, server.generation)
     with socket.socket(fileno=os.dup(fd)) as near:
         near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
     server.received.clear()
