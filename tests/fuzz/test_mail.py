@@ -1,4 +1,4 @@
-"""Mail of other processes: several entries at once, and what is done for the first of them raises.
+"""Mail of other processes, and deadlines: several entries at once, and what is done for the first of them raises.
 
 The relay and the table are real; a second process is played by `Trial`. Which of the Python callbacks raises does not
 matter: everything that is done for somebody may, be it that no memory is left.
@@ -6,6 +6,7 @@ matter: everything that is done for somebody may, be it that no memory is left.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -155,3 +156,20 @@ def test_a_waiter_whose_end_raises_keeps_no_other_one_waiting(stage: Stage) -> N
     raised_once()
     assert all(client.is_ended for client in clients)
     assert all(b"no route to host" in client.received for client in clients[1:])
+
+
+def test_a_server_whose_deadline_raises_does_not_take_away_that_of_others(stage: Stage) -> None:
+    """Two clients vanish amid their statements; the second cancel request of the one cannot be sent."""
+    clients = enter(stage, 2)
+    for client in clients:
+        client.write(query(b"for ever"))
+    stage.settle()
+    for client in clients:
+        client.close()
+    stage.settle()
+    time.sleep(0.15)  # a tenth of a second is what the first request gets
+    raise_once(stage, "cancel_server")
+    stage.relay.tick()
+    raised_once()
+    assert len(stage.host.to_cancel) == 1, "nobody cancels the other statement any more"
+    stage.settle()

@@ -550,7 +550,10 @@ cdef class Relay(Leaving):
                 client = expired_waiter(self.table, pool, now - self.query_wait)
                 if client == NONE:
                     break
-                self.time_out_waiter(<Client>self.clients[client])
+                try:
+                    self.time_out_waiter(<Client>self.clients[client])
+                except Exception:
+                    self.fail(<Conn>self.clients[client])
             self.open_if_needed(pool)
         return 0
 
@@ -595,7 +598,10 @@ cdef class Relay(Leaving):
                 break
             del self.logins[client]
             if client.phase == PHASE_LOGIN:
-                self.host.login_expired(client)
+                try:
+                    self.host.login_expired(client)
+                except Exception:
+                    self.fail(client)
         while self.farewells and self.farewells[0][1] <= now:
             client, _ = self.farewells.popleft()
             self.end_client(client)
@@ -615,6 +621,9 @@ cdef class Relay(Leaving):
                 still.append(server)
         self.timed = still
         for server in over:
-            if not cancel_again(self, server):
-                self.lose(server, True)         # PostgreSQL has been silent for long enough: its place is needed
+            try:
+                if not cancel_again(self, server):
+                    self.lose(server, True)     # PostgreSQL has been silent for long enough: its place is needed
+            except Exception:
+                self.fail(server)               # the others have no deadline any more: this is their only time
         return 0
