@@ -34,10 +34,12 @@ COMPILED_PYTHON = (
     "doorman/workers/channel.py",
     "doorman/workers/credentials.py",
     "doorman/workers/login.py",
+    "doorman/workers/master.py",
     "doorman/workers/opening.py",
     "doorman/workers/process.py",
     "doorman/workers/roster.py",
     "doorman/workers/routes.py",
+    "doorman/workers/vault.py",
 )
 PYTHON_DIRECTIVES = {"language_level": "3", "annotation_typing": False, "binding": True}
 

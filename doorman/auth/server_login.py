@@ -25,7 +25,7 @@ from doorman.auth.verifier import ScramVerifier
 from doorman.errors import ServerFault
 from doorman.wire import backend, frontend
 from doorman.wire.codes import MAX_AUTH_MESSAGE_BYTES, MAX_SERVER_STARTUP_BYTES, Auth, Backend, SqlState
-from doorman.wire.framing import BadLength, Frames
+from doorman.wire.framing import HEADER, BadLength, Frames
 from doorman.wire.text import decode
 
 DEFAULT_APPLICATION_NAME: Final = "pg_doorman"
@@ -33,6 +33,7 @@ MAX_LOGIN_BYTES: Final = 1 << 20
 """Most that a server may send during one login; real ones send about 500 bytes."""
 
 MAX_OLD_STYLE_BYTES: Final = 1024
+NOT_FOR_CLIENTS: Final = b"application_name\0"
 
 _RESERVED: Final = frozenset({"user", "database", "application_name", "replication", "options"})
 _SQLSTATE_CHARS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
@@ -48,6 +49,14 @@ class Step(enum.Enum):
     SETTINGS = "session start"
     READY = "ready"
     FAILED = "failed"
+
+
+# As globals: to ask an Enum for a member costs more than what is done with it.
+_AUTHENTICATION: Final = Step.AUTHENTICATION
+_SETTINGS: Final = Step.SETTINGS
+_READY: Final = Step.READY
+_FAILED: Final = Step.FAILED
+_PARAMETER_STATUS: Final = Backend.PARAMETER_STATUS
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +107,7 @@ class ServerLogin:
         self._scram: ScramClient | None = None
         self.step = Step.AUTHENTICATION
         self.minor = minor
-        self.parameters: dict[str, str] = {}
+        self._statuses: list[bytes] = []
         self.notices: list[dict[str, str]] = []
         self.pid = 0
         self.secret = b""
@@ -107,7 +116,23 @@ class ServerLogin:
     @property
     def done(self) -> bool:
         """Whether the server is ready for queries."""
-        return self.step is Step.READY
+        return self.step is _READY
+
+    @property
+    def status_messages(self) -> bytes:
+        """The server's ParameterStatus messages as clients get them at login; the name is the client's own matter."""
+        return b"".join(self._statuses)
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """What the server reported of its settings."""
+        frames = Frames(MAX_AUTH_MESSAGE_BYTES)
+        frames.feed(self.status_messages)
+        values: dict[str, str] = {}
+        while (frame := frames.take()) is not None:
+            name, value = backend.parse_parameter_status(frame[1])
+            values[name] = value
+        return values
 
     def start(self) -> bytes:
         """The StartupMessage: user, application_name, database, then the operator's parameters by name."""
@@ -131,7 +156,7 @@ class ServerLogin:
 
     def feed(self, data: bytes) -> bytes:
         """What to send for the next bytes of the server, chopped anywhere; may be empty. Raises `ServerFault`."""
-        if self.step in (Step.READY, Step.FAILED):
+        if self.step is _READY or self.step is _FAILED:
             raise self._fault("bytes from the server after the end of the login")
         try:
             return self._advance(data)
@@ -146,7 +171,7 @@ class ServerLogin:
     @property
     def is_authenticated(self) -> bool:
         """AuthenticationOk has come."""
-        return self.step in (Step.SETTINGS, Step.READY)
+        return self.step is _SETTINGS or self.step is _READY
 
     def connection_lost(self) -> ServerFault:
         """The fault to raise when the server closes the connection before `done`."""
@@ -158,13 +183,16 @@ class ServerLogin:
             raise _broken("server sent too much before it was ready")
         self._frames.feed(data)
         answers: list[bytes] = []
-        while self.step is not Step.READY and (frame := self._take_frame()) is not None:
+        while self.step is not _READY and (frame := self._take_frame()) is not None:
             letter, body = frame
+            if letter == _PARAMETER_STATUS:
+                self._on_parameter_status(body)
+                continue
             handle = _HANDLERS.get(letter)
             if handle is None:
                 raise _broken(f"unexpected message type {chr(letter)!r} from server")
             answers.append(handle(self, body))
-        if self.step is Step.READY:
+        if self.step is _READY:
             self._check_leftover()
         return b"".join(answers)
 
@@ -201,7 +229,7 @@ class ServerLogin:
         return handle(self, data)
 
     def _on_ok(self, data: bytes) -> bytes:
-        self.step = Step.SETTINGS
+        self.step = _SETTINGS
         return b""
 
     def _on_cleartext(self, data: bytes) -> bytes:
@@ -271,11 +299,11 @@ class ServerLogin:
         self.minor = minor
         return b""
 
-    def _on_parameter_status(self, body: bytes) -> bytes:
+    def _on_parameter_status(self, body: bytes) -> None:
         self._expect_settings("ParameterStatus")
-        name, value = backend.parse_parameter_status(body)
-        self.parameters[name] = value
-        return b""
+        backend.check_parameter_status(body)
+        if not body.startswith(NOT_FOR_CLIENTS):
+            self._statuses.append(HEADER.pack(Backend.PARAMETER_STATUS, 4 + len(body)) + body)
 
     def _on_backend_key_data(self, body: bytes) -> bytes:
         self._expect_settings("BackendKeyData")
@@ -286,7 +314,7 @@ class ServerLogin:
         self._expect_settings("ReadyForQuery")
         if backend.parse_ready_for_query(body) != "I":
             raise _broken("server is in a transaction at the end of its login")
-        self.step = Step.READY
+        self.step = _READY
         return b""
 
     def _on_notice(self, body: bytes) -> bytes:
@@ -300,7 +328,7 @@ class ServerLogin:
         return NoCredentials(SqlState.INVALID_PASSWORD, f"server asks for {wanted}: {self._credentials.lacking}")
 
     def _expect_settings(self, name: str) -> None:
-        if self.step is not Step.SETTINGS:
+        if self.step is not _SETTINGS:
             raise _broken(f"unexpected {name} message from server")
 
     def _context(self) -> str:
@@ -345,7 +373,6 @@ _Handler = Callable[[ServerLogin, bytes], bytes]
 _HANDLERS: Final[dict[int, _Handler]] = {
     Backend.AUTHENTICATION: ServerLogin._on_authentication,
     Backend.NEGOTIATE_PROTOCOL_VERSION: ServerLogin._on_negotiate_protocol_version,
-    Backend.PARAMETER_STATUS: ServerLogin._on_parameter_status,
     Backend.BACKEND_KEY_DATA: ServerLogin._on_backend_key_data,
     Backend.READY_FOR_QUERY: ServerLogin._on_ready_for_query,
     Backend.NOTICE_RESPONSE: ServerLogin._on_notice,

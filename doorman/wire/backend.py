@@ -202,6 +202,12 @@ def parse_sasl_mechanisms(data: bytes) -> list[str]:
     return [decode(name) for name in data.split(b"\0") if name]
 
 
+def check_parameter_status(body: bytes) -> None:
+    """Is it one? Raises what `parse_parameter_status` would."""
+    if body.count(b"\0") != 2 or not body.endswith(b"\0") or body.startswith(b"\0"):
+        raise _malformed("ParameterStatus")
+
+
 def parse_parameter_status(body: bytes) -> tuple[str, str]:
     """Name and value of a ParameterStatus."""
     fields = body.split(b"\0")

@@ -42,17 +42,18 @@ class Frames:
 
     def take(self) -> tuple[int, bytes] | None:
         """Next message as (letter, body), `None` when it is not complete. Raises `BadLength`."""
-        if len(self._buffer) - self._start < HEADER.size:
+        buffer, start = self._buffer, self._start
+        if len(buffer) - start < 5:
             return None
-        letter, length = HEADER.unpack_from(self._buffer, self._start)
+        length = buffer[start + 1]
+        length = (length << 24) + (buffer[start + 2] << 16) + (buffer[start + 3] << 8) + buffer[start + 4]
         if not 4 <= length <= self._limit:
-            raise BadLength(letter, length)
-        end = self._start + 1 + length
-        if len(self._buffer) < end:
+            raise BadLength(buffer[start], length)
+        end = start + 1 + length
+        if len(buffer) < end:
             return None
-        body = bytes(self._buffer[self._start + HEADER.size : end])
         self._start = end
-        return letter, body
+        return buffer[start], bytes(buffer[start + 5 : end])
 
     def rest(self) -> bytes:
         """What was fed and not taken."""

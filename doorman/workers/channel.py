@@ -4,7 +4,10 @@ Rules
 1. One message is one packet, a long one (a configuration) several `Part`s in a row. A packet that cannot be sent now
    is queued with its own duplicates of the descriptors. Messages arrive in the order in which they were sent.
 2. End of the stream means that the peer is gone.
-3. Descriptors are close-on-exec on arrival. One that did not fit (EMFILE) is missing: `Want` asks for it again.
+3. What nobody waits for is deposited: it lies in the kernel's buffer of a second pair, which wakes no process, and the
+   peer collects it when it reads for another reason. Descriptors live on there even when their sender is killed.
+   Deposits are in order among themselves alone.
+4. Descriptors are close-on-exec on arrival. One that did not fit (EMFILE) is missing: `Want` asks for it again.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import msgspec
 from doorman.admin.orders import Order, OrderResult
 from doorman.auth.auth_query import Found
 from doorman.config.schema import Config
+from doorman.workers.dial import send_descriptor
 from doorman.workers.encryption import Materials
 from doorman.workers.roster import PoolEntry
 
@@ -43,6 +47,10 @@ class Forget(msgspec.Struct, tag=True, frozen=True):
     """These server connections, by slot and generation, are over: close your duplicates."""
 
     servers: list[tuple[int, int]]
+
+
+class Deposited(msgspec.Struct, tag=True, frozen=True):
+    """To master: something has lain among the deposits for a while."""
 
 
 class Want(msgspec.Struct, tag=True, frozen=True):
@@ -178,6 +186,7 @@ Message = (
     | Obtain
     | Obtained
     | Collect
+    | Deposited
     | LookUp
     | LookedUp
 )
@@ -199,9 +208,11 @@ def packets_of(message: Message) -> list[bytes]:
 class Channel:
     """One end of the pair. `receive` and `flush` never block."""
 
-    def __init__(self, end: socket.socket) -> None:
+    def __init__(self, end: socket.socket, deposits: socket.socket) -> None:
         end.setblocking(False)
+        deposits.setblocking(False)
         self.socket = end
+        self.deposits = deposits
         self._queue: deque[tuple[bytes, list[int]]] = deque()
         self._parts: list[bytes] = []
 
@@ -209,7 +220,12 @@ class Channel:
     def pair() -> tuple[Channel, Channel]:
         """Both ends."""
         ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        return Channel(ends[0]), Channel(ends[1])
+        try:
+            deposits = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError:
+            close_all(end.detach() for end in ends)
+            raise
+        return Channel(ends[0], deposits[0]), Channel(ends[1], deposits[1])
 
     def fileno(self) -> int:
         """The descriptor to watch; -1 when closed."""
@@ -230,34 +246,48 @@ class Channel:
         for packet in packets:
             self._send_packet(packet, list(descriptors))
 
+    def deposit(self, message: Message, descriptors: Iterable[int] = ()) -> bool:
+        """Leave a message for the peer to collect; False when it is too long or there is no room. Raises OSError."""
+        packets = packets_of(message)
+        return len(packets) == 1 and self._try(self.deposits, packets[0], list(descriptors))
+
+    def collect(self) -> tuple[Message, list[int]] | None:
+        """The next deposit, None when there is none. Raises EOFError when the peer is gone and no more is there."""
+        received = self._receive_packet(self.deposits)
+        if received is None:
+            return None
+        message, descriptors = received
+        assert not isinstance(message, Part)
+        return message, descriptors
+
     def _send_packet(self, packet: bytes, descriptors: list[int]) -> None:
-        if self._queue or not self._try(packet, descriptors):
+        if self._queue or not self._try(self.socket, packet, descriptors):
             self._queue.append((packet, [os.dup(fd) for fd in descriptors]))
 
     def flush(self) -> None:
         """Send what is queued, as far as the peer reads."""
         while self._queue:
             packet, descriptors = self._queue[0]
-            if not self._try(packet, descriptors):
+            if not self._try(self.socket, packet, descriptors):
                 return
             self._queue.popleft()
             close_all(descriptors)
 
-    def _try(self, packet: bytes, descriptors: list[int]) -> bool:
+    def _try(self, sock: socket.socket, packet: bytes, descriptors: list[int]) -> bool:
+        if len(descriptors) == 1:
+            return not may_wait(send_descriptor(sock.fileno(), packet, descriptors[0]))
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
         try:
-            self.socket.sendmsg([packet], rights)
+            sock.sendmsg([packet], rights)
         except BlockingIOError:
             return False
         except OSError as error:
-            if error.errno in (errno.ETOOMANYREFS, errno.ENOBUFS):
-                return False
-            raise
+            return not may_wait(error.errno or errno.EIO)
         return True
 
     def receive(self) -> tuple[Message, list[int]] | None:
         """The next message with its descriptors, None when there is none now. Raises EOFError when the peer is gone."""
-        while (received := self._receive_packet()) is not None:
+        while (received := self._receive_packet(self.socket)) is not None:
             message, descriptors = received
             if not isinstance(message, Part):
                 return message, descriptors
@@ -269,10 +299,10 @@ class Channel:
                 return whole, []
         return None
 
-    def _receive_packet(self) -> tuple[Message | Part, list[int]] | None:
+    def _receive_packet(self, sock: socket.socket) -> tuple[Message | Part, list[int]] | None:
         room = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
         try:
-            packet, ancillary, _, _ = self.socket.recvmsg(MAX_PACKET, room, socket.MSG_CMSG_CLOEXEC)
+            packet, ancillary, _, _ = sock.recvmsg(MAX_PACKET, room, socket.MSG_CMSG_CLOEXEC)
         except (BlockingIOError, InterruptedError):
             return None
         except ConnectionError:
@@ -292,6 +322,16 @@ class Channel:
             close_all(descriptors)
         self._queue.clear()
         self.socket.close()
+        self.deposits.close()
+
+
+def may_wait(code: int) -> bool:
+    """What became of sending, 0 or an errno: is it to be tried again? Raises OSError when that would not help."""
+    if code in (errno.EAGAIN, errno.EINTR, errno.ETOOMANYREFS, errno.ENOBUFS):
+        return True
+    if code:
+        raise OSError(code, os.strerror(code))
+    return False
 
 
 def close_all(descriptors: Iterable[int]) -> None:

@@ -340,6 +340,7 @@ class Master:
         """Rule 3."""
         fd = child.channel.fileno()
         self.read_all(child)
+        self.collect(child)
         self.poll.unregister(fd)
         del self.children[fd]
         self.reloader.note_end(child)
@@ -384,6 +385,7 @@ class Master:
         if child is None:
             return
         self.read_all(child)
+        self.collect(child)
         with contextlib.suppress(OSError):
             child.channel.flush()
         if fd in self.children:
@@ -398,6 +400,14 @@ class Master:
             with contextlib.suppress(KeyError):
                 self.poll.modify(child.channel.fileno(), 0)
 
+    def collect(self, child: Child) -> None:
+        """What it has deposited."""
+        try:
+            while (received := child.channel.collect()) is not None:
+                self.on_message(child, *received)
+        except (EOFError, OSError):
+            return
+
     def watch(self, child: Child) -> None:
         """Also for writing while something is queued."""
         self.poll.modify(child.channel.fileno(), select.POLLIN | (select.POLLOUT if child.channel.has_queue else 0))
@@ -411,6 +421,7 @@ class Master:
         if isinstance(message, Ready):
             self.on_ready(child)
         elif isinstance(message, Forget):
+            self.collect(child)  # what is over may lie there
             self.vault.forget(message.servers, but=child)
         elif isinstance(message, Want):
             self.vault.unanswered.append((child, message))

@@ -2,7 +2,7 @@
 
 Rules
 1. An attempt ends exactly once: with `relay.opened` or with `relay.failed_to_open`; nothing is left behind either way.
-2. The whole attempt has one deadline, `connect_timeout`.
+2. The whole attempt has one deadline, `connect_timeout`, which `Process.tick` looks at.
 3. The socket is published before the first byte of the login: should this process die, the keeper ends the connection
    and waits for its end, so that PostgreSQL never has more of them than the pool's size.
 4. What a client may see of a failure names the step and the address, never a secret.
@@ -19,7 +19,9 @@ import random
 import re
 import select
 import socket
+import struct
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from doorman.auth.server_login import Credentials, ServerLogin, ServerRefusal
@@ -31,9 +33,9 @@ from doorman.shm.table import monotonic_us
 from doorman.shm.tls import count_server_fault, count_server_handshake
 from doorman.tls.faults import Fault, fault_label
 from doorman.tls.record import RecordLayer, clear_slot, slot_layer
-from doorman.wire.backend import parameter_status
 from doorman.wire.codes import LATEST_MINOR
 from doorman.workers.credentials import credentials_for, note_refusal
+from doorman.workers.dial import dial, outcome, receive, send_whole
 from doorman.workers.server_tls import FIRST_REQUESTS, ServerTls, TlsFault
 
 if TYPE_CHECKING:
@@ -44,8 +46,9 @@ log = logging.getLogger(__name__)
 
 JITTER = 0.2
 CONNECT, ENCRYPTION, AUTHENTICATION, STARTUP = 0, 1, 2, 3  # shm.counters.PHASES
+Address = tuple[str, int] | tuple[str, int, int, int] | str
+"""Of a socket, as Python's `socket` has it; a path is a Unix socket's."""
 NO_DESCRIPTOR = "connection pooler local resource exhausted: no file descriptor is left"
-NOT_FOR_CLIENTS = frozenset({"application_name"})
 
 
 class Opening:
@@ -57,7 +60,8 @@ class Opening:
         self.slot = slot
         self.generation = generation
         self.is_published = False
-        self.socket: socket.socket | None = None
+        self.fd = -1
+        self.first_words = b""  # until the connection stands
         self.peer = b""  # what the host's name was found to be
         self.watcher: Watcher | None = None
         self.credentials = credentials_for(pool, process.table)
@@ -70,8 +74,9 @@ class Opening:
         self.login: ServerLogin | None = None
         self.phase_began = monotonic_us()
         count_opening(process.table, slot)
-        self.deadline = process.loop.call_later((pool.connect_timeout_ms or 3000) / 1000, self.time_out)
+        self.deadline_us = self.phase_began + (pool.connect_timeout_ms or 3000) * 1000
         self.ended = False
+        process.openings.add(self)
 
     @property
     def newest_minor(self) -> int:
@@ -103,47 +108,59 @@ class Opening:
             self.peer = socket.inet_pton(family, str(address[0]))
             self.attempt(family, address)
 
-    def attempt(self, family: int, address: object) -> None:
-        """Start to connect."""
+    def attempt(self, family: int, address: Address) -> None:
+        """Start to connect. A connection within the machine may stand at once: then the first words are sent too."""
         self.phase_began = monotonic_us()
-        try:
-            self.socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-            self.process.socket_options.apply(self.socket)
-            code = self.socket.connect_ex(address)  # type: ignore[arg-type]
-        except OSError as error:
-            self.fail(self.connect_fault(error.errno or errno.EIO))
+        fd = dial(family, packed_address(family, address), self.process.socket_options.of_family(family))
+        if fd < 0:
+            self.fail(self.connect_fault(-fd))
             return
-        if code not in (0, errno.EINPROGRESS):
-            self.fail(self.connect_fault(code))
-            return
-        self.watcher = self.process.relay.watch(self.socket.fileno(), select.EPOLLOUT, self.on_connected)
+        self.fd = fd
+        self.process.publish(self.slot, self.generation, fd)
+        self.is_published = True
+        self.guard(self.say_first)
+
+    def say_first(self) -> None:
+        """Or wait until that can be said."""
+        words = self.tls_request() if self.mode in FIRST_REQUESTS else self.startup(None)
+        if send_whole(self.fd, words):
+            self.end_phase(CONNECT)
+            self.watcher = self.process.relay.watch(self.fd, select.EPOLLIN, self.on_readable, stays=True)
+        else:
+            self.first_words = words
+            self.watcher = self.process.relay.watch(self.fd, select.EPOLLOUT, self.on_connected, stays=True)
 
     def on_connected(self, events: int) -> None:
         """The connection stands or was refused."""
-        assert self.socket is not None
-        code = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        code = outcome(self.fd)
         if code:
             self.fail(self.connect_fault(code))
             return
-        self.process.publish(self.slot, self.generation, self.socket.fileno())
-        self.is_published = True
         self.end_phase(CONNECT)
-        self.guard(self.start_tls if self.mode in FIRST_REQUESTS else self.start_login)
-        if not self.ended and self.watcher is not None:
-            self.watcher.callback = self.on_readable
-            self.process.relay.rewatch(self.watcher, select.EPOLLIN)
+        self.guard(self.say_late)
 
-    def start_tls(self) -> None:
+    def say_late(self) -> None:
+        """The first words of who had to wait."""
+        assert self.watcher is not None
+        self.say(self.first_words)
+        self.watcher.callback = self.on_readable
+        self.process.relay.rewatch(self.watcher, select.EPOLLIN)
+
+    def tls_request(self) -> bytes:
         """Ask for TLS first."""
         self.tls = ServerTls(self.process.encryption.connector(self.pool, self.mode), self.pool.server_host, self.mode)
-        self.say(self.tls.start())
+        return self.tls.start()
 
-    def start_login(self, binding: bytes | None = None) -> None:
-        """Say who we are, in whatever the connection is by now. binding: see `ServerLogin`."""
+    def start_login(self, binding: bytes | None) -> None:
+        """In whatever the connection is by now."""
+        self.say(self.startup(binding))
+
+    def startup(self, binding: bytes | None) -> bytes:
+        """Say who we are. binding: see `ServerLogin`."""
         self.login = make_login(
             self.pool, self.credentials, minor=self.minor, is_encrypted=self.layer is not None, binding=binding
         )
-        self.say(self.login.start())
+        return self.login.start()
 
     def on_readable(self, events: int) -> None:
         """The server goes on with the login."""
@@ -151,10 +168,8 @@ class Opening:
 
     def read(self) -> None:
         """Take what came; the login says what to answer."""
-        assert self.socket is not None
-        try:
-            data = self.socket.recv(16384)
-        except BlockingIOError:
+        data = receive(self.fd)
+        if data is None:
             return
         if self.tls is not None:
             self.shake(data)
@@ -166,13 +181,14 @@ class Opening:
         assert self.login is not None
         if not data:
             raise self.login.connection_lost()
-        was_authenticated = self.login.is_authenticated
-        answer = self.login.feed(data)
-        if self.login.is_authenticated and not was_authenticated:
+        login = self.login
+        was_authenticated = login.is_authenticated
+        answer = login.feed(data)
+        if login.is_authenticated and not was_authenticated:
             self.end_phase(AUTHENTICATION)
         if answer:
             self.say(answer)
-        if self.login.done:
+        if login.done:
             self.end_phase(STARTUP)
             self.succeed()
 
@@ -201,7 +217,7 @@ class Opening:
                 raise ServerFault("08P01", "the server spoke before it was spoken to")
         elif tls.is_declined:
             self.tls = None
-            self.start_login()
+            self.start_login(None)
 
     def open(self, records: bytes) -> bytes:
         """What the server's records carry; empty while nothing is whole."""
@@ -217,10 +233,9 @@ class Opening:
 
     def say(self, data: bytes) -> None:
         """Login messages are small: they fit the socket's buffer."""
-        assert self.socket is not None
         if self.layer is not None:
             data = self.layer.seal_bytes(data)
-        if self.socket.send(data) != len(data):
+        if not send_whole(self.fd, data):
             raise ServerFault("08006", "the server does not read its login messages")
 
     def guard(self, step: object) -> None:
@@ -237,7 +252,7 @@ class Opening:
 
     def succeed(self) -> None:
         """The server is ready: from now on the relay owns the socket."""
-        assert self.socket is not None and self.watcher is not None and self.login is not None
+        assert self.watcher is not None and self.login is not None
         self.end()
         self.process.relay.unwatch(self.watcher, keep=True)
         log.debug(
@@ -245,10 +260,10 @@ class Opening:
         )
         self.process.relay.opened(
             self.slot,
-            self.socket.detach(),
+            self.fd,
             self.login.pid,
             self.login.secret,
-            status_messages(self.login.parameters),
+            self.login.status_messages,
             lifetime_us=jitter(self.pool.server_lifetime_ms) * 1000,
             idle_timeout_us=jitter(self.pool.idle_timeout_ms) * 1000,
             layer=self.layer,
@@ -281,10 +296,8 @@ class Opening:
             fault = self.refused_plain
         self.end()
         if self.watcher is not None:
-            assert self.socket is not None
             self.process.relay.unwatch(self.watcher, keep=True)
-        if self.socket is not None:
-            self.close(self.socket)
+        self.close()
         if fault.sqlstate == "53400" and not isinstance(fault, ServerRefusal):
             count_look_up(self.process.table, self.pool.database, "packet_cap_exceeded")
         note_refusal(self.process.table, self.credentials, fault)
@@ -301,24 +314,28 @@ class Opening:
             self.tls.handshake.give_up()
         if not (self.refused_plain is not None and fault.fault == Fault.NOT_OFFERED):
             count_server_fault(self.process.table, self.row, fault.fault)
-        if fault.alert and self.socket is not None:
+        if fault.alert and self.fd >= 0:
             with contextlib.suppress(OSError):
-                self.socket.send(fault.alert)
+                send_whole(self.fd, fault.alert)
 
     def start_again(self) -> None:
         """By another socket: an old server, or a pooler before it, does not know NegotiateProtocolVersion; under
         `allow` a server that refuses a login in plain text is asked for TLS."""
-        assert self.socket is not None and self.watcher is not None
-        self.process.relay.unwatch(self.watcher, keep=True)
-        self.close(self.socket)
-        self.socket, self.watcher, self.is_published = None, None, False
+        if self.watcher is not None:
+            self.process.relay.unwatch(self.watcher, keep=True)
+        self.close()
+        self.watcher, self.is_published = None, False
         self.login, self.tls, self.layer = None, None, None
         self.phase_began = monotonic_us()
         clear_slot(self.process.table, self.slot)
         self.start()
 
-    def close(self, sock: socket.socket) -> None:
+    def close(self) -> None:
         """Others may have duplicates: the connection must end in spite of them."""
+        if self.fd < 0:
+            return
+        sock = socket.socket(fileno=self.fd)
+        self.fd = -1
         if self.is_published:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
@@ -328,7 +345,7 @@ class Opening:
     def end(self) -> None:
         """Rule 1."""
         self.ended = True
-        self.deadline.cancel()
+        self.process.openings.discard(self)
 
     def connect_fault(self, code: int) -> ServerFault:
         """What an errno of connect means to a client."""
@@ -376,6 +393,7 @@ def make_login(
     )
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Is this a literal address of this machine?"""
     try:
@@ -384,7 +402,8 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def literal_address(host: str, port: int) -> tuple[int, object]:
+@lru_cache(maxsize=256)
+def literal_address(host: str, port: int) -> tuple[int, Address]:
     """Family and address where no name must be looked up; ValueError where it must."""
     if host.startswith("/"):
         return socket.AF_UNIX, f"{host}/.s.PGSQL.{port}"
@@ -392,9 +411,17 @@ def literal_address(host: str, port: int) -> tuple[int, object]:
     return (socket.AF_INET if address.version == 4 else socket.AF_INET6), (host, port)
 
 
-def status_messages(parameters: dict[str, str]) -> bytes:
-    """The server's ParameterStatus messages as clients get them at login; the name is the client's own matter."""
-    return b"".join(parameter_status(name, value) for name, value in parameters.items() if name not in NOT_FOR_CLIENTS)
+@lru_cache(maxsize=256)
+def packed_address(family: int, address: Address) -> bytes:
+    """The address as connect(2) takes it (struct sockaddr_in, sockaddr_in6, sockaddr_un)."""
+    if isinstance(address, str):
+        return struct.pack("=H", family) + os.fsencode(address) + b"\0"
+    host, port, *more = address
+    packed = socket.inet_pton(family, host.partition("%")[0])
+    if family == socket.AF_INET:
+        return struct.pack("=H", family) + struct.pack("!H", port) + packed + bytes(8)
+    flow, scope = more or (0, 0)
+    return struct.pack("=H", family) + struct.pack("!HI", port, flow) + packed + struct.pack("=I", scope)
 
 
 def jitter(milliseconds: int) -> int:

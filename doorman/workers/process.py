@@ -44,6 +44,7 @@ from doorman.workers.channel import (
     Collect,
     Configure,
     Configured,
+    Deposited,
     Drain,
     Forget,
     Leave,
@@ -80,6 +81,7 @@ LEAVE_SECONDS = 0.3  # less than the master's FAREWELL_SECONDS
 FAILURE_LOG_SECONDS = 1.0
 REPUBLISH_SECONDS = 0.5
 CHANNEL_REST_SECONDS = 0.1
+DEPOSIT_SECONDS = 1.0
 
 
 class Inheritance:
@@ -132,6 +134,8 @@ class Process:
         self.requests = itertools.count()
         self.answers: dict[int, asyncio.Future[Obtained | Answered]] = {}
         self.failure_logged_at = 0.0
+        self.openings: set[Opening] = set()
+        self.deposited_at = 0.0  # the oldest that the master may not have collected yet; 0 = none
         self.fetching: dict[tuple[int, int], asyncio.Future[None]] = {}
         self.over: list[tuple[int, int]] = []  # servers that the master has not been told to forget yet
         self.old_servers: set[tuple[str, int]] = set()  # host and port of those that speak nothing newer than 3.0
@@ -199,6 +203,7 @@ class Process:
             self.refusals.tick()
             self.users.look_at_keeper()
             self.tell_what_is_over()
+            self.time_out_openings()
             self.dismiss_clients()
             for console in tuple(self.waiting_consoles):
                 console.look()
@@ -323,6 +328,14 @@ class Process:
         if self.channel.has_queue:
             self.watch_channel_again()
 
+    def deposit(self, message: Message, *descriptors: int) -> None:
+        """Leave the master what it need not know at once."""
+        with contextlib.suppress(OSError):
+            if not self.channel.deposit(message, descriptors):
+                self.tell(message, *descriptors)
+            elif not self.deposited_at:
+                self.deposited_at = time.monotonic()
+
     def leave(self) -> None:
         """The pooler stops. Clients are told; what PostgreSQL runs for them is not to run on for nobody."""
         self.relay.dismiss_all()
@@ -432,12 +445,12 @@ class Process:
         return Login(self, client)
 
     def open_server(self, pool: int, slot: int, generation: int) -> None:
-        """Open a server for a slot that the relay reserved; not at once: the relay is amid a client's message."""
-        self.loop.call_soon(Opening(self, self.pools[pool], slot, generation).start)
+        """Open a server for a slot that the relay reserved."""
+        Opening(self, self.pools[pool], slot, generation).start()
 
     def publish(self, slot: int, generation: int, fd: int) -> None:
         """A connection to a server stands: others may need its socket, if only to end it."""
-        self.tell(Publish(slot, generation), fd)
+        self.deposit(Publish(slot, generation), fd)
 
     def republish_later(self, slot: int, generation: int) -> None:
         """The master had no descriptor left for it: not at once, or both would spin."""
@@ -452,11 +465,20 @@ class Process:
         """A server connection is over: only duplicates are left of it, which `tick` has closed."""
         self.over.append((slot, generation))
 
+    def time_out_openings(self) -> None:
+        """Servers that could not be opened within `connect_timeout`."""
+        now = monotonic_us()
+        for opening in [opening for opening in self.openings if opening.deadline_us <= now]:
+            opening.time_out()
+
     def tell_what_is_over(self) -> None:
         """Many at once: each message wakes the master, and there is no hurry."""
         if self.over:
-            self.tell(Forget(self.over))
+            self.deposit(Forget(self.over))
             self.over = []
+        if self.deposited_at and time.monotonic() - self.deposited_at >= DEPOSIT_SECONDS:
+            self.deposited_at = 0.0
+            self.tell(Deposited())
 
     def want(self, slot: int, generation: int) -> None:
         """A server is ours to use but its socket has not come."""

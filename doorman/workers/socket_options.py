@@ -32,12 +32,16 @@ class SocketOptions(msgspec.Struct, frozen=True):
             tcp.append((socket.SOL_SOCKET, socket.SO_SNDBUF, general.tcp_socket_buffer_size))
         return SocketOptions(tuple(tcp), general.unix_socket_buffer_size)
 
+    def of_family(self, family: int) -> tuple[tuple[int, int, int], ...]:
+        """(level, option, value) for a socket that is about to connect."""
+        if family != socket.AF_UNIX:
+            return self.tcp
+        size = self.unix_buffer
+        return (
+            ((socket.SOL_SOCKET, socket.SO_SNDBUF, size), (socket.SOL_SOCKET, socket.SO_RCVBUF, size)) if size else ()
+        )
+
     def apply(self, sock: socket.socket) -> None:
-        """Set them on a listener or on a socket that is about to connect."""
-        if sock.family == socket.AF_UNIX:
-            if self.unix_buffer:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.unix_buffer)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.unix_buffer)
-            return
-        for level, option, value in self.tcp:
+        """Set them on a listener."""
+        for level, option, value in self.of_family(sock.family):
             sock.setsockopt(level, option, value)

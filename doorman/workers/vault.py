@@ -1,9 +1,10 @@
 """The vault: a duplicate of every server's socket. The master keeps it so that every process can have one.
 
 Rules
-1. Whoever opens a server publishes its socket. Another process that comes to use that server asks for a duplicate
-   (Want), once; later processes are born with all there are. Most servers are never used by a second process in their
-   life, and to wake a process that has nothing else to do costs more than the rest of a login.
+1. Whoever opens a server publishes its socket, by a deposit (channel, rule 3), before it says a word to PostgreSQL:
+   should it die, the connection can be ended and its end be waited for. Another process that comes to use that server
+   asks for a duplicate (Want), once; later processes are born with all there are. Most servers are never used by a
+   second process in their life, and to wake a process for them costs more than the rest of a login.
 2. Whether there is no such socket is known only when every channel has been read.
 3. When a server connection is over whoever has a duplicate is told to forget it, the vault first. A process tells it
    ten times a second: its last words about a connection may be lost with it, so its end is followed by a look at what
@@ -48,7 +49,7 @@ class Vault:
             return
         close_all(descriptors[1:])
         key = (message.slot, message.generation)
-        if key in self.sockets:
+        if key in self.sockets or slot_generations(self.master.table, [message.slot]) != [message.generation]:
             os.close(descriptors[0])
             return
         self.sockets[key] = descriptors[0]
@@ -61,6 +62,7 @@ class Vault:
             return
         for child in list(self.master.children.values()):
             self.master.read_all(child)
+            self.master.collect(child)
         wants, self.unanswered = self.unanswered, []
         for child, message in wants:
             if child.channel.fileno() in self.master.children:

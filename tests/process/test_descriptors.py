@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Doorman, Postgres
+from tests.harness import Doorman, Postgres, procfs
 from tests.harness.doorman import pool_of, user_of
 from tests.process.load import kill
 from tests.process.session import Session, SqlError, open_many, open_on
@@ -197,3 +197,26 @@ async def test_nothing_leaks_when_sessions_come_and_go(make_doorman: Any, postgr
         await asyncio.gather(*asks, return_exceptions=True)
     wait_whole(doorman, postgres, 3)
     before.check()
+
+
+async def test_a_server_costs_descriptors_where_it_is_used(make_doorman: Any, postgres: Postgres) -> None:
+    """Its opener's, one in the vault, one in each other process that comes to use it; when it is over, none."""
+    doorman = make_doorman(pools={"postgres": pool_of(postgres, users=[user_of("app", 1)])})
+    first, second = doorman.pids().workers
+    [user], [other] = await open_on(doorman, first), await open_on(doorman, second)
+    postgres.terminate_backends(user="app")
+    wait_for(lambda: not doorman.console("SHOW SERVERS"), "end of the server")
+    await asyncio.sleep(1.3)  # until the master has collected what is over
+    before = {pid: procfs.fd_count(pid) for pid in doorman.pids().all()}
+
+    def more() -> list[int]:
+        family = doorman.pids()
+        return [procfs.fd_count(pid) - before[pid] for pid in (family.master, family.keeper, first, second)]
+
+    [backend] = await user.query("SELECT pg_backend_pid()")
+    wait_for(lambda: more() == [1, 0, 1, 0], "the vault's own", 2)
+    assert await other.query("SELECT pg_backend_pid()") == [backend]
+    assert more() == [1, 0, 1, 1]
+    assert await user.query("SELECT pg_backend_pid()") == [backend]
+    doorman.console("RECONNECT")
+    wait_for(lambda: more() == [0, 0, 0, 0], "end of all descriptors", 4)

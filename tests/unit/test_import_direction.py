@@ -23,6 +23,7 @@ LEVELS: list[set[str]] = [
         "workers.socket_options",
         "workers.listener",
         "workers.prctl",
+        "workers.dial",
     },
     {"workers.encryption", "workers.server_tls", "workers.client_tls"},
     {"workers.channel", "workers.allocation", "workers.descriptors"},

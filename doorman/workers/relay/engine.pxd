@@ -74,6 +74,7 @@ cdef class Conn:
 
 cdef class Watcher(Conn):
     cdef public object callback     # callback(epoll events)
+    cdef bint stays                 # what it does gives uvloop nothing to do
 
 
 cdef class Client(Conn):

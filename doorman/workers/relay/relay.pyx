@@ -133,6 +133,7 @@ cdef class Relay(Leaving):
         mallopt(M_MMAP_THRESHOLD, GIVEN_BACK)       # else glibc keeps more and more of what large messages leave
         self.farewells = deque()
         self.to_process = []
+        self.to_open = []
         self.parked = []
         self.timed = []
         self.listeners = []
@@ -210,9 +211,22 @@ cdef class Relay(Leaving):
                 self.read_mail()
             while self.to_process:
                 self.process_queued()
+            if self.to_open:
+                self.open_queued()
             if self.yield_now or self.loop_work > work or (n <= 0 and timeout) or self.now > until:
                 break
             timeout = 1 if self.loop_work else -1       # the clock's timerfd ends it; a timer for each sleep costs
+        return 0
+
+    cdef int open_queued(self) except -1:
+        """Servers to be opened: not amid a client's message."""
+        batch, self.to_open = self.to_open, []
+        for pool, slot, generation in batch:
+            try:
+                self.host.open_server(pool, slot, generation)
+            except Exception:
+                log.exception("a server could not be opened")
+                self.failed_to_open(slot, "XX000", "internal error while a server connection was opened")
         return 0
 
     def start_clock(self, callback) -> None:
@@ -251,7 +265,8 @@ cdef class Relay(Leaving):
             elif conn.kind == KIND_LISTENER:
                 self.accept(<Watcher>conn, 1 if n == 1 else ACCEPTS)
             elif (<Watcher>conn).callback is not None:
-                self.yield_now = True
+                if not (<Watcher>conn).stays:
+                    self.yield_now = True
                 (<Watcher>conn).callback(event.events)
         return 0
 

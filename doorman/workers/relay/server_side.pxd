@@ -8,6 +8,7 @@ from doorman.workers.relay.lending cimport Lending
 
 cdef class ServerSide(Lending):
     cdef list timed                 # servers whose stage has a deadline
+    cdef list to_open               # (pool, slot, generation) of reserved slots
     cdef bint yield_now
 
     cdef int server_event(self, Server server, uint32_t events) except -1

@@ -245,8 +245,9 @@ cdef class ServerSide(Lending):
             start_close(self.table, slot)
             finish_close(self.table, slot)
             return 0
-        self.yield_now = True
-        self.host.open_server(pool, slot, self.table.slots[slot].generation)
+        self.to_open.append((pool, slot, self.table.slots[slot].generation))
+        if not self.in_round:
+            self.wake(<uint64_t>1 << self.table.process)
         return 0
 
     def learn_pool(self, pool: int, version: int) -> None:

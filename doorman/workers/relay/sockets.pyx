@@ -171,9 +171,11 @@ cdef class Sockets(Engine):
             buffer_free(&conn.inb)
         return <Py_ssize_t>left + n
 
-    def watch(self, fd: int, events: int, callback) -> Watcher:
-        """Call `callback(events)` when the fd is ready. The relay owns and closes the fd (`unwatch`)."""
+    def watch(self, fd: int, events: int, callback, *, bint stays = False) -> Watcher:
+        """Call `callback(events)` when the fd is ready. The relay owns and closes the fd (`unwatch`). stays: what the
+        callback does gives uvloop nothing to do, so the relay need not return to it."""
         cdef Watcher watcher = Watcher()
+        watcher.stays = stays
         watcher.callback = callback
         self.enroll(watcher, fd)
         self.arm(watcher, events)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -151,3 +152,47 @@ def test_a_message_longer_than_a_packet_arrives_whole_and_in_its_place(ends: tup
         if got is not None:
             received.append(got[0])
     assert received == sent
+
+
+def test_a_deposit_wakes_nobody_and_is_collected_in_order(ends: tuple[Channel, Channel]) -> None:
+    reader, writer = os.pipe()
+    assert ends[0].deposit(Publish(1, 2), [writer])
+    os.close(writer)
+    assert ends[0].deposit(Forget([(1, 2)]))
+    assert select.select([ends[1]], [], [], 0) == ([], [], [])
+    assert ends[1].receive() is None
+    published = ends[1].collect()
+    assert published is not None and published[0] == Publish(1, 2)
+    os.write(published[1][0], b"!")
+    assert os.read(reader, 1) == b"!"
+    assert ends[1].collect() == (Forget([(1, 2)]), [])
+    assert ends[1].collect() is None
+    close_all([reader, *published[1]])
+
+
+def test_a_deposit_outlives_who_made_it(ends: tuple[Channel, Channel]) -> None:
+    reader, writer = os.pipe()
+    if not (child := os.fork()):
+        ends[0].deposit(Publish(3, 4), [writer])
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    ends[0].close()
+    published = ends[1].collect()
+    assert published is not None and published[0] == Publish(3, 4)
+    os.write(published[1][0], b"!")
+    assert os.read(reader, 1) == b"!"
+    with pytest.raises(EOFError):
+        ends[1].collect()
+    close_all([reader, *published[1]])
+
+
+def test_there_is_an_end_to_deposits(ends: tuple[Channel, Channel]) -> None:
+    made = 0
+    while ends[0].deposit(Publish(made, 0)):
+        made += 1
+    assert made > 50
+    assert not ends[0].deposit(Forget([(number, 0) for number in range(10_000)])), "longer than a packet"
+    for number in range(made):
+        assert ends[1].collect() == (Publish(number, 0), [])
+    assert ends[0].deposit(Publish(0, 0))

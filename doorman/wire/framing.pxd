@@ -1,0 +1,14 @@
+"""Types for the compiled `Frames` (framing.py)."""
+
+import cython
+
+
+cdef class Frames:
+    cdef bytearray _buffer
+    cdef Py_ssize_t _limit
+    cdef Py_ssize_t _start
+
+    @cython.locals(buffer=bytearray, start=Py_ssize_t, end=Py_ssize_t, length=cython.longlong)
+    cpdef tuple take(self)
+    cpdef feed(self, data)
+    cpdef bytes rest(self)
