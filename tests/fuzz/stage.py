@@ -261,7 +261,7 @@ class Stage:
     def __init__(
         self, *, pool_size: int = 2, statement_limit: int = 3, cache: int = 4, max_connections: int = 6,
         gather_limit: int = 300_000, cleanup: bool = True, check_after_us: int = 0, tls: bool = False,
-        narrow: bool = False, processes: int = 1,
+        narrow: bool = False, processes: int = 1, clients: int = 8,
     ) -> None:  # fmt: skip
         COMPLAINTS.records.clear()
         self.tls = tls  # clients and servers are encrypted
@@ -270,7 +270,7 @@ class Stage:
             processes=processes,
             pools=3,
             slots=6,
-            clients=8,
+            clients=clients,
             max_connections=max_connections,
             statements=statement_limit,
         )

@@ -1,4 +1,4 @@
-"""Mail of other processes, and deadlines: several entries at once, and what is done for the first of them raises.
+"""Mail of other processes, servers handed on, deadlines: several at once, and what is done for the first one raises.
 
 The relay and the table are real; a second process is played by `Trial`. Which of the Python callbacks raises does not
 matter: everything that is done for somebody may, be it that no memory is left.
@@ -6,6 +6,8 @@ matter: everything that is done for somebody may, be it that no memory is left.
 
 from __future__ import annotations
 
+import os
+import resource
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 from doorman.shm.table import monotonic_us
 from doorman.shm.trial import Trial
 from tests.fuzz.script import message
-from tests.fuzz.stage import COMPLAINTS, PLAIN, ClientEnd, ServerEnd, Stage
+from tests.fuzz.stage import COMPLAINTS, PLAIN, SESSION, ClientEnd, Login, ServerEnd, Stage
 from tests.simulate.invariants import check_table
 
 ANSWER = message(b"C", b"SELECT 1\0") + message(b"Z", b"I")
@@ -173,3 +175,64 @@ def test_a_server_whose_deadline_raises_does_not_take_away_that_of_others(stage:
     raised_once()
     assert len(stage.host.to_cancel) == 1, "nobody cancels the other statement any more"
     stage.settle()
+
+
+def test_a_login_that_raises_costs_not_the_server_that_it_got(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In session mode a login waits for its server; the client before it hands it on."""
+    holders = [stage.connect(SESSION) for _ in range(2)]
+    stage.settle()
+    bad, good = (stage.connect(SESSION) for _ in range(2))
+    stage.settle()
+    assert len(stage.servers) == 2 and stage.trial.pool_row(SESSION)["n_waiting"] == 2
+    greet = Login.greet
+
+    def fail(login: Login, *arguments: Any) -> None:
+        monkeypatch.setattr(Login, "greet", greet)
+        raise MemoryError("injected")
+
+    monkeypatch.setattr(Login, "greet", fail)
+    holders[0].close()
+    for _ in range(2):  # of the first client's, then of the failed one's leavings
+        stage.settle()
+        for server in stage.servers:
+            if b"DISCARD ALL" in server.received:
+                server.received.clear()
+                server.write(message(b"C", b"DISCARD ALL\0") + message(b"Z", b"I"))
+    stage.settle()
+    raised_once()
+    assert bad.is_ended and not good.is_ended and good.received, "the next one has not got it"
+    assert len(stage.servers) == 2 and not any(server.is_ended for server in stage.servers)
+    check_table(stage.trial)
+
+
+def test_many_logins_that_waited_for_the_first_server_are_not_as_many_calls_deep() -> None:
+    """In transaction mode each gives the server on to the next at once. A child with little stack does it."""
+    number = 1500
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most < 2 * number + 500:
+        pytest.skip("needs more descriptors")
+    child = os.fork()
+    if child == 0:
+        left = 255
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+            left = log_in_with_little_stack(number)
+        finally:
+            os._exit(left)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def log_in_with_little_stack(number: int) -> int:
+    """How many of so many clients wait in the end."""
+    stage = Stage(pool_size=1, clients=number, max_connections=number)
+    opening: list[tuple[int, int, int]] = []
+    stage.open = lambda *slot: opening.append(slot)  # type: ignore[assignment, misc]
+    while stage.trial.pool_row(PLAIN)["n_waiting"] < number:
+        stage.relay.run()
+        stage.attend()
+        if len(stage.clients) < number:
+            stage.connect(PLAIN).flush()
+    del stage.open
+    resource.setrlimit(resource.RLIMIT_STACK, (512 << 10, resource.RLIM_INFINITY))
+    stage.open(*opening[0])
+    return stage.trial.pool_row(PLAIN)["n_waiting"]

@@ -1,7 +1,7 @@
 """Fields and methods of `Leaving`. See leaving.pyx."""
 
 from doorman.workers.relay.client_side cimport ClientSide
-from doorman.workers.relay.engine cimport Client, Conn
+from doorman.workers.relay.engine cimport Client
 
 
 cdef class Leaving(ClientSide):
@@ -11,4 +11,3 @@ cdef class Leaving(ClientSide):
     cdef int look_at_condemned(self) except -1
     cdef int expel(self, Client client) except -1
     cdef int send_away(self, Client client, why) except -1
-    cdef int fail(self, Conn conn) except -1

@@ -12,7 +12,7 @@ from doorman.shm.pools cimport leave_queue
 from doorman.workers.relay.backend cimport is_amid_message, is_at_rest
 from doorman.workers.relay.buffer cimport buffer_length
 from doorman.workers.relay.client_side cimport ClientSide
-from doorman.workers.relay.engine cimport PHASE_FAREWELL, STAGE_NONE, Client, Conn, Server
+from doorman.workers.relay.engine cimport PHASE_FAREWELL, STAGE_NONE, Client, Server
 
 from doorman.shm.lifecycle import REMOVED
 
@@ -81,10 +81,6 @@ cdef class Leaving(ClientSide):
                 except Exception:
                     self.fail(client)
         return 0
-
-    cdef int fail(self, Conn conn) except -1:
-        """What was done for this connection raised: it ends, and nobody else's."""
-        raise NotImplementedError
 
     cdef int expel(self, Client client) except -1:
         """Rule 3."""

@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from doorman.shm.layout cimport PoolRow
-from doorman.workers.relay.engine cimport Client, Server
+from doorman.workers.relay.engine cimport Client, Conn, Server
 from doorman.workers.relay.sockets cimport Sockets
 
 
@@ -18,6 +18,8 @@ cdef class Lending(Sockets):
     cdef int64_t probe_patience
     cdef int64_t listen_logged_at
     cdef uint32_t patience          # events of another process that a server is kept watched for
+    cdef list to_grant              # clients that have a slot (`parked`) and wait for their turn in `grant`
+    cdef bint granting              # `grant` is at work
     cdef uint64_t to_wake           # processes that have new mail, as bits
     cdef bint in_round              # `run` is at work: it wakes them at the end of its round
 
@@ -27,7 +29,10 @@ cdef class Lending(Sockets):
     cdef bint must_learn_parameters(self, PoolRow *pool) noexcept
     cdef int learn_settings(self, Client client, list reported) except -1
     cdef int answer_settings_error(self, Client client, reported) except -1
+    cdef int grant(self, int slot, Client client) except -1
+    cdef int grant_now(self, int slot, Client client) except -1
     cdef int granted(self, int slot, Client client) except -1
+    cdef int fail(self, Conn conn) except -1
     cdef int keep_parameters(self, Client client) except -1
     cdef int take_settings(self, Client client, settings) except -1
     cdef int tell_returned(self, Client client) except -1

@@ -4,7 +4,8 @@ Rules
 1. `client.server` and `server.client` always name each other; `bind` and `part` alone set and clear them.
 2. Between a client and its first message may stand: the server's socket (`parked`), a probe, the client's settings, the
    end of its login. `prepared` takes the next of these steps; `serve` goes on after each.
-3. Whatever `give_back` decides about a slot is carried out here, in `hand_on`.
+3. Whatever `give_back` decides about a slot is carried out here, in `hand_on`. What a client does with its server may end
+   in handing it on: that one's turn comes when the first is done (`grant`), or many logins would be as many calls deep.
 4. With two workers a busy server is as likely to come back as not, and an event too many costs less than to stop and to
    start watching: so both watch it by edge, and who does not own it passes its events by (`passed_by`), up to
    `patience` of them. Such an event may have announced what comes after the owner is done: who waits for a server to
@@ -21,7 +22,15 @@ from doorman.shm.counters cimport count_time
 from doorman.shm.layout cimport CLIENT_ACTIVE, CLIENT_IDLE, CLIENT_WAITING, NONE, PoolRow
 from doorman.shm.pools cimport BACK_CLOSE, BACK_IDLE, BACK_REFUSED, Taken, give_back, start_reset, take
 from doorman.workers.relay.backend cimport end_stream
-from doorman.workers.relay.engine cimport DIRT_STATEMENTS, DIRT_TEMPORARY, PHASE_LOGIN, STAGE_NONE, Client, Server
+from doorman.workers.relay.engine cimport (
+    DIRT_STATEMENTS,
+    DIRT_TEMPORARY,
+    PHASE_LOGIN,
+    STAGE_NONE,
+    Client,
+    Conn,
+    Server,
+)
 from doorman.workers.relay.sealed cimport is_between, link_server
 from doorman.workers.relay.sockets cimport EPOLLIN, is_tcp
 from doorman.workers.relay.upkeep cimport start_clean, start_probe, start_sync
@@ -176,8 +185,40 @@ cdef class Lending(Sockets):
                 self.farewell(client)
         return 0
 
+    cdef int grant(self, int slot, Client client) except -1:
+        """A waiter of this process got a slot: go on with it, now or when those before it are done (rule 3)."""
+        if self.granting:
+            client.parked = slot                    # its end gives the slot back
+            self.to_grant.append(client)
+            return 0
+        self.granting = True
+        try:
+            self.grant_now(slot, client)
+            while self.to_grant:
+                client = self.to_grant.pop(0)
+                slot, client.parked = client.parked, NONE
+                if slot != NONE:
+                    self.grant_now(slot, client)
+        finally:
+            self.granting = False
+        return 0
+
+    cdef int grant_now(self, int slot, Client client) except -1:
+        """An error costs this client alone. A slot that could not even be joined to it is given back with its end."""
+        try:
+            self.granted(slot, client)
+        except Exception:
+            if not client.closed and client.server is None and client.parked == NONE and client.row.slot == slot:
+                client.parked = slot
+            self.fail(client)
+        return 0
+
+    cdef int fail(self, Conn conn) except -1:
+        """What was done for this connection raised: it ends, and nobody else's."""
+        raise NotImplementedError
+
     cdef int granted(self, int slot, Client client) except -1:
-        """A waiter of this process got a slot."""
+        """See `grant`."""
         cdef int64_t waited = self.now - client.row.wait_since
         client.counters.waits += 1
         client.counters.wait_time += waited
@@ -320,7 +361,7 @@ cdef class Lending(Sockets):
         cdef Server server
         self.wake(wake)
         if result >= 0:
-            self.granted(slot, <Client>self.clients[result])
+            self.grant(slot, <Client>self.clients[result])
         elif result == BACK_CLOSE:
             self.end_outdated(slot)
         elif result == BACK_REFUSED:

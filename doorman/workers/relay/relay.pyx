@@ -135,6 +135,7 @@ cdef class Relay(Leaving):
         self.to_process = []
         self.to_open = []
         self.parked = []
+        self.to_grant = []
         self.timed = []
         self.listeners = []
         self.known_versions = <uint32_t *>calloc(table.header.n_pools, sizeof(uint32_t))
@@ -429,22 +430,13 @@ cdef class Relay(Leaving):
         if row.state == SLOT_GRANTED and row.client != NONE:
             client = self.clients[row.client] if row.client < len(self.clients) else None
             if client is not None and accept_grant(self.table, slot, client.number, self.now):
-                try:
-                    self.granted(slot, client)
-                except Exception:
-                    self.fail_granted(slot, client)
+                self.grant(slot, client)
         elif row.state == SLOT_CLOSING:
             try:
                 self.adopt_orphan(slot)
             except Exception:
                 self.fail(self.servers[slot])
         return 0
-
-    cdef int fail_granted(self, int slot, Client client) except -1:
-        """A slot that could not even be joined to its client is given back with the client's end."""
-        if not client.closed and client.server is None and client.parked == NONE and client.row.slot == slot:
-            client.parked = slot
-        return self.fail(client)
 
     cdef int look_at_waiters(self) except -1:
         """Some waiter of ours was failed or cancelled. That is rare: look through all clients."""
