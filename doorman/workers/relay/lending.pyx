@@ -409,7 +409,10 @@ cdef class Lending(Sockets):
         return server
 
     cdef Server handle(self, int slot, uint32_t generation, int fd):
-        cdef Server server = Server()
+        cdef Server server = self.servers[slot]
+        if server is not None:                      # of an earlier connection, whose end is told late
+            self.drop_handle(server)
+        server = Server()
         server.slot = slot
         server.generation = generation
         server.row = &self.table.slots[slot]
