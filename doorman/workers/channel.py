@@ -327,7 +327,7 @@ class Channel:
 
 def may_wait(code: int) -> bool:
     """What became of sending, 0 or an errno: is it to be tried again? Raises OSError when that would not help."""
-    if code in (errno.EAGAIN, errno.EINTR, errno.ETOOMANYREFS, errno.ENOBUFS):
+    if code in (errno.EAGAIN, errno.EINTR, errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM):
         return True
     if code:
         raise OSError(code, os.strerror(code))
