@@ -27,13 +27,17 @@ class MapLine(msgspec.Struct, frozen=True):
     user: str
 
     def fits(self, name: str, user: str) -> bool:
-        """Does this line let the holder of that name in as that user?"""
+        """Does this line let the holder of that name in as that user? What the certificate puts in place of `\\1` is a
+        name, never the word `all`; where there is nothing to put there, nobody is meant (both as PostgreSQL has it)."""
         if not self.system.startswith("/"):
             return self.system == name and self.user in (user, "all")
         found = re.search(self.system[1:], name)
         if found is None:
             return False
-        return self.user.replace("\\1", found[1] if found.re.groups else "") in (user, "all")
+        if "\\1" not in self.user:
+            return self.user in (user, "all")
+        part = found[1] if found.re.groups else None
+        return part is not None and self.user.replace("\\1", part) == user
 
 
 def parse_user_map(text: str) -> list[MapLine]:

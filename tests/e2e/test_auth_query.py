@@ -216,7 +216,8 @@ def test_what_a_row_adds_is_set_on_the_users_servers(make_doorman: MakeDoorman, 
         assert log_in(doorman, "hashed", PASSWORDS["hashed"], "SHOW work_mem") == "4MB"
     execute(directory, "DELETE FROM finding.overlays")
     assert doorman.log_contains("auth_query_invalid_entry")
-    assert dropped(doorman) == {"auth_query_invalid_entry": 2}
+    [(reason, count)] = dropped(doorman).items()
+    assert reason == "auth_query_invalid_entry" and count >= 2  # once for each look-up; what was found is old in 0.2 s
 
 
 def with_metrics(doorman: Doorman) -> Doorman:

@@ -54,3 +54,20 @@ def test_clientcert_beside_another_method(make_pooler: MakePooler, authority: Au
 def test_a_map_that_cannot_be_used(text: str) -> None:
     with pytest.raises(ValueError, match="line 2"):
         parse_user_map("\n" + text)
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "users"),
+    [
+        ("m /^(.*)@example$ \\1", "ann@example", {"ann"}),
+        ("m /^(.*)@example$ \\1", "all@example", {"all"}),
+        ("m /^(.*)@example$ all", "ann@example", {"ann", "bob", "all", ""}),
+        ("m /^(x)?.*$ \\1", "ann", set()),
+        ("m /^.*$ ann\\1", "ann", set()),
+        ("m /^(x)?.*$ ann", "ann", {"ann"}),
+    ],
+)
+def test_a_certificate_cannot_name_everybody(line: str, name: str, users: set[str]) -> None:
+    """What it puts in place of \\1 is a name and no keyword; nothing is not the empty name."""
+    [entry] = parse_user_map(line)
+    assert {user for user in ("ann", "bob", "all", "") if entry.fits(name, user)} == users

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import select
 import socket
 import ssl
 import threading
@@ -64,17 +65,27 @@ class Middle:
             trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
             far = trusting.wrap_socket(plain)
-            threading.Thread(target=self.pump, args=(far, near, bytearray()), daemon=True).start()
             self.read.append(bytearray())
-            self.pump(near, far, self.read[-1])
+            with near, far:
+                while self.pump(far, near, bytearray()) and self.pump(near, far, self.read[-1]):
+                    if not near.pending() and not far.pending():
+                        select.select([near, far], [], [])
 
-    def pump(self, source: ssl.SSLSocket, target: ssl.SSLSocket, read: bytearray) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(8192):
-                self.passed_on += len(data)
-                read += data
-                target.sendall(data)
-            target.close()
+    def pump(self, source: ssl.SSLSocket, target: ssl.SSLSocket, read: bytearray) -> bool:
+        """Pass on what is there, by one thread: OpenSSL takes no two calls for one connection at a time."""
+        if not source.pending() and not select.select([source], [], [], 0)[0]:
+            return True
+        source.setblocking(False)
+        try:
+            data = source.recv(8192)
+        except ssl.SSLWantReadError:  # part of a record, or a session ticket
+            return True
+        finally:
+            source.setblocking(True)
+        self.passed_on += len(data)
+        read += data
+        target.sendall(data)
+        return bool(data)
 
 
 @pytest.fixture
