@@ -59,7 +59,7 @@ class Opening:
         self.pool = pool
         self.slot = slot
         self.generation = generation
-        self.is_published = False
+        self.is_published = False  # any of its sockets
         self.fd = -1
         self.first_words = b""  # until the connection stands
         self.peer = b""  # what the host's name was found to be
@@ -295,9 +295,9 @@ class Opening:
         if self.refused_plain is not None and isinstance(fault, TlsFault) and fault.fault == Fault.NOT_OFFERED:
             fault = self.refused_plain
         self.end()
-        if self.watcher is not None:
-            self.process.relay.unwatch(self.watcher, keep=True)
         self.close()
+        if self.is_published:
+            self.process.forget(self.slot, self.generation)
         if fault.sqlstate == "53400" and not isinstance(fault, ServerRefusal):
             count_look_up(self.process.table, self.pool.database, "packet_cap_exceeded")
         note_refusal(self.process.table, self.credentials, fault)
@@ -320,11 +320,9 @@ class Opening:
 
     def start_again(self) -> None:
         """By another socket: an old server, or a pooler before it, does not know NegotiateProtocolVersion; under
-        `allow` a server that refuses a login in plain text is asked for TLS."""
-        if self.watcher is not None:
-            self.process.relay.unwatch(self.watcher, keep=True)
+        `allow` a server that refuses a login in plain text is asked for TLS. To be told to forget the one before would
+        cost whoever has the new one by the time that is read: it is published in its place instead."""
         self.close()
-        self.watcher, self.is_published = None, False
         self.login, self.tls, self.layer = None, None, None
         self.phase_began = monotonic_us()
         clear_slot(self.process.table, self.slot)
@@ -332,14 +330,15 @@ class Opening:
 
     def close(self) -> None:
         """Others may have duplicates: the connection must end in spite of them."""
+        if self.watcher is not None:
+            self.process.relay.unwatch(self.watcher, keep=True)
+            self.watcher = None
         if self.fd < 0:
             return
         sock = socket.socket(fileno=self.fd)
         self.fd = -1
-        if self.is_published:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            self.process.forget(self.slot, self.generation)
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
         sock.close()
 
     def end(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ import pytest
 from tests.harness import Doorman, Postgres, free_port
 from tests.harness.certificates import DAY, Authority
 from tests.harness.doorman import pool_of, user_of
+from tests.process.session import open_on
 from tests.tls.conftest import MakePooler, StartPostgres
 
 IN_USE = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
@@ -44,6 +46,19 @@ def test_modes(make_pooler: MakePooler, authority: Authority, mode: str, encrypt
 def test_allow_asks_for_tls_where_plain_text_is_refused(make_pooler: MakePooler) -> None:
     pooler = make_pooler(server_tls_mode="allow")
     assert is_encrypted(pooler, "tls_only")
+
+
+async def test_the_second_attempt_of_allow_is_everybodys(make_pooler: MakePooler) -> None:
+    """Its first socket is over; that is told late, and must not cost those who have the second one by then."""
+    pooler = make_pooler(server_tls_mode="allow")
+    first, second = pooler.pids().workers
+    [other] = await open_on(pooler, second, 1, user="tls_only")
+    [opener] = await open_on(pooler, first, 1, user="tls_only")
+    pid = await opener.query("SELECT pg_backend_pid()")
+    for _ in range(6):
+        assert await other.query("SELECT pg_backend_pid()") == pid
+        await asyncio.sleep(0.1)
+    assert await opener.query("SELECT pg_backend_pid()") == pid
 
 
 def test_disable_does_not(make_pooler: MakePooler) -> None:

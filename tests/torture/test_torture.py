@@ -70,9 +70,13 @@ class Mixer:
     async def serve(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         from_server, to_server = await asyncio.open_connection("127.0.0.1", self.server_port)
         self.servers.append(to_server)
-        with contextlib.suppress(OSError):
-            await asyncio.gather(self._mix(from_client, to_server), self._copy(from_server, to_client))
-        self.servers.remove(to_server)
+        try:
+            with contextlib.suppress(OSError):
+                await asyncio.gather(self._mix(from_client, to_server), self._copy(from_server, to_client))
+        finally:
+            self.servers.remove(to_server)
+            to_server.transport.abort()  # what is left of it would be counted by others' tests
+            to_client.transport.abort()
 
     async def _mix(self, source: asyncio.StreamReader, own: asyncio.StreamWriter) -> None:
         own.write(await source.read(65536))  # the login stays where it belongs
