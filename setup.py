@@ -20,6 +20,7 @@ DIRECTIVES = {
 
 COMPILED_PYTHON = (
     "doorman/auth/exchange.py",
+    "doorman/auth/md5.py",
     "doorman/auth/methods.py",
     "doorman/auth/randomness.py",
     "doorman/auth/scram.py",
@@ -33,12 +34,14 @@ COMPILED_PYTHON = (
     "doorman/wire/text.py",
     "doorman/workers/channel.py",
     "doorman/workers/credentials.py",
+    "doorman/workers/destination.py",
     "doorman/workers/login.py",
     "doorman/workers/master.py",
     "doorman/workers/opening.py",
     "doorman/workers/process.py",
     "doorman/workers/roster.py",
     "doorman/workers/routes.py",
+    "doorman/workers/socket_options.py",
     "doorman/workers/vault.py",
 )
 PYTHON_DIRECTIVES = {"language_level": "3", "annotation_typing": False, "binding": True}

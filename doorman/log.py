@@ -110,8 +110,9 @@ def _module_name(prefix: str) -> str:
 
 def set_filter(text: str) -> None:
     """Log by this filter from now on, in this process and those that it forks. Raises ValueError as `parse_filter`."""
-    global _now
+    global _now, lowest_level
     _now = parse_filter(text)
+    lowest_level = min([_now.base, *(level for _, level in _now.overrides)])
     logging.getLogger().setLevel(_now.base)
     for prefix, level in _now.overrides:
         logging.getLogger(prefix).setLevel(level)  # also for modules that are imported later
@@ -141,6 +142,8 @@ def open_syslog(prog_name: str, path: str = SYSLOG_SOCKET) -> logging.Handler:
 
 
 _at_start = _now = Filter(logging.INFO)
+lowest_level = logging.INFO
+"""Nothing below is logged by any module: asked where a logger's own answer would cost too much."""
 
 
 class Repeats:

@@ -24,8 +24,31 @@ cdef class ScramServer:
     cdef _check_binding(self, bytes field)
     cdef _check_proof(self, bytes message, bytes proof)
 
+
+cdef class ScramClient:
+    cdef str _password
+    cdef bytes _client_key
+    cdef object _verifier
+    cdef bytes _server_key
+    cdef bytes _binding
+    cdef public str mechanism
+    cdef public bytes _gs2_header
+    cdef public bytes _nonce
+    cdef public bytes _first_bare
+    cdef bytes _message
+    cdef public bint is_finished
+
+    cpdef bytes first(self, object rng=*)
+    @cython.locals(nonce=bytes, client_key=bytes, stored_key=bytes, without_proof=bytes)
+    cpdef bytes final(self, bytes server_first)
+    @cython.locals(nonce=bytes, announcement=bytes)
+    cdef bytes _expected_nonce(self, bytes server_first)
+    @cython.locals(expected=bytes)
+    cpdef finish(self, bytes server_final)
+    cdef _keys(self, bytes salt, iterations)
+    cdef _check_verifier(self, bytes salt, iterations)
+
 cdef _check_message(bytes data)
 cdef tuple _split_client_first(bytes data)
 cdef bytes _client_nonce(bytes bare)
 cdef bytes _base64(bytes raw)
-cdef bytes _announcement(object verifier)

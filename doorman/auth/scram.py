@@ -98,7 +98,7 @@ class ScramServer:
         self._gs2_header = data[: len(data) - len(bare)]
         self._client_first_bare = bare
         self._nonce = client_nonce + _base64(rng(NONCE_BYTES))
-        self._server_first = b"r=" + self._nonce + _announcement(self._verifier)
+        self._server_first = b"r=" + self._nonce + self._verifier.announcement
         return self._server_first
 
     def final(self, data: bytes) -> bytes:
@@ -201,28 +201,49 @@ class ScramClient:
 
     def final(self, server_first: bytes) -> bytes:
         """client-final-message for a server-first-message."""
-        nonce, salt, iterations = _parse_server_first(server_first)
+        nonce = self._expected_nonce(server_first)
+        if nonce is not None:
+            assert self._verifier is not None and self._client_key is not None
+            client_key, stored_key = self._client_key, self._verifier.stored_key
+            self._server_key = self._verifier.server_key
+        else:
+            nonce, salt, iterations = _parse_server_first(server_first)
+            keys = self._keys(salt, iterations)
+            client_key, stored_key = keys.client_key, sha256(keys.client_key)
+            self._server_key = keys.server_key or None
         if not nonce.startswith(self._nonce) or len(nonce) == len(self._nonce):
             raise _server_fault("SCRAM nonce from server does not extend ours")
-        keys = self._keys(salt, iterations)
         without_proof = b"c=" + _base64(self._gs2_header + self._binding) + b",r=" + nonce
-        self._message = b",".join((self._first_bare, server_first, without_proof))
-        self._server_key = keys.server_key or None
-        signature = hmac_sha256(sha256(keys.client_key), self._message)
-        return without_proof + b",p=" + _base64(xor(keys.client_key, signature))
+        self._message = self._first_bare + b"," + server_first + b"," + without_proof
+        return without_proof + b",p=" + _base64(xor(client_key, hmac_sha256(stored_key, self._message)))
+
+    def _expected_nonce(self, server_first: bytes) -> bytes | None:
+        """The nonce of a server-first-message that says of salt and iterations what the verifier of our key has: then
+        nothing else of it need be read."""
+        known = self._verifier
+        if known is None or self._client_key is None or not server_first.endswith(known.announcement):
+            return None
+        nonce = server_first[2 : len(server_first) - len(known.announcement)]
+        is_plain = server_first.startswith(b"r=") and len(nonce) <= MAX_NONCE_BYTES - 2
+        return nonce if is_plain and not nonce.translate(None, _PRINTABLE) else None
 
     def finish(self, server_final: bytes) -> None:
         """Check the server-final-message: the server knows the password too, or `ServerFault`."""
+        expected = None if self._server_key is None else hmac_sha256(self._server_key, self._message)
+        if expected is None or not is_equal(server_final, b"v=" + _base64(expected)):
+            self._judge(server_final, expected)
+        self.is_finished = True
+
+    @staticmethod
+    def _judge(server_final: bytes, expected: bytes | None) -> None:
+        """One that is not letter for letter what it should be: what is wrong, if anything."""
         if server_final.startswith(b"e="):
             raise ServerFault(SqlState.INVALID_PASSWORD, "server reported an error in the SCRAM exchange")
         signature = decode_base64(server_final[2:].partition(b",")[0])
         if not server_final.startswith(b"v=") or signature is None or len(signature) != KEY_BYTES:
             raise _server_fault("malformed SCRAM message from server (server-final-message)")
-        if self._server_key is not None:
-            expected = hmac_sha256(self._server_key, self._message)
-            if not is_equal(signature, expected):
-                raise ServerFault(SqlState.INVALID_AUTHORIZATION, "incorrect SCRAM server signature")
-        self.is_finished = True
+        if expected is not None and not is_equal(signature, expected):
+            raise ServerFault(SqlState.INVALID_AUTHORIZATION, "incorrect SCRAM server signature")
 
     def _keys(self, salt: bytes, iterations: int) -> ScramKeys:
         if self._client_key is not None:
@@ -298,11 +319,6 @@ def _parse_server_first(data: bytes) -> tuple[bytes, bytes, int]:
 
 def _base64(raw: bytes) -> bytes:
     return b2a_base64(raw, newline=False)
-
-
-def _announcement(verifier: ScramVerifier) -> bytes:
-    """Salt and iterations as a server-first-message ends with them."""
-    return b",s=" + verifier.salt.encode("ascii") + b",i=" + str(verifier.iterations).encode("ascii")
 
 
 def _malformed(detail: str) -> ProtocolViolation:

@@ -7,6 +7,7 @@ cdef class ServerLogin:
     cdef object _user
     cdef object _database
     cdef object _operator_parameters
+    cdef object _application_name
     cdef object _credentials
     cdef object _password
     cdef bint _encrypted_or_local
@@ -26,5 +27,5 @@ cdef class ServerLogin:
     cpdef bytes feed(self, data)
     cdef bytes _advance(self, data)
     cdef tuple _take_frame(self)
-    cdef _on_parameter_status(self, bytes body)
+    cdef _take_statuses(self)
     cdef _expect_settings(self, name)

@@ -11,7 +11,6 @@ Rules:
 from __future__ import annotations
 
 import enum
-import os
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -20,12 +19,13 @@ import msgspec
 from doorman.auth.jwt import sign_token
 from doorman.auth.md5 import SALT_BYTES, md5_answer, md5_hash
 from doorman.auth.public_keys import KeyUnavailable
+from doorman.auth.randomness import random_bytes
 from doorman.auth.scram import SCRAM_SHA_256, SCRAM_SHA_256_PLUS, Random, ScramClient
 from doorman.auth.verifier import ScramVerifier
 from doorman.errors import ServerFault
 from doorman.wire import backend, frontend
 from doorman.wire.codes import MAX_AUTH_MESSAGE_BYTES, MAX_SERVER_STARTUP_BYTES, Auth, Backend, SqlState
-from doorman.wire.framing import HEADER, BadLength, Frames
+from doorman.wire.framing import BadLength, Frames
 from doorman.wire.text import decode
 
 DEFAULT_APPLICATION_NAME: Final = "pg_doorman"
@@ -89,14 +89,16 @@ class ServerLogin:
         database: str,
         parameters: Mapping[str, str],
         *,
+        application_name: str | None = None,
         encrypted_or_local: bool,
         minor: int = 0,
         binding: bytes | None = None,
-        rng: Random = os.urandom,
+        rng: Random = random_bytes,
     ) -> None:
         self._user = user
         self._database = database
         self._operator_parameters = parameters
+        self._application_name = application_name
         self._credentials = credentials
         self._password = credentials.password
         self._encrypted_or_local = encrypted_or_local
@@ -136,10 +138,10 @@ class ServerLogin:
 
     def start(self) -> bytes:
         """The StartupMessage: user, application_name, database, then the operator's parameters by name."""
-        operator = self._operator_parameters
+        operator, name = self._operator_parameters, self._application_name
         pairs = {
             "user": self._user,
-            "application_name": operator.get("application_name", DEFAULT_APPLICATION_NAME),
+            "application_name": operator.get("application_name", DEFAULT_APPLICATION_NAME) if name is None else name,
             "database": self._database,
         }
         pairs.update((name, operator[name]) for name in sorted(operator) if name not in _RESERVED)
@@ -183,11 +185,13 @@ class ServerLogin:
             raise _broken("server sent too much before it was ready")
         self._frames.feed(data)
         answers: list[bytes] = []
-        while self.step is not _READY and (frame := self._take_frame()) is not None:
+        while self.step is not _READY:
+            if self.step is _SETTINGS:
+                self._take_statuses()
+            frame = self._take_frame()
+            if frame is None:
+                break
             letter, body = frame
-            if letter == _PARAMETER_STATUS:
-                self._on_parameter_status(body)
-                continue
             handle = _HANDLERS.get(letter)
             if handle is None:
                 raise _broken(f"unexpected message type {chr(letter)!r} from server")
@@ -299,11 +303,14 @@ class ServerLogin:
         self.minor = minor
         return b""
 
-    def _on_parameter_status(self, body: bytes) -> None:
-        self._expect_settings("ParameterStatus")
-        backend.check_parameter_status(body)
-        if not body.startswith(NOT_FOR_CLIENTS):
-            self._statuses.append(HEADER.pack(Backend.PARAMETER_STATUS, 4 + len(body)) + body)
+    def _take_statuses(self) -> None:
+        """All that have come, at once: PostgreSQL sends a dozen and more."""
+        run = self._frames.take_run(_PARAMETER_STATUS)
+        if run:
+            self._statuses.append(backend.checked_parameter_statuses(run, NOT_FOR_CLIENTS))
+
+    def _on_parameter_status(self, body: bytes) -> bytes:
+        raise _broken("unexpected ParameterStatus message from server")
 
     def _on_backend_key_data(self, body: bytes) -> bytes:
         self._expect_settings("BackendKeyData")
@@ -373,6 +380,7 @@ _Handler = Callable[[ServerLogin, bytes], bytes]
 _HANDLERS: Final[dict[int, _Handler]] = {
     Backend.AUTHENTICATION: ServerLogin._on_authentication,
     Backend.NEGOTIATE_PROTOCOL_VERSION: ServerLogin._on_negotiate_protocol_version,
+    Backend.PARAMETER_STATUS: ServerLogin._on_parameter_status,
     Backend.BACKEND_KEY_DATA: ServerLogin._on_backend_key_data,
     Backend.READY_FOR_QUERY: ServerLogin._on_ready_for_query,
     Backend.NOTICE_RESPONSE: ServerLogin._on_notice,

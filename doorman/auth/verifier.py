@@ -44,12 +44,18 @@ class ScramKeys(msgspec.Struct, frozen=True):
 
 
 class ScramVerifier(msgspec.Struct, frozen=True):
-    """What a server stores. `salt` is base64 text and is sent to the client exactly as stored."""
+    """What a server stores. `salt` is base64 text and is sent to the client exactly as stored. `announcement`: salt and
+    iterations as a server-first-message ends with them."""
 
     iterations: int
     salt: str
     stored_key: bytes
     server_key: bytes
+    announcement: bytes = b""
+
+    def __post_init__(self) -> None:
+        words = b",s=" + self.salt.encode("ascii") + b",i=%d" % self.iterations
+        msgspec.structs.force_setattr(self, "announcement", words)
 
     def __repr__(self) -> str:
         return "ScramVerifier(…)"

@@ -15,7 +15,7 @@ from doorman.errors import ServerFault
 from doorman.shm.table import Table
 from doorman.wire.frontend import SSL_REQUEST_PACKET, terminate
 from doorman.workers.credentials import credentials_for, learn
-from doorman.workers.opening import is_loopback
+from doorman.workers.destination import is_loopback
 
 READ_BYTES = 16_384
 WITHOUT_TLS = {"disable": (False,), "allow": (False, True), "prefer": (True, False)}

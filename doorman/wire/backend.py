@@ -24,6 +24,7 @@ from doorman.wire.codes import (
 from doorman.wire.startup import StartupMessage
 from doorman.wire.text import cstring, decode, encode
 
+HEADER_BYTES: Final = 5
 _INT32: Final = struct.Struct("!I")
 _COUNT: Final = struct.Struct("!H")
 _AUTH: Final = struct.Struct("!cII")
@@ -202,10 +203,24 @@ def parse_sasl_mechanisms(data: bytes) -> list[str]:
     return [decode(name) for name in data.split(b"\0") if name]
 
 
-def check_parameter_status(body: bytes) -> None:
-    """Is it one? Raises what `parse_parameter_status` would."""
-    if body.count(b"\0") != 2 or not body.endswith(b"\0") or body.startswith(b"\0"):
-        raise _malformed("ParameterStatus")
+def checked_parameter_statuses(messages: bytes, hidden: bytes) -> bytes:
+    """Whole ParameterStatus messages, without those of one parameter (its name and NUL). Raises what
+    `parse_parameter_status` would."""
+    at, there = 0, len(messages)
+    kept, kept_from = b"", 0
+    while at < there:
+        body = at + HEADER_BYTES
+        end = at + 1 + (messages[at + 2] << 16) + (messages[at + 3] << 8) + messages[at + 4]
+        first = body
+        while first < end - 1 and messages[first]:
+            first += 1
+        if first == body or first >= end - 1 or messages.find(b"\0", first + 1, end) != end - 1:
+            raise _malformed("ParameterStatus")
+        if first + 1 - body == len(hidden) and messages[body : first + 1] == hidden:
+            kept += messages[kept_from:at]
+            kept_from = end
+        at = end
+    return kept + messages[kept_from:]
 
 
 def parse_parameter_status(body: bytes) -> tuple[str, str]:

@@ -10,5 +10,7 @@ cdef class Frames:
 
     @cython.locals(buffer=bytearray, start=Py_ssize_t, end=Py_ssize_t, length=cython.longlong)
     cpdef tuple take(self)
+    @cython.locals(buffer=bytearray, start=Py_ssize_t, at=Py_ssize_t, there=Py_ssize_t, length=Py_ssize_t)
+    cpdef bytes take_run(self, int letter)
     cpdef feed(self, data)
     cpdef bytes rest(self)

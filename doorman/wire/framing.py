@@ -55,6 +55,18 @@ class Frames:
         self._start = end
         return buffer[start], bytes(buffer[start + 5 : end])
 
+    def take_run(self, letter: int) -> bytes:
+        """All whole messages at the front that have this letter, as they came; there may be none."""
+        buffer, start = self._buffer, self._start
+        at, there = start, len(buffer)
+        while there - at >= 5 and buffer[at] == letter and not buffer[at + 1]:
+            length = (buffer[at + 2] << 16) + (buffer[at + 3] << 8) + buffer[at + 4]
+            if not 4 <= length <= self._limit or there - at < 1 + length:
+                break
+            at += 1 + length
+        self._start = at
+        return bytes(buffer[start:at])
+
     def rest(self) -> bytes:
         """What was fed and not taken."""
         return bytes(self._buffer[self._start :])

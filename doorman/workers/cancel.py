@@ -20,7 +20,7 @@ from doorman.config.resolve import PoolSettings
 from doorman.errors import ServerFault
 from doorman.tls.record import RecordLayer, private_layer
 from doorman.wire.frontend import cancel_request
-from doorman.workers.opening import literal_address
+from doorman.workers.destination import literal_address
 from doorman.workers.server_tls import ServerTls
 
 if TYPE_CHECKING:

@@ -22,6 +22,7 @@ from doorman.shm.users import drop_key, find_key, has_key, keep_key
 from doorman.wire.codes import SqlState
 
 _SET_BOTH: Final = "set server_username and server_password to open servers without that"
+_KEY_LACKS: Final = f"a SCRAM key cannot do that; {_SET_BOTH}"
 
 
 def is_passthrough(pool: PoolSettings) -> bool:
@@ -49,16 +50,19 @@ def credentials_for(pool: PoolSettings, table: Table) -> Credentials:
         return Credentials(md5_hash=pool.password, lacking=f"an MD5 hash cannot do that; {_SET_BOTH}")
     verifier = verifier_of(pool)
     if verifier is not None:
-        key = find_key(table, verifier.stored_key)
-        lacking = (
-            f'user "{pool.user}" has not logged in by SCRAM yet, which would teach its key; {_SET_BOTH}'
-            if key is None
-            else f"a SCRAM key cannot do that; {_SET_BOTH}"
-        )
-        return Credentials(client_key=key, verifier=verifier, lacking=lacking)
+        return passed_through(pool, verifier, table)
     if pool.password and not pool.password.startswith((PREFIX, *TOKEN_PREFIXES)):
         return Credentials(password=pool.password)
     return Credentials(lacking=f'no password of user "{pool.user}" is known; {_SET_BOTH}')
+
+
+def passed_through(pool: PoolSettings, verifier: ScramVerifier, table: Table) -> Credentials:
+    """The key that a client has proved, if one has."""
+    key = find_key(table, verifier.stored_key)
+    if key is None:
+        lacking = f'user "{pool.user}" has not logged in by SCRAM yet, which would teach its key; {_SET_BOTH}'
+        return Credentials(verifier=verifier, lacking=lacking)
+    return Credentials(client_key=key, verifier=verifier, lacking=_KEY_LACKS)
 
 
 def is_pending(pool: PoolSettings, table: Table) -> bool:

@@ -25,9 +25,9 @@ from doorman.config.schema import AuthQuery, Config, Pool
 from doorman.shm.look_ups import close_row, count_look_up, open_row, set_entries
 from doorman.shm.table import Table, monotonic_us
 from doorman.workers.channel import LookedUp, LookUp
+from doorman.workers.destination import is_loopback
 from doorman.workers.lookup_connection import Target
 from doorman.workers.lookup_executor import Executor
-from doorman.workers.opening import is_loopback
 
 log = logging.getLogger(__name__)
 

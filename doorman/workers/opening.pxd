@@ -1,10 +1,12 @@
 """Types for the compiled `Opening` (opening.py)."""
 
 from doorman.auth.server_login cimport ServerLogin
+from doorman.workers.destination cimport Destination
 
 
 cdef class Opening:
     cdef public object process
+    cdef public Destination destination
     cdef public object pool
     cdef public int slot
     cdef public object generation

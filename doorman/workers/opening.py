@@ -12,20 +12,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import logging
 import os
 import random
 import re
 import select
 import socket
-import struct
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from doorman.auth.server_login import Credentials, ServerLogin, ServerRefusal
-from doorman.config.resolve import PoolSettings
+from doorman import log as log_setup
+from doorman.auth.server_login import ServerLogin, ServerRefusal
 from doorman.errors import ServerFault
 from doorman.shm.counters import count_opening, count_parameter_error, count_phase
 from doorman.shm.look_ups import count_look_up
@@ -34,7 +31,8 @@ from doorman.shm.tls import count_server_fault, count_server_handshake
 from doorman.tls.faults import Fault, fault_label
 from doorman.tls.record import RecordLayer, clear_slot, slot_layer
 from doorman.wire.codes import LATEST_MINOR
-from doorman.workers.credentials import credentials_for, note_refusal
+from doorman.workers.credentials import note_refusal
+from doorman.workers.destination import Destination, packed_address
 from doorman.workers.dial import dial, outcome, receive, send_whole
 from doorman.workers.server_tls import FIRST_REQUESTS, ServerTls, TlsFault
 
@@ -46,17 +44,16 @@ log = logging.getLogger(__name__)
 
 JITTER = 0.2
 CONNECT, ENCRYPTION, AUTHENTICATION, STARTUP = 0, 1, 2, 3  # shm.counters.PHASES
-Address = tuple[str, int] | tuple[str, int, int, int] | str
-"""Of a socket, as Python's `socket` has it; a path is a Unix socket's."""
 NO_DESCRIPTOR = "connection pooler local resource exhausted: no file descriptor is left"
 
 
 class Opening:
     """One attempt to fill a slot that this process reserved."""
 
-    def __init__(self, process: Process, pool: PoolSettings, slot: int, generation: int) -> None:
+    def __init__(self, process: Process, destination: Destination, slot: int, generation: int) -> None:
         self.process = process
-        self.pool = pool
+        self.destination = destination
+        pool = self.pool = destination.pool
         self.slot = slot
         self.generation = generation
         self.is_published = False  # any of its sockets
@@ -64,7 +61,7 @@ class Opening:
         self.first_words = b""  # until the connection stands
         self.peer = b""  # what the host's name was found to be
         self.watcher: Watcher | None = None
-        self.credentials = credentials_for(pool, process.table)
+        self.credentials = destination.credentials(process.table)
         self.mode = "disable" if pool.server_host.startswith("/") else pool.server_tls_mode
         self.refused_plain: ServerFault | None = None  # `allow`: why the login in plain text did not succeed
         self.tls: ServerTls | None = None  # while it is being agreed on
@@ -85,12 +82,10 @@ class Opening:
 
     def start(self) -> None:
         """Begin; the end is announced to the relay."""
-        try:
-            family, address = literal_address(self.pool.server_host, self.pool.server_port)
-        except ValueError:
+        if self.destination.family < 0:
             self.process.spawn(self.resolve())
-            return
-        self.attempt(family, address)
+        else:
+            self.attempt(self.destination.family, self.destination.address)
 
     async def resolve(self) -> None:
         """Look the server's name up, without holding anything else up."""
@@ -106,12 +101,12 @@ class Opening:
         family, address = found[0][0], found[0][4]
         if not self.ended:
             self.peer = socket.inet_pton(family, str(address[0]))
-            self.attempt(family, address)
+            self.attempt(family, packed_address(family, address))
 
-    def attempt(self, family: int, address: Address) -> None:
+    def attempt(self, family: int, address: bytes) -> None:
         """Start to connect. A connection within the machine may stand at once: then the first words are sent too."""
         self.phase_began = monotonic_us()
-        fd = dial(family, packed_address(family, address), self.process.socket_options.of_family(family))
+        fd = dial(family, address, self.destination.options.of_family(family))
         if fd < 0:
             self.fail(self.connect_fault(-fd))
             return
@@ -157,10 +152,21 @@ class Opening:
 
     def startup(self, binding: bytes | None) -> bytes:
         """Say who we are. binding: see `ServerLogin`."""
-        self.login = make_login(
-            self.pool, self.credentials, minor=self.minor, is_encrypted=self.layer is not None, binding=binding
+        pool, destination = self.pool, self.destination
+        self.login = ServerLogin(
+            pool.server_user,
+            self.credentials,
+            pool.server_database,
+            pool.startup_parameters,
+            application_name=pool.application_name,
+            minor=self.minor,
+            encrypted_or_local=destination.is_local or self.layer is not None,
+            binding=binding,
         )
-        return self.login.start()
+        words = destination.first_words.get(self.minor)
+        if words is None:
+            words = destination.first_words[self.minor] = self.login.start()
+        return words
 
     def on_readable(self, events: int) -> None:
         """The server goes on with the login."""
@@ -255,9 +261,9 @@ class Opening:
         assert self.watcher is not None and self.login is not None
         self.end()
         self.process.relay.unwatch(self.watcher, keep=True)
-        log.debug(
-            "opened server pid=%d pool=%s@%s slot=%d", self.login.pid, self.pool.user, self.pool.database, self.slot
-        )
+        if log_setup.lowest_level <= logging.DEBUG:
+            where = f"{self.pool.user}@{self.pool.database}"
+            log.debug("opened server pid=%d pool=%s slot=%d", self.login.pid, where, self.slot)
         self.process.relay.opened(
             self.slot,
             self.fd,
@@ -372,59 +378,8 @@ def is_final(fault: ServerFault) -> bool:
     return fault.sqlstate.startswith(("57P", "53")) or fault.sqlstate in ("42704", "22023")
 
 
-def make_login(
-    pool: PoolSettings,
-    credentials: Credentials,
-    *,
-    minor: int,
-    is_encrypted: bool,
-    binding: bytes | None,
-) -> ServerLogin:
-    """The exchange for a server of this pool."""
-    return ServerLogin(
-        pool.server_user,
-        credentials,
-        pool.server_database,
-        {**pool.startup_parameters, "application_name": pool.application_name},
-        minor=minor,
-        encrypted_or_local=is_encrypted or pool.server_host.startswith("/") or is_loopback(pool.server_host),
-        binding=binding,
-    )
-
-
-@lru_cache(maxsize=256)
-def is_loopback(host: str) -> bool:
-    """Is this a literal address of this machine?"""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-@lru_cache(maxsize=256)
-def literal_address(host: str, port: int) -> tuple[int, Address]:
-    """Family and address where no name must be looked up; ValueError where it must."""
-    if host.startswith("/"):
-        return socket.AF_UNIX, f"{host}/.s.PGSQL.{port}"
-    address = ipaddress.ip_address(host)
-    return (socket.AF_INET if address.version == 4 else socket.AF_INET6), (host, port)
-
-
-@lru_cache(maxsize=256)
-def packed_address(family: int, address: Address) -> bytes:
-    """The address as connect(2) takes it (struct sockaddr_in, sockaddr_in6, sockaddr_un)."""
-    if isinstance(address, str):
-        return struct.pack("=H", family) + os.fsencode(address) + b"\0"
-    host, port, *more = address
-    packed = socket.inet_pton(family, host.partition("%")[0])
-    if family == socket.AF_INET:
-        return struct.pack("=H", family) + struct.pack("!H", port) + packed + bytes(8)
-    flow, scope = more or (0, 0)
-    return struct.pack("=H", family) + struct.pack("!HI", port, flow) + packed + struct.pack("=I", scope)
-
-
 def jitter(milliseconds: int) -> int:
     """Spread lifetimes by 20 % so that servers opened together do not end together; 0 stays 0 (off)."""
     if not milliseconds:
         return 0
-    return max(1, int(milliseconds * random.uniform(1 - JITTER, 1 + JITTER)))
+    return max(1, int(milliseconds * (1 - JITTER + 2 * JITTER * random.random())))

@@ -61,6 +61,7 @@ from doorman.workers.channel import (
     close_all,
 )
 from doorman.workers.console import ConsoleSession
+from doorman.workers.destination import Destinations
 from doorman.workers.encryption import Encryption, Materials
 from doorman.workers.login import Login
 from doorman.workers.lookup_client import LookUpClient
@@ -129,7 +130,7 @@ class Process:
         self.hba = RememberedRules(general.hba_rules())
         self.routes = Routes(self.pools)
         self.encryption = Encryption(born.config, born.materials)
-        self.socket_options = SocketOptions.of(general)
+        self.destinations = Destinations(self.table, SocketOptions.of(general))
         self.dismissing: set[int] = set()  # rows of removed pools that have clients here
         self.requests = itertools.count()
         self.answers: dict[int, asyncio.Future[Obtained | Answered]] = {}
@@ -330,11 +331,13 @@ class Process:
 
     def deposit(self, message: Message, *descriptors: int) -> None:
         """Leave the master what it need not know at once."""
-        with contextlib.suppress(OSError):
+        try:
             if not self.channel.deposit(message, descriptors):
                 self.tell(message, *descriptors)
             elif not self.deposited_at:
                 self.deposited_at = time.monotonic()
+        except OSError:  # `on_channel` sees to it
+            return
 
     def leave(self) -> None:
         """The pooler stops. Clients are told; what PostgreSQL runs for them is not to run on for nobody."""
@@ -369,7 +372,7 @@ class Process:
         self.hba = RememberedRules(message.config.general.hba_rules())
         self.routes = Routes(self.pools)
         self.encryption = Encryption(message.config, message.materials)
-        self.socket_options = SocketOptions.of(message.config.general)
+        self.destinations = Destinations(self.table, SocketOptions.of(message.config.general))
         live = {(entry.row, entry.generation) for entry in message.pools}
         for entry in self.pools.entries():
             if (entry.row, entry.generation) not in live:
@@ -446,7 +449,7 @@ class Process:
 
     def open_server(self, pool: int, slot: int, generation: int) -> None:
         """Open a server for a slot that the relay reserved."""
-        Opening(self, self.pools[pool], slot, generation).start()
+        Opening(self, self.destinations.find(pool, self.pools[pool]), slot, generation).start()
 
     def publish(self, slot: int, generation: int, fd: int) -> None:
         """A connection to a server stands: others may need its socket, if only to end it."""

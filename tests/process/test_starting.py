@@ -31,26 +31,44 @@ def birth(doorman: Doorman) -> set[int]:
 
 
 def test_the_port_accepts_only_when_every_worker_is_ready(make_doorman: Any) -> None:
-    """Each child is stopped as soon as it is seen, so at least one has not said that it is ready."""
-    doorman = make_doorman(start=False, general={"worker_threads": 4})
-    doorman.spawn_only()
-    stopped: set[int] = set()
+    """Each child is stopped as soon as it is seen. On a busy machine it may have said before that it is ready: again."""
+    for _ in range(5):
+        doorman = make_doorman(start=False, general={"worker_threads": 4})
+        doorman.spawn_only()
+        *others, last = stop_at_birth(doorman, 5)
+        is_early = accepts_soon(doorman)
+        resume(others)
+        is_early |= accepts_soon(doorman)
+        resume([last])
+        doorman.wait_until(doorman.is_serving, "opening of the port", 5)
+        assert doorman.query("SELECT 1") == [(1,)]
+        if not is_early:
+            return
+        doorman.stop()
+    raise AssertionError("the port accepts although a process has not said that it is ready")
+
+
+def stop_at_birth(doorman: Doorman, count: int) -> list[int]:
+    """Pids of so many children, all stopped; the youngest last."""
+    stopped: list[int] = []
     until = time.monotonic() + 10
-    while len(stopped) < 5 and time.monotonic() < until:
-        for pid in birth(doorman) - stopped:
+    while len(stopped) < count and time.monotonic() < until:
+        for pid in sorted(birth(doorman) - set(stopped)):
             os.kill(pid, signal.SIGSTOP)
-            stopped.add(pid)
-    assert len(stopped) == 5
+            stopped.append(pid)
+    assert len(stopped) == count
+    return stopped
+
+
+def accepts_soon(doorman: Doorman) -> bool:
+    """Does the port accept after a while?"""
     time.sleep(0.3)
-    assert not port_answers(doorman.host, doorman.port)
-    *others, last = sorted(stopped)
-    for pid in others:
+    return port_answers(doorman.host, doorman.port)
+
+
+def resume(pids: list[int]) -> None:
+    for pid in pids:
         os.kill(pid, signal.SIGCONT)
-    time.sleep(0.3)
-    assert not port_answers(doorman.host, doorman.port)
-    os.kill(last, signal.SIGCONT)
-    doorman.wait_until(doorman.is_serving, "opening of the port", 5)
-    assert doorman.query("SELECT 1") == [(1,)]
 
 
 def test_a_worker_that_dies_once_at_boot_does_not_end_the_start(make_doorman: Any) -> None:

@@ -37,6 +37,7 @@ LEVELS: list[set[str]] = [
         "workers.lookup_stream",
         "workers.lookup_connection",
     },
+    {"workers.destination"},
     {"workers.opening", "workers.cancel", "workers.login", "workers.refusals", "workers.lookup_executor"},
     {"workers.lookups"},
     {"workers.process"},

@@ -66,6 +66,51 @@ def test_client_and_server_agree() -> None:
     assert server.client_key is not None
 
 
+def known_key() -> bytes:
+    server = ScramServer("app", VERIFIER)
+    converse(ScramClient(password="secret"), server)
+    assert server.client_key is not None
+    return server.client_key
+
+
+def server_first(client: ScramClient, rest: bytes = VERIFIER.announcement) -> bytes:
+    client.first(fixed(b"n" * 18))
+    return b"r=" + client._nonce + b"more" + rest
+
+
+def test_a_key_proves_the_same_whatever_else_the_server_says() -> None:
+    """What the verifier's salt and iterations are known to be is not read again; an extension makes it be read."""
+    known, bare = ScramClient(client_key=known_key(), verifier=VERIFIER), ScramClient(client_key=known_key())
+    assert known.final(server_first(known)) == bare.final(server_first(bare))
+    extended = VERIFIER.announcement + b",x=y"
+    assert known.final(server_first(known, extended)) == bare.final(server_first(bare, extended))
+
+
+@pytest.mark.parametrize("rest", [b"", b",s=AAAA", VERIFIER.announcement[1:], VERIFIER.announcement + b"0"])
+def test_a_key_proves_nothing_to_a_server_that_says_something_else(rest: bytes) -> None:
+    client = ScramClient(client_key=known_key(), verifier=VERIFIER)
+    with pytest.raises(ServerFault):
+        client.final(server_first(client, rest))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [VERIFIER.announcement, b"r=" + VERIFIER.announcement, b"s=" + b"n" * 40 + VERIFIER.announcement]
+    + [b"r=" + word + VERIFIER.announcement for word in (b"a b", b"a,b", b"\xff", b"n" * 1100, b"elsewhere")],
+)
+def test_a_nonce_that_is_none_is_found_where_the_rest_is_known(message: bytes) -> None:
+    client = ScramClient(client_key=known_key(), verifier=VERIFIER)
+    client.first()
+    with pytest.raises(ServerFault):
+        client.final(message)
+
+
+def test_a_servers_signature_may_be_followed_by_extensions() -> None:
+    client, server = ScramClient(client_key=known_key(), verifier=VERIFIER), ScramServer("app", VERIFIER)
+    client.finish(server.final(client.final(server.first(client.first(), is_plus=False))) + b",x=y")
+    assert client.is_finished
+
+
 @given(st.text(min_size=1, max_size=20))
 def test_they_agree_on_every_password(password: str) -> None:
     keys = derive_keys(password, b"0123456789abcdef", 1)

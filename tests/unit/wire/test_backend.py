@@ -162,3 +162,23 @@ def test_random_bodies_never_raise_anything_but_server_faults(body: bytes) -> No
             parse(body)
         except ServerFault as fault:
             assert fault.sqlstate == "08P01"
+
+
+NAMES = st.sampled_from(["a", "name", "named", "other name", "nam"])
+BODIES = st.one_of(
+    st.tuples(NAMES, st.sampled_from(["", "name", "x name", "1"])).map(lambda pair: f"{pair[0]}\0{pair[1]}\0".encode()),
+    st.binary(max_size=6),
+)
+
+
+@given(st.lists(BODIES, max_size=6))
+def test_many_parameter_statuses_are_checked_like_single_ones(bodies: list[bytes]) -> None:
+    messages = [backend.message(b"S", body) for body in bodies]
+    try:
+        parsed = [backend.parse_parameter_status(body) for body in bodies]
+    except ServerFault:
+        with pytest.raises(ServerFault):
+            backend.checked_parameter_statuses(b"".join(messages), b"name\0")
+        return
+    kept = [message for message, (name, _) in zip(messages, parsed, strict=True) if name != "name"]
+    assert backend.checked_parameter_statuses(b"".join(messages), b"name\0") == b"".join(kept)

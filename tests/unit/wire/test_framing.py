@@ -44,6 +44,31 @@ def test_chopped_anywhere(cuts: list[int]) -> None:
     assert read_all(pieces) == (MESSAGES, b"")
 
 
+@given(st.lists(st.tuples(st.sampled_from(b"SK"), st.binary(max_size=9))), st.integers(0, 60))
+def test_a_run_is_what_would_be_taken_one_by_one(messages: list[tuple[int, bytes]], cut: int) -> None:
+    stream = b"".join(bytes([letter]) + (4 + len(body)).to_bytes(4, "big") + body for letter, body in messages)
+    frames, single = Frames(1000), Frames(1000)
+    for piece in (stream[:cut], stream[cut:]):
+        frames.feed(piece)
+        single.feed(piece)
+        run, expected = frames.take_run(ord("S")), b""
+        while single.rest()[:1] == b"S" and (frame := single.take()) is not None:
+            expected += b"S" + (4 + len(frame[1])).to_bytes(4, "big") + frame[1]
+        assert run == expected
+        assert frames.rest() == single.rest()
+        while (frame := frames.take()) is not None:
+            assert single.take() == frame
+
+
+@pytest.mark.parametrize("length", [0, 3, 1001, 2**24, 2**32 - 1])
+def test_a_run_ends_before_a_bad_length(length: int) -> None:
+    frames = Frames(1000)
+    frames.feed(b"S\0\0\0\x05a" + b"S" + length.to_bytes(4, "big"))
+    assert frames.take_run(ord("S")) == b"S\0\0\0\x05a"
+    with pytest.raises(BadLength):
+        frames.take()
+
+
 @pytest.mark.parametrize("length", [0, 3, 1001, 2**31, 2**32 - 1])
 def test_bad_lengths_are_found_in_the_header(length: int) -> None:
     frames = Frames(1000)
