@@ -31,7 +31,7 @@ def birth(doorman: Doorman) -> set[int]:
 
 
 def test_the_port_accepts_only_when_every_worker_is_ready(make_doorman: Any) -> None:
-    """Each child is stopped as soon as it is seen. It may have said before, on a busy machine, that it is ready: again."""
+    """Each child is stopped as soon as it is seen; on a busy machine it may have been ready before: then again."""
     for _ in range(5):
         doorman = make_doorman(start=False, general={"worker_threads": 4})
         doorman.spawn_only()
