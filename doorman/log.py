@@ -27,6 +27,8 @@ LEVELS = {
 }
 FORMATS = ("text", "structured", "debug")
 SYSLOG_SOCKET = "/dev/log"
+COMPILED_TOGETHER = ("doorman.auth", "doorman.relay", "doorman.tls")
+"""Loggers that several compiled modules share."""
 OFF = 100
 MAX_PREFIX_BYTES = 256
 BURST = 20
@@ -215,7 +217,7 @@ class TextFormatter(logging.Formatter):
         name = name_level(record.levelno)
         shown = f"\x1b[{_COLORS[name]}m{name:>5}\x1b[0m" if self.color else f"{name:>5}"
         message = record.getMessage().translate(_ONE_LINE) + self._format_traceback(record)
-        return f"{format_time(record)} {shown} {shorten_path(record.pathname)}:{record.lineno}: {message}"
+        return f"{format_time(record)} {shown} {format_place(record)}: {message}"
 
     def _format_traceback(self, record: logging.LogRecord) -> str:
         return "\n" + self.formatException(record.exc_info) if record.exc_info else ""
@@ -228,11 +230,12 @@ class JsonFormatter(logging.Formatter):
         message = record.getMessage()
         if record.exc_info:
             message += "\n" + self.formatException(record.exc_info)
+        file, line = place_of(record)
         entry = {
             "timestamp": format_time(record),
             "level": name_level(record.levelno),
-            "file": shorten_path(record.pathname),
-            "line": record.lineno,
+            "file": file,
+            "line": line,
             "message": message,
         }
         return json.dumps(entry, ensure_ascii=False)
@@ -251,8 +254,7 @@ class SyslogFormatter(logging.Formatter):
         message = record.getMessage()
         if record.exc_info:
             message += "\n" + self.formatException(record.exc_info)
-        where = f"{shorten_path(record.pathname)}:{record.lineno}"
-        return f"{stamp} {self.prog_name}[{os.getpid()}]: {where}: {message.translate(_ONE_LINE)}"
+        return f"{stamp} {self.prog_name}[{os.getpid()}]: {format_place(record)}: {message.translate(_ONE_LINE)}"
 
 
 class SyslogHandler(logging.handlers.SysLogHandler):
@@ -273,6 +275,28 @@ def format_time(record: logging.LogRecord) -> str:
     """UTC with milliseconds."""
     whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
     return f"{whole}.{int(record.msecs):03d}Z"
+
+
+def format_place(record: logging.LogRecord) -> str:
+    """`file:line`."""
+    file, line = place_of(record)
+    return f"{file}:{line}"
+
+
+def place_of(record: logging.LogRecord) -> tuple[str, int]:
+    """File and line. A compiled module has no lines: `logging` finds its next caller that has. Then the line is 0."""
+    file = compiled_file(record.name)
+    return (file, 0) if file else (shorten_path(record.pathname), record.lineno)
+
+
+@lru_cache(maxsize=256)
+def compiled_file(name: str) -> str:
+    """The source file of the compiled module whose logger this is; "" for any other logger."""
+    if name in COMPILED_TOGETHER:
+        return name.replace(".", "/")
+    module = sys.modules.get(name)
+    binary = getattr(module, "__file__", None) or ""
+    return name.replace(".", "/") + ".py" if binary.endswith(".so") else ""
 
 
 @lru_cache(maxsize=1024)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -281,3 +282,27 @@ def test_a_flood_silences_no_other_message(capfd: pytest.CaptureFixture[str], mo
         logger.warning(template, 1)
     shown = lines(capfd)
     assert len(shown) == log.BURST + 1 and shown[-1].endswith("other 1")
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("doorman.workers.opening", "doorman/workers/opening.py:0"),
+        ("doorman.relay", "doorman/relay:0"),
+        ("doorman.errors", r"tests/unit/test_log\.py:\d+"),
+        ("asyncio", r"tests/unit/test_log\.py:\d+"),
+    ],
+)
+def test_a_compiled_module_does_not_speak_in_its_callers_name(
+    capfd: pytest.CaptureFixture[str], name: str, place: str
+) -> None:
+    """Compiled code has no frames, so that `logging` finds the next caller that has one."""
+    importlib.import_module("doorman.workers.opening")
+    log.setup_logging("info", "text", False)
+    logging.getLogger(name).warning("here")
+    (line,) = lines(capfd)
+    assert re.search(rf" WARN {place}: here$", line)
+    log.setup_logging("info", "structured", False)
+    logging.getLogger(name).warning("here")
+    entry = json.loads(lines(capfd)[0])
+    assert re.fullmatch(place, f"{entry['file']}:{entry['line']}")
