@@ -42,19 +42,16 @@ class Vault:
         self.complained_at = 0.0
 
     def publish(self, child: Child, message: Publish, descriptors: list[int]) -> None:
-        """A new server: keep a duplicate for whoever will ask for it. Who has to try again by another socket publishes
-        that in place of the one before, which is over."""
+        """A new server: keep a duplicate for whoever will ask for it."""
         if not descriptors:
             self.complain("no file descriptor was left to take over a server connection (raise LimitNOFILE)")
             self.master.tell(child, Want(message.slot, message.generation))
             return
         close_all(descriptors[1:])
         key = (message.slot, message.generation)
-        is_known = key in self.sockets and os.path.sameopenfile(self.sockets[key], descriptors[0])
-        if is_known or slot_generations(self.master.table, [message.slot]) != [message.generation]:
+        if key in self.sockets or slot_generations(self.master.table, [message.slot]) != [message.generation]:
             os.close(descriptors[0])
             return
-        self.forget([key], but=child)
         self.sockets[key] = descriptors[0]
         self.holders[key] = {child.row}
 
