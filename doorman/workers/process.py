@@ -283,8 +283,7 @@ class Process:
         close_all(descriptors)
         if isinstance(message, Publish):
             self.end_fetching(message.slot, message.generation)
-            self.relay.do_without(message.slot, message.generation, "53000", NO_DESCRIPTOR)
-            self.loop.call_later(1.0, self.want, message.slot, message.generation)
+            self.relay.do_without(message.slot, message.generation, "53000", NO_DESCRIPTOR)  # who needs it asks again
         elif isinstance(message, Forget):
             for slot, generation in message.servers:
                 self.relay.drop(slot, generation)

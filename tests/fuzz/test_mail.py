@@ -254,3 +254,59 @@ def test_a_server_that_another_process_ended_leaves_no_descriptor_when_its_place
     assert (new.slot, new.generation) == (slot, old.generation + 1)
     stage.settle()
     assert old.is_ended, "its descriptor is still open"
+
+
+def test_a_server_that_another_process_gave_up_leaves_no_descriptor_even_if_nobody_tells(stage: Stage) -> None:
+    """Its slot may stay empty for long, and PostgreSQL would keep the connection as long."""
+    stage.connect(PLAIN)
+    stage.settle()
+    [old] = stage.servers
+    other = Trial(stage.table, 1)
+    slot, _ = other.take(PLAIN, log_in(other), monotonic_us())
+    assert slot == old.slot and other.start_close(slot)
+    other.finish_close(slot)
+    stage.host.forget(slot, old.generation)
+    for _ in range(10):
+        stage.tick()
+    stage.settle()
+    assert old.is_ended, "its descriptor is still open"
+
+
+def test_a_socket_that_is_needed_to_end_a_connection_is_asked_for_until_it_comes(stage: Stage) -> None:
+    stage.connect(PLAIN)
+    stage.settle()
+    [server] = stage.servers
+    stage.relay.drop(server.slot, server.generation)
+    assert stage.relay.close_idle(server.slot, server.generation)
+    stage.host.wanted.clear()  # the question, or its answer, is lost
+    for _ in range(10):
+        stage.tick()
+    stage.settle()
+    assert server.is_ended, "the connection is left open"
+    server.close()
+    stage.settle()
+    assert not stage.trial.slot_row(server.slot)["state"]
+
+
+def test_a_client_whose_servers_socket_comes_late_does_not_wait_for_ever_when_its_turn_raises(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder = stage.connect(SESSION)
+    stage.settle()
+    [server] = stage.servers
+    holder.close()
+    stage.settle()
+    server.write(message(b"C", b"DISCARD ALL\0") + message(b"Z", b"I"))
+    stage.settle()
+    stage.relay.drop(server.slot, server.generation)
+    greet = Login.greet
+
+    def fail(login: Login, *arguments: Any) -> None:
+        monkeypatch.setattr(Login, "greet", greet)
+        raise MemoryError("injected")
+
+    monkeypatch.setattr(Login, "greet", fail)
+    bad = stage.connect(SESSION)
+    stage.settle()
+    raised_once()
+    assert bad.is_ended

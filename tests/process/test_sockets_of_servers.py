@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.harness import Doorman, Postgres
 from tests.harness.doorman import pool_of, user_of
-from tests.process.load import kill
+from tests.process.load import kill, stopped
 from tests.process.proxy import Proxy
 from tests.process.session import open_on
 from tests.process.watching import wait_for, wait_whole
@@ -73,3 +73,31 @@ async def test_a_worker_born_amid_an_opening_that_is_tried_again_does_not_use_it
             await asyncio.sleep(0.2)
         assert await opener.query(PID) == pid
         wait_whole(doorman, postgres)
+
+
+async def test_an_outdated_server_counts_until_it_has_ended_even_where_its_socket_never_came(
+    make_doorman: Any, postgres: Postgres
+) -> None:
+    """A client is granted a server by another worker's socket, which the master is late with, and goes away; meanwhile
+    the server was outdated."""
+    doorman = start(make_doorman, postgres)
+    doorman.query("SELECT 1")
+    first, second = doorman.pids().workers
+    [opener] = await open_on(doorman, first)
+    [parked] = await open_on(doorman, second)
+    await end_servers(doorman, postgres)
+    old = await opener.query(PID)
+    await asyncio.sleep(0.1)
+    with stopped(doorman.pid):
+        asked = asyncio.create_task(parked.query(PID))
+        await asyncio.to_thread(wait_for, lambda: doorman.pool_row()["sv_active"] == 1, "a server in use")
+        doorman.console("RECONNECT")
+        parked.vanish()
+        with contextlib.suppress(Exception):
+            await asked
+        waiting = asyncio.create_task(opener.query(PID))
+        await asyncio.sleep(0.5)
+        assert postgres.activity_count(user="app") == 1
+    assert await asyncio.wait_for(waiting, 3) != old
+    assert postgres.activity_count(user="app") == 1
+    wait_whole(doorman, postgres)

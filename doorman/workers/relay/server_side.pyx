@@ -314,10 +314,19 @@ cdef class ServerSide(Lending):
             return
         if row.state == SLOT_ACTIVE and row.client != NONE:
             client = self.clients[row.client]
-            if client is not None and client.parked == slot and self.bind(client, slot):
-                self.serve(client)
+            if client is not None and client.parked == slot:
+                self.use_late(client, slot)
         elif row.state == SLOT_CLOSING:
             self.adopt_orphan(slot)
+
+    cdef int use_late(self, Client client, int slot) except -1:
+        """The socket has come that the client waited for. An error costs this client alone, but must not leave it waiting."""
+        try:
+            if self.bind(client, slot):
+                self.serve(client)
+        except Exception:
+            self.fail(client)
+        return 0
 
     def take_home(self) -> None:
         """Listen to the idle servers whose home was this row's former process."""
@@ -367,8 +376,9 @@ cdef class ServerSide(Lending):
         """Whoever served this connection died: cancel what may be running and end it."""
         cdef Server server = self.known(slot)
         cdef bint running = self.table.slots[slot].running
-        if server is None:
-            self.host.want(slot, self.table.slots[slot].generation)     # it comes, or `drop` says that none is left
+        if server is None:                          # it comes, or `drop` says that none is left
+            self.orphans.add((slot, self.table.slots[slot].generation))
+            self.host.want(slot, self.table.slots[slot].generation)
             return 0
         if server.stage == STAGE_CLOSING:
             return 0
