@@ -325,6 +325,8 @@ class Process:
             return
         except OSError as error:
             log.error("a message to the master (%s) could not be sent: %s", type(message).__name__, error)
+            if isinstance(message, Publish):  # else the next who wants that server would hear that it is over
+                self.republish_later(message.slot, message.generation)
         if self.channel.has_queue:
             self.watch_channel_again()
 
