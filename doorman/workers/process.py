@@ -334,6 +334,7 @@ class Process:
         """Leave the master what it need not know at once."""
         try:
             if not self.channel.deposit(message, descriptors):
+                self.have_collected()
                 self.tell(message, *descriptors)
             elif not self.deposited_at:
                 self.deposited_at = time.monotonic()
@@ -481,6 +482,13 @@ class Process:
             self.deposit(Forget(self.over))
             self.over = []
         if self.deposited_at and time.monotonic() - self.deposited_at >= DEPOSIT_SECONDS:
+            self.have_collected()
+
+    def have_collected(self) -> None:
+        """Also when there is no room for more, before anything waits in the queue: what is to be collected may be why
+        no descriptor can be sent any more, for the kernel bounds how many of a user's are on their way (RLIMIT_NOFILE).
+        """
+        if self.deposited_at:
             self.deposited_at = 0.0
             self.tell(Deposited())
 

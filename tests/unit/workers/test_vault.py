@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from doorman.shm.table import Table
-from doorman.workers.channel import Forget, Message, Publish, Want, close_all
+from doorman.workers.channel import Deposited, Forget, Message, Publish, Want, close_all
 from doorman.workers.process import Process
 from doorman.workers.vault import Vault
 
@@ -87,3 +87,14 @@ def test_a_publish_that_could_not_be_sent_is_sent_later() -> None:
     Process.tell(process, Publish(3, 7), 0)
     Process.tell(process, Want(3, 7))
     assert later == [(3, 7)]
+
+
+def test_what_was_deposited_is_announced_before_anything_waits_in_the_queue() -> None:
+    """The kernel takes none while too many of a user's descriptors are on their way: those must be collected first."""
+    told: list[Message] = []
+    channel = SimpleNamespace(deposit=lambda message, descriptors: False)
+    process: Any = SimpleNamespace(channel=channel, deposited_at=1.0, tell=lambda message, *fds: told.append(message))
+    process.have_collected = lambda: Process.have_collected(process)
+    for _ in range(2):
+        Process.deposit(process, Publish(3, 7), 0)
+    assert told == [Deposited(), Publish(3, 7), Publish(3, 7)]
