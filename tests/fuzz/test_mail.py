@@ -343,7 +343,8 @@ def test_a_client_that_is_sent_away_keeps_no_server_while_it_reads_why(
     monkeypatch.setattr(stage.host, "start_login", note)
     client = enter(stage, 2)[0]
     monkeypatch.setattr(stage, "look_for", lambda *server: None)  # the answer is late
-    other, slots = Trial(stage.table, 1), []
+    other = Trial(stage.table, 1)
+    slots: list[int] = []
     if waits_for == "a server":
         other, slots = take_all(stage)
     else:
