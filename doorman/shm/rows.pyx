@@ -226,6 +226,14 @@ def slot_generations(Table table, list slots) -> list[int]:
     return [table.slots[<int>slot].generation for slot in slots]
 
 
+def renew_generation(Table table, slot: int) -> int:
+    """This process, which is opening the slot's server, begins anew with another socket: that is another connection,
+    and who has the first one must not take it for this. Nobody else writes an OPENING slot."""
+    cdef SlotRow *row = &table.slots[<int>slot]
+    store32(&row.generation, row.generation + 1)
+    return row.generation
+
+
 def server_peers(Table table) -> list[tuple[int, bytes]]:
     """Pool and address (4 or 16 bytes in network order) of every server whose host name was looked up."""
     cdef SlotRow *row

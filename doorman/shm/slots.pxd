@@ -8,7 +8,8 @@ Rules (all under the lock of the slot's pool, except the claim of a FREE row)
 4. Only `owner` touches the socket, and only in ACTIVE, RESETTING, OPENING and CLOSING. An IDLE slot has no owner;
    its home merely listens.
 5. A FREE row is taken by compare-and-swap of `claim`; a claim by a dead process is void.
-6. `generation` counts up when a row becomes FREE: (slot, generation) names one server connection for ever.
+6. `generation` counts up when a row becomes FREE, and when its opener tries again by another socket
+   (`rows.renew_generation`): (slot, generation) names one server connection for ever.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t

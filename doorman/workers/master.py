@@ -74,6 +74,7 @@ EXIT_OS = 71
 BOOT_ATTEMPTS = 3
 BOOT_FAILURE = 3
 RETRY_SECONDS = 1.0
+REST_SECONDS = 0.1
 FAREWELL_SECONDS = 0.5  # for workers to tell their clients that this is the end
 ANSWER_SECONDS = 0.1  # for the answer to SHUTDOWN to reach the console
 SPARE_SLOTS = 1024
@@ -155,6 +156,7 @@ class Master:
         self.deadline: float | None = None
         self.drain_at: float | None = None
         self.leave_at: float | None = None
+        self.deaf_until: float | None = None  # some channel could not be read
         self.poll = select.poll()
         self.signal_pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -176,6 +178,7 @@ class Master:
                     self.reloader.on_readable()
                 else:
                     self.on_channel(fd)
+            self.listen_again()
             self.vault.answer_wants()
             self.restart_due()
             self.allocation.free_rows()
@@ -188,10 +191,13 @@ class Master:
 
     def patience_ms(self) -> int | None:
         """How long nothing needs to be done."""
+        if self.vault.unanswered and self.deaf_until is None:
+            return 0
         times = list(self.restart_at.values())
         if self.deadline is not None:
             times.append(self.deadline)
-        times += [at for at in (self.allocation.free_at, self.reloader.next_look, self.drain_at, self.leave_at) if at]
+        moments = (self.allocation.free_at, self.reloader.next_look, self.drain_at, self.leave_at, self.deaf_until)
+        times += [at for at in moments if at]
         times += [] if self.notifier.next_sign is None else [self.notifier.next_sign]
         return max(0, int((min(times) - time.monotonic()) * 1000) + 1) if times else None
 
@@ -388,7 +394,7 @@ class Master:
         self.collect(child)
         with contextlib.suppress(OSError):
             child.channel.flush()
-        if fd in self.children:
+        if fd in self.children and self.deaf_until is None:
             self.watch(child)
 
     def read_all(self, child: Child) -> None:
@@ -396,17 +402,37 @@ class Master:
         try:
             while (received := child.channel.receive()) is not None:
                 self.on_message(child, *received)
-        except (EOFError, OSError):
+        except EOFError:
             with contextlib.suppress(KeyError):
                 self.poll.modify(child.channel.fileno(), 0)
+        except OSError as error:
+            self.rest_from(child, error)
 
     def collect(self, child: Child) -> None:
         """What it has deposited."""
         try:
             while (received := child.channel.collect()) is not None:
                 self.on_message(child, *received)
-        except (EOFError, OSError):
+        except EOFError:
             return
+        except OSError as error:
+            self.rest_from(child, error)
+
+    def rest_from(self, child: Child, error: OSError) -> None:
+        """The system has no memory for what a child says: it stays where it is until `listen_again`."""
+        self.vault.complain(
+            f"the channel of {self.name_of(child.row)} could not be read, which is tried again: {error}"
+        )
+        with contextlib.suppress(KeyError):
+            self.poll.modify(child.channel.fileno(), 0)
+        self.deaf_until = time.monotonic() + REST_SECONDS
+
+    def listen_again(self) -> None:
+        """After a rest; what was said meanwhile is announced at once."""
+        if self.deaf_until is not None and time.monotonic() >= self.deaf_until:
+            self.deaf_until = None
+            for child in self.children.values():
+                self.watch(child)
 
     def watch(self, child: Child) -> None:
         """Also for writing while something is queued."""

@@ -10,7 +10,6 @@ cdef class Opening:
     cdef public object pool
     cdef public int slot
     cdef public object generation
-    cdef public bint is_published
     cdef public int fd
     cdef public bytes first_words
     cdef public bytes peer

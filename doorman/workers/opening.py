@@ -26,6 +26,7 @@ from doorman.auth.server_login import ServerLogin, ServerRefusal
 from doorman.errors import ServerFault
 from doorman.shm.counters import count_opening, count_parameter_error, count_phase
 from doorman.shm.look_ups import count_look_up
+from doorman.shm.rows import renew_generation
 from doorman.shm.table import monotonic_us
 from doorman.shm.tls import count_server_fault, count_server_handshake
 from doorman.tls.faults import Fault, fault_label
@@ -56,8 +57,7 @@ class Opening:
         pool = self.pool = destination.pool
         self.slot = slot
         self.generation = generation
-        self.is_published = False  # any of its sockets
-        self.fd = -1
+        self.fd = -1  # published as soon as it is there
         self.first_words = b""  # until the connection stands
         self.peer = b""  # what the host's name was found to be
         self.watcher: Watcher | None = None
@@ -112,7 +112,6 @@ class Opening:
             return
         self.fd = fd
         self.process.publish(self.slot, self.generation, fd)
-        self.is_published = True
         self.guard(self.say_first)
 
     def say_first(self) -> None:
@@ -302,8 +301,6 @@ class Opening:
             fault = self.refused_plain
         self.end()
         self.close()
-        if self.is_published:
-            self.process.forget(self.slot, self.generation)
         if fault.sqlstate == "53400" and not isinstance(fault, ServerRefusal):
             count_look_up(self.process.table, self.pool.database, "packet_cap_exceeded")
         note_refusal(self.process.table, self.credentials, fault)
@@ -326,9 +323,10 @@ class Opening:
 
     def start_again(self) -> None:
         """By another socket: an old server, or a pooler before it, does not know NegotiateProtocolVersion; under
-        `allow` a server that refuses a login in plain text is asked for TLS. To be told to forget the one before would
-        cost whoever has the new one by the time that is read: it is published in its place instead."""
+        `allow` a server that refuses a login in plain text is asked for TLS. The one before may be known to others
+        already, as to a process that was born meanwhile: the new one goes by another name (slots.pxd, rule 6)."""
         self.close()
+        self.generation = renew_generation(self.process.table, self.slot)
         self.login, self.tls, self.layer = None, None, None
         self.phase_began = monotonic_us()
         clear_slot(self.process.table, self.slot)
@@ -346,6 +344,7 @@ class Opening:
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)
         sock.close()
+        self.process.forget(self.slot, self.generation)
 
     def end(self) -> None:
         """Rule 1."""

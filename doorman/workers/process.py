@@ -283,8 +283,7 @@ class Process:
         close_all(descriptors)
         if isinstance(message, Publish):
             self.end_fetching(message.slot, message.generation)
-            self.relay.do_without(message.slot, message.generation, "53000", NO_DESCRIPTOR)
-            self.loop.call_later(1.0, self.want, message.slot, message.generation)
+            self.relay.do_without(message.slot, message.generation, "53000", NO_DESCRIPTOR)  # who needs it asks again
         elif isinstance(message, Forget):
             for slot, generation in message.servers:
                 self.relay.drop(slot, generation)
@@ -326,6 +325,8 @@ class Process:
             return
         except OSError as error:
             log.error("a message to the master (%s) could not be sent: %s", type(message).__name__, error)
+            if isinstance(message, Publish):  # else the next who wants that server would hear that it is over
+                self.republish_later(message.slot, message.generation)
         if self.channel.has_queue:
             self.watch_channel_again()
 
@@ -333,6 +334,7 @@ class Process:
         """Leave the master what it need not know at once."""
         try:
             if not self.channel.deposit(message, descriptors):
+                self.have_collected()
                 self.tell(message, *descriptors)
             elif not self.deposited_at:
                 self.deposited_at = time.monotonic()
@@ -480,6 +482,13 @@ class Process:
             self.deposit(Forget(self.over))
             self.over = []
         if self.deposited_at and time.monotonic() - self.deposited_at >= DEPOSIT_SECONDS:
+            self.have_collected()
+
+    def have_collected(self) -> None:
+        """Also when there is no room for more, before anything waits in the queue: what is to be collected may be why
+        no descriptor can be sent any more, for the kernel bounds how many of a user's are on their way (RLIMIT_NOFILE).
+        """
+        if self.deposited_at:
             self.deposited_at = 0.0
             self.tell(Deposited())
 

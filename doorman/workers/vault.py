@@ -5,7 +5,7 @@ Rules
    should it die, the connection can be ended and its end be waited for. Another process that comes to use that server
    asks for a duplicate (Want), once; later processes are born with all there are. Most servers are never used by a
    second process in their life, and to wake a process for them costs more than the rest of a login.
-2. Whether there is no such socket is known only when every channel has been read.
+2. Whether there is no such socket is known only when every channel has been read after the question.
 3. When a server connection is over whoever has a duplicate is told to forget it, the vault first. A process tells it
    ten times a second: its last words about a connection may be lost with it, so its end is followed by a look at what
    the table has no connection for any more.
@@ -42,31 +42,32 @@ class Vault:
         self.complained_at = 0.0
 
     def publish(self, child: Child, message: Publish, descriptors: list[int]) -> None:
-        """A new server: keep a duplicate for whoever will ask for it. Who has to try again by another socket publishes
-        that in place of the one before, which is over."""
+        """A new server: keep a duplicate for whoever will ask for it."""
         if not descriptors:
             self.complain("no file descriptor was left to take over a server connection (raise LimitNOFILE)")
             self.master.tell(child, Want(message.slot, message.generation))
             return
         close_all(descriptors[1:])
         key = (message.slot, message.generation)
-        is_known = key in self.sockets and os.path.sameopenfile(self.sockets[key], descriptors[0])
-        if is_known or slot_generations(self.master.table, [message.slot]) != [message.generation]:
+        if key in self.sockets or slot_generations(self.master.table, [message.slot]) != [message.generation]:
             os.close(descriptors[0])
             return
-        self.forget([key], but=child)
         self.sockets[key] = descriptors[0]
         self.holders[key] = {child.row}
 
     def answer_wants(self) -> None:
-        """Send the sockets that were asked for. Whether there is none is known only when every channel has been read:
-        the asker may have heard of a server, through the table, before its Publish was."""
-        if not self.unanswered:
+        """Send the sockets that were asked for. Whether there is none is known only when every channel has been read
+        since: the asker may have heard of a server, through the table, before its Publish was. So what is asked for
+        meanwhile waits for the next time: the Publish may be in a channel that was read before it came."""
+        if not self.unanswered or self.master.deaf_until is not None:
             return
+        wants, self.unanswered = self.unanswered, []
         for child in list(self.master.children.values()):
             self.master.read_all(child)
             self.master.collect(child)
-        wants, self.unanswered = self.unanswered, []
+        if self.master.deaf_until is not None:  # not all could be read
+            self.unanswered += wants
+            return
         for child, message in wants:
             if child.channel.fileno() in self.master.children:
                 self.give(child, message)

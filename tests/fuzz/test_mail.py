@@ -254,3 +254,111 @@ def test_a_server_that_another_process_ended_leaves_no_descriptor_when_its_place
     assert (new.slot, new.generation) == (slot, old.generation + 1)
     stage.settle()
     assert old.is_ended, "its descriptor is still open"
+
+
+def test_a_server_that_another_process_gave_up_leaves_no_descriptor_even_if_nobody_tells(stage: Stage) -> None:
+    """Its slot may stay empty for long, and PostgreSQL would keep the connection as long."""
+    stage.connect(PLAIN)
+    stage.settle()
+    [old] = stage.servers
+    other = Trial(stage.table, 1)
+    slot, _ = other.take(PLAIN, log_in(other), monotonic_us())
+    assert slot == old.slot and other.start_close(slot)
+    other.finish_close(slot)
+    stage.host.forget(slot, old.generation)
+    for _ in range(10):
+        stage.tick()
+    stage.settle()
+    assert old.is_ended, "its descriptor is still open"
+
+
+def test_a_socket_that_is_needed_to_end_a_connection_is_asked_for_until_it_comes(stage: Stage) -> None:
+    stage.connect(PLAIN)
+    stage.settle()
+    [server] = stage.servers
+    stage.relay.drop(server.slot, server.generation)
+    assert stage.relay.close_idle(server.slot, server.generation)
+    stage.host.wanted.clear()  # the question, or its answer, is lost
+    for _ in range(10):
+        stage.tick()
+    stage.settle()
+    assert server.is_ended, "the connection is left open"
+    server.close()
+    stage.settle()
+    assert not stage.trial.slot_row(server.slot)["state"]
+
+
+def test_a_client_whose_servers_socket_comes_late_does_not_wait_for_ever_when_its_turn_raises(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder = stage.connect(SESSION)
+    stage.settle()
+    [server] = stage.servers
+    holder.close()
+    stage.settle()
+    server.write(message(b"C", b"DISCARD ALL\0") + message(b"Z", b"I"))
+    stage.settle()
+    stage.relay.drop(server.slot, server.generation)
+    greet = Login.greet
+
+    def fail(login: Login, *arguments: Any) -> None:
+        monkeypatch.setattr(Login, "greet", greet)
+        raise MemoryError("injected")
+
+    monkeypatch.setattr(Login, "greet", fail)
+    bad = stage.connect(SESSION)
+    stage.settle()
+    raised_once()
+    assert bad.is_ended
+
+
+def test_a_new_server_that_cannot_be_watched_does_not_keep_its_place_for_ever(stage: Stage) -> None:
+    """epoll has no memory for it, or does not take such a file, as here."""
+    opening: list[tuple[int, int, int]] = []
+    stage.open = lambda *slot: opening.append(slot)  # type: ignore[assignment, misc]
+    client = stage.connect(PLAIN)
+    stage.settle()
+    [(_, slot, _)] = opening
+    nothing = os.open("/dev/null", os.O_RDONLY)
+    stage.relay.opened(slot, nothing, 1, b"secret", b"", lifetime_us=0, idle_timeout_us=0)
+    assert len(COMPLAINTS.records) == 1
+    COMPLAINTS.records.clear()
+    stage.settle()
+    assert not stage.trial.slot_row(slot)["state"]
+    assert client.is_ended and b"internal error" in client.received
+
+
+@pytest.mark.parametrize("waits_for", ["a server", "its socket"])
+def test_a_client_that_is_sent_away_keeps_no_server_while_it_reads_why(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, waits_for: str
+) -> None:
+    """It has sent more than was asked for, so it may take some seconds for its last words."""
+    logins: list[Login] = []
+    start_login = stage.host.start_login
+
+    def note(client: Any) -> Login:
+        logins.append(start_login(client))
+        return logins[-1]
+
+    monkeypatch.setattr(stage.host, "start_login", note)
+    client = enter(stage, 2)[0]
+    monkeypatch.setattr(stage, "look_for", lambda *server: None)  # the answer is late
+    other = Trial(stage.table, 1)
+    slots: list[int] = []
+    if waits_for == "a server":
+        other, slots = take_all(stage)
+    else:
+        for server in stage.servers:
+            stage.relay.drop(server.slot, server.generation)
+    client.write(query(b"wait"))
+    stage.settle()
+    row = stage.trial.pool_row(PLAIN)
+    assert (row["n_waiting"], row["n_busy"]) == ((1, 2) if slots else (0, 1))
+    client.sock.send(b"more")
+    stage.relay.dismiss(logins[0].client, b"!")
+    for slot in slots:
+        other.give_back(slot, monotonic_us())
+    stage.settle()
+    assert client.received == b"!"
+    row = stage.trial.pool_row(PLAIN)
+    assert (row["n_idle"], row["n_waiting"], row["n_busy"]) == (2, 0, 0)

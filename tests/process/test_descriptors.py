@@ -139,7 +139,7 @@ async def test_a_master_without_descriptors_does_not_spin_and_servers_are_shared
     doorman.query("SELECT 1")
     postgres.terminate_backends(user="app")
     wait_for(lambda: not doorman.console("SHOW SERVERS"), "end of the servers")
-    await settle()
+    await asyncio.sleep(1.3)  # the master is told within a second, and has its duplicates no longer
     mark = doorman.log_mark()
     with starved(0, doorman.pid):
         cpu = doorman.cpu_seconds()

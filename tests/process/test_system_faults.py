@@ -171,3 +171,28 @@ async def test_a_channel_that_finds_no_memory_is_no_dead_master(
 async def one_value(session: Session, sql: str) -> str | None:
     [value] = await asyncio.wait_for(session.query(sql), 3)
     return value
+
+
+async def test_a_master_that_finds_no_memory_for_a_message_hears_it_later(
+    make_doorman: Any, postgres: Postgres, library: Path, faults: Path
+) -> None:
+    """Meanwhile a socket that is asked for is not said to be over either."""
+    doorman = start(make_doorman, postgres, library, faults)
+    first, second = doorman.pids().workers
+    [session], [other] = await open_on(doorman, first), await open_on(doorman, second)
+    await one_value(session, "SELECT 1")
+    postgres.terminate_backends(user="app")
+    wait_for(lambda: not doorman.console("SHOW SERVERS"), "end of the servers")
+    fault = faults / f"recvmsg.{doorman.pid}"
+    fault.touch()
+    pid = await one_value(session, "SELECT pg_backend_pid()")
+    asked = asyncio.create_task(one_value(other, "SELECT pg_backend_pid()"))
+    await asyncio.sleep(0.2)
+    used = procfs.cpu_seconds([doorman.pid])
+    await asyncio.sleep(0.8)
+    assert procfs.cpu_seconds([doorman.pid]) - used < 0.3, "it spins"
+    assert not asked.done()
+    fault.unlink()
+    assert await asked == pid
+    assert await one_value(session, "SELECT pg_backend_pid()") == pid
+    wait_whole(doorman, postgres)

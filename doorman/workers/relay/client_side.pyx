@@ -314,7 +314,6 @@ cdef class ClientSide(ServerSide):
 
     cdef int end_client(self, Client client) except -1:
         """Close the connection and free what it holds, whatever state it is in."""
-        cdef int slot
         if client.closed:
             return 0
         session, client.session = client.session, None
@@ -324,6 +323,16 @@ cdef class ClientSide(ServerSide):
         end_gathering(self, client)
         if client.number == NONE:
             return 0
+        self.stop_waiting(client)
+        if client.server is not None:
+            self.abandon(client.server)
+        self.clients[client.number] = None
+        dismiss_client(self.table, client.number)
+        return 0
+
+    cdef int stop_waiting(self, Client client) except -1:
+        """It needs no server any more: out of the queue, and back with one that has been granted or lent to it already."""
+        cdef int slot
         if client.row.wait_state != WAIT_NO:
             slot = leave_queue(self.table, client.number)
             if slot != NONE:
@@ -331,10 +340,6 @@ cdef class ClientSide(ServerSide):
         if client.parked != NONE:
             slot, client.parked = client.parked, NONE
             self.hand_on(slot)
-        if client.server is not None:
-            self.abandon(client.server)
-        self.clients[client.number] = None
-        dismiss_client(self.table, client.number)
         return 0
 
     cdef int abandon(self, Server server) except -1:
@@ -380,6 +385,8 @@ cdef class ClientSide(ServerSide):
             return self.end_client(client)
         client.phase = PHASE_FAREWELL
         self.farewells.append((client, now_us() + FAREWELL_US))
+        if client.number != NONE:
+            self.stop_waiting(client)
         if client.server is not None:
             self.abandon(client.server)
         if not buffer_length(&client.outb):

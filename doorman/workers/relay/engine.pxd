@@ -208,7 +208,7 @@ cdef class Engine:
     cdef int queue(self, Client client) except -1
     cdef int open(self, int pool, int slot) except -1
     cdef int say_goodbye(self, Server server, bint polite) except -1
-    cdef int finish(self, int slot, uint32_t generation) except -1
+    cdef int adopt_orphan(self, int slot) except -1
     cdef int finish_login(self, Client client) except -1
     cdef int farewell(self, Client client) except -1
     cdef int look_at_waiters(self) except -1

@@ -121,8 +121,8 @@ cdef class Engine:
         """End the connection of a slot that is CLOSING."""
         raise NotImplementedError
 
-    cdef int finish(self, int slot, uint32_t generation) except -1:
-        """The connection is over everywhere: free its slot."""
+    cdef int adopt_orphan(self, int slot) except -1:
+        """End the connection of a slot that is CLOSING and this process's, whose socket may be elsewhere."""
         raise NotImplementedError
 
     cdef int finish_login(self, Client client) except -1:

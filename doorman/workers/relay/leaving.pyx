@@ -7,8 +7,7 @@ Rules
    its server's no word of ours can be said.
 """
 
-from doorman.shm.layout cimport NONE, WAIT_FAILED, WAIT_NO
-from doorman.shm.pools cimport leave_queue
+from doorman.shm.layout cimport WAIT_FAILED, WAIT_NO
 from doorman.workers.relay.backend cimport is_amid_message, is_at_rest
 from doorman.workers.relay.buffer cimport buffer_length
 from doorman.workers.relay.client_side cimport ClientSide
@@ -84,16 +83,9 @@ cdef class Leaving(ClientSide):
 
     cdef int expel(self, Client client) except -1:
         """Rule 3."""
-        cdef int slot
         if client.phase == PHASE_FAREWELL:
             return 0
         if client.server is not None and is_amid_message(client.server):
             return self.end_client(client)
-        if client.row.wait_state != WAIT_NO:
-            slot = leave_queue(self.table, client.number)
-            if slot != NONE:
-                self.hand_on(slot)
-        if client.parked != NONE:
-            slot, client.parked = client.parked, NONE
-            self.hand_on(slot)
+        self.stop_waiting(client)
         return self.send_away(client, SHUTTING_DOWN)

@@ -373,9 +373,8 @@ cdef class Lending(Sockets):
 
     cdef int end_outdated(self, int slot) except -1:
         cdef Server server = self.known(slot)
-        if server is None:
-            self.finish(slot, self.table.slots[slot].generation)
-            return 0
+        if server is None:                          # somebody has its socket: the connection counts until it has ended
+            return self.adopt_orphan(slot)
         return self.say_goodbye(server, True)
 
     def wake_processes(self, processes: int) -> None:

@@ -135,6 +135,7 @@ cdef class Relay(Leaving):
         self.to_process = []
         self.to_open = []
         self.parked = []
+        self.orphans = set()
         self.to_grant = []
         self.timed = []
         self.listeners = []
@@ -483,18 +484,24 @@ cdef class Relay(Leaving):
         self.ticks += 1
         if self.ticks % 10 == 0:
             self.count_statements(counters)
-            self.look_at_doubtful()
+            self.look_at_servers()
             if self.stream_patience:
                 self.look_at_streams(now)
         return 0
 
-    cdef int look_at_doubtful(self) except -1:
-        """Servers whose answers cannot be told are kept for their clients, but not for ever."""
+    cdef int look_at_servers(self) except -1:
+        """Servers whose answers cannot be told are kept for their clients, but not for ever. Sockets of connections that
+        others have given up are not kept at all, should we never be told to forget them: PostgreSQL would keep its end."""
         cdef Server server
         for server in list(self.servers):
-            if (
-                server is not None and server.client is not None and server.pending.doubtful
-                and server.stage == STAGE_NONE and server.client.follows and server.client.phase == PHASE_READY
+            if server is None:
+                continue
+            if server.client is None:
+                if server.generation != server.row.generation:
+                    self.drop_handle(server)
+            elif (
+                server.pending.doubtful and server.stage == STAGE_NONE
+                and server.client.follows and server.client.phase == PHASE_READY
             ):
                 settle_idle(self, server)
         return 0
@@ -565,11 +572,24 @@ cdef class Relay(Leaving):
         return 0
 
     cdef int want_again(self) except -1:
-        """Sockets that some client still waits for: the answer may have been lost for want of a descriptor."""
+        """Sockets that some client still waits for, or that are needed to end a connection: the answer may have been lost
+        for want of a descriptor, here or in the master."""
         self.parked = [entry for entry in self.parked if (<Client>entry[0]).parked == entry[1]]
         for _, slot, generation in self.parked:
             self.host.want(slot, generation)
+        if self.orphans and self.ticks % 10 == 0:       # nobody waits for these
+            self.orphans = {orphan for orphan in self.orphans if self.is_orphan(orphan[0], orphan[1])}
+            for slot, generation in self.orphans:
+                self.host.want(slot, generation)
         return 0
+
+    cdef bint is_orphan(self, int slot, uint32_t generation) except -1:
+        """Has this process still to end a connection whose socket it has not got?"""
+        cdef SlotRow *row = &self.table.slots[slot]
+        return (
+            row.generation == generation and row.state == SLOT_CLOSING and row.owner == self.table.process
+            and self.servers[slot] is None
+        )
 
     def do_without(self, slot: int, generation: int, sqlstate: str, message: str) -> None:
         """A server's socket could not be received here: a client of ours that has taken that server is told so."""

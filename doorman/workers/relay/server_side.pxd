@@ -2,13 +2,14 @@
 
 from libc.stdint cimport uint32_t
 
-from doorman.workers.relay.engine cimport Server
+from doorman.workers.relay.engine cimport Client, Server
 from doorman.workers.relay.lending cimport Lending
 
 
 cdef class ServerSide(Lending):
     cdef list timed                 # servers whose stage has a deadline
     cdef list to_open               # (pool, slot, generation) of reserved slots
+    cdef set orphans                # (slot, generation) of CLOSING slots of ours whose socket has been asked for
     cdef bint yield_now
 
     cdef int server_event(self, Server server, uint32_t events) except -1
@@ -20,4 +21,6 @@ cdef class ServerSide(Lending):
     cdef int finish_server(self, Server server) except -1
     cdef int open_if_needed(self, int pool) except -1
     cdef int give_up_parking(self, int slot, uint32_t generation) except -1
-    cdef int adopt_orphan(self, int slot) except -1
+    cdef int finish(self, int slot, uint32_t generation) except -1
+    cdef int undo_opening(self, Server server) except -1
+    cdef int use_late(self, Client client, int slot) except -1

@@ -274,8 +274,6 @@ cdef class ServerSide(Lending):
         address (4 or 16 bytes) that its host name was found to have."""
         cdef Server server = self.handle(slot, self.table.slots[slot].generation, fd)
         cdef SlotRow *row = server.row
-        if layer is not None:
-            server.tls = link_server(self.table, slot, layer)
         self.now = now_us()
         row.backend_pid = pid
         row.secret_length = min(<int>len(secret), <int>SECRET_BYTES)
@@ -285,12 +283,27 @@ cdef class ServerSide(Lending):
         row.lifetime = lifetime_us
         row.idle_timeout = idle_timeout_us
         row.home = self.table.process
+        try:
+            if layer is not None:
+                server.tls = link_server(self.table, slot, layer)
+            if self.must_learn_parameters(&self.table.pools[row.pool]):
+                set_parameters(self.table, row.pool, parameters, row.epoch)
+            self.arm(server, EPOLLIN)
+        except Exception:
+            self.undo_opening(server)
+            return
         self.table.counter_row(row.pool).servers_opened += 1
-        if self.must_learn_parameters(&self.table.pools[row.pool]):
-            set_parameters(self.table, row.pool, parameters, row.epoch)
-        self.arm(server, EPOLLIN)
         self.ready_again(server)
         self.open_if_needed(row.pool)
+
+    cdef int undo_opening(self, Server server) except -1:
+        """A new server cannot be used here: nobody else would end it, or give its place to another."""
+        log.exception("a new server could not be taken over")
+        shutdown(server.fd, SHUT_RDWR)
+        self.drop_handle(server)
+        self.host.forget(server.slot, server.generation)
+        self.failed_to_open(server.slot, "XX000", "internal error while a server connection was opened")
+        return 0
 
     def failed_to_open(self, slot: int, sqlstate: str, message: str) -> None:
         """This process could not open the server that it had reserved the slot for."""
@@ -314,10 +327,19 @@ cdef class ServerSide(Lending):
             return
         if row.state == SLOT_ACTIVE and row.client != NONE:
             client = self.clients[row.client]
-            if client is not None and client.parked == slot and self.bind(client, slot):
-                self.serve(client)
+            if client is not None and client.parked == slot:
+                self.use_late(client, slot)
         elif row.state == SLOT_CLOSING:
             self.adopt_orphan(slot)
+
+    cdef int use_late(self, Client client, int slot) except -1:
+        """The socket has come that the client waited for. An error costs this client alone, but must not leave it waiting."""
+        try:
+            if self.bind(client, slot):
+                self.serve(client)
+        except Exception:
+            self.fail(client)
+        return 0
 
     def take_home(self) -> None:
         """Listen to the idle servers whose home was this row's former process."""
@@ -367,8 +389,9 @@ cdef class ServerSide(Lending):
         """Whoever served this connection died: cancel what may be running and end it."""
         cdef Server server = self.known(slot)
         cdef bint running = self.table.slots[slot].running
-        if server is None:
-            self.host.want(slot, self.table.slots[slot].generation)     # it comes, or `drop` says that none is left
+        if server is None:                          # it comes, or `drop` says that none is left
+            self.orphans.add((slot, self.table.slots[slot].generation))
+            self.host.want(slot, self.table.slots[slot].generation)
             return 0
         if server.stage == STAGE_CLOSING:
             return 0
