@@ -7,7 +7,6 @@ cdef class ServerLogin:
     cdef object _user
     cdef object _database
     cdef object _operator_parameters
-    cdef object _application_name
     cdef object _credentials
     cdef object _password
     cdef bint _encrypted_or_local

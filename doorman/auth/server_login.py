@@ -89,7 +89,6 @@ class ServerLogin:
         database: str,
         parameters: Mapping[str, str],
         *,
-        application_name: str | None = None,
         encrypted_or_local: bool,
         minor: int = 0,
         binding: bytes | None = None,
@@ -98,7 +97,6 @@ class ServerLogin:
         self._user = user
         self._database = database
         self._operator_parameters = parameters
-        self._application_name = application_name
         self._credentials = credentials
         self._password = credentials.password
         self._encrypted_or_local = encrypted_or_local
@@ -138,10 +136,10 @@ class ServerLogin:
 
     def start(self) -> bytes:
         """The StartupMessage: user, application_name, database, then the operator's parameters by name."""
-        operator, name = self._operator_parameters, self._application_name
+        operator = self._operator_parameters
         pairs = {
             "user": self._user,
-            "application_name": operator.get("application_name", DEFAULT_APPLICATION_NAME) if name is None else name,
+            "application_name": operator.get("application_name", DEFAULT_APPLICATION_NAME),
             "database": self._database,
         }
         pairs.update((name, operator[name]) for name in sorted(operator) if name not in _RESERVED)

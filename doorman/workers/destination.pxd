@@ -5,6 +5,7 @@ cdef class Destination:
     cdef public object pool
     cdef public object options
     cdef public bint is_local
+    cdef public dict parameters
     cdef public dict first_words
     cdef public object verifier
     cdef public object fixed

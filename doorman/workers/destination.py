@@ -25,14 +25,16 @@ Address = tuple[str, int] | tuple[str, int, int, int] | str
 
 
 class Destination:
-    """One pool's. `family` is -1 where a name must be looked up; `first_words` are StartupMessages by minor version."""
+    """One pool's. `family` is -1 where a name must be looked up; `parameters` go into the StartupMessage, `first_words`
+    are those messages by minor version."""
 
-    __slots__ = ("address", "family", "first_words", "fixed", "is_local", "options", "pool", "verifier")
+    __slots__ = ("address", "family", "first_words", "fixed", "is_local", "options", "parameters", "pool", "verifier")
 
     def __init__(self, pool: PoolSettings, table: Table, options: SocketOptions) -> None:
         self.pool = pool
         self.options = options
         self.is_local = pool.server_host.startswith("/") or is_loopback(pool.server_host)
+        self.parameters = {**pool.startup_parameters, "application_name": pool.application_name}
         self.first_words: dict[int, bytes] = {}
         self.verifier = verifier_of(pool)
         self.fixed = credentials_for(pool, table) if self.verifier is None else None

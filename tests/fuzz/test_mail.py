@@ -238,20 +238,26 @@ def log_in_with_little_stack(number: int) -> int:
     return stage.trial.pool_row(PLAIN)["n_waiting"]
 
 
-def test_a_server_that_another_process_ended_leaves_no_descriptor_when_its_place_is_taken_here(stage: Stage) -> None:
-    """That it is over is told some time later: by then this process may have opened the next one in the same slot."""
-    client = stage.connect(PLAIN)
-    stage.settle()
+def end_elsewhere(stage: Stage) -> ServerEnd:
+    """The stage's only server, which another process has taken and ended; nobody has been told."""
     [old] = stage.servers
     other = Trial(stage.table, 1)
     slot, _ = other.take(PLAIN, log_in(other), monotonic_us())
     assert slot == old.slot and other.start_close(slot)
     other.finish_close(slot)
     stage.host.forget(slot, old.generation)
+    return old
+
+
+def test_a_server_that_another_process_ended_leaves_no_descriptor_when_its_place_is_taken_here(stage: Stage) -> None:
+    """That it is over is told some time later: by then this process may have opened the next one in the same slot."""
+    client = stage.connect(PLAIN)
+    stage.settle()
+    old = end_elsewhere(stage)
     client.write(query(b"again"))
     stage.settle()
     new = stage.servers[-1]
-    assert (new.slot, new.generation) == (slot, old.generation + 1)
+    assert (new.slot, new.generation) == (old.slot, old.generation + 1)
     stage.settle()
     assert old.is_ended, "its descriptor is still open"
 
@@ -260,12 +266,7 @@ def test_a_server_that_another_process_gave_up_leaves_no_descriptor_even_if_nobo
     """Its slot may stay empty for long, and PostgreSQL would keep the connection as long."""
     stage.connect(PLAIN)
     stage.settle()
-    [old] = stage.servers
-    other = Trial(stage.table, 1)
-    slot, _ = other.take(PLAIN, log_in(other), monotonic_us())
-    assert slot == old.slot and other.start_close(slot)
-    other.finish_close(slot)
-    stage.host.forget(slot, old.generation)
+    old = end_elsewhere(stage)
     for _ in range(10):
         stage.tick()
     stage.settle()
