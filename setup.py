@@ -35,6 +35,7 @@ COMPILED_PYTHON = (
     "doorman/workers/channel.py",
     "doorman/workers/credentials.py",
     "doorman/workers/destination.py",
+    "doorman/workers/host.py",
     "doorman/workers/login.py",
     "doorman/workers/master.py",
     "doorman/workers/opening.py",

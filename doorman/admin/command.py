@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import msgspec
@@ -51,11 +51,19 @@ class Host(Protocol):
         """For each host name of a server (and port): the addresses that its connections go to now."""
 
 
+class PoolsByRow(Protocol):
+    """Settings of pools by the number of their row in the table. Live ones are found by iterating."""
+
+    def __getitem__(self, row: int, /) -> PoolSettings: ...
+
+    def __iter__(self) -> Iterator[PoolSettings]: ...
+
+
 class Sources(msgspec.Struct, frozen=True):
-    """Where rows come from. `pools` are the settings of the table's pools, by row number."""
+    """Where rows come from."""
 
     table: Table
-    pools: Sequence[PoolSettings]
+    pools: PoolsByRow
     version: str
     host: Host | None = None
 

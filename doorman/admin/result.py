@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Final
 
-from doorman.wire.backend import TEXT_OID, Column, message
+from doorman.wire.backend import TEXT_OID, Column
+from doorman.wire.packing import message
 from doorman.wire.text import cstring, encode
 
 Value = str | int | Decimal

@@ -1,11 +1,11 @@
-"""SHA-256 and HMAC-SHA-256 of short messages, as every login by SCRAM needs several of.
+"""SHA-256, HMAC-SHA-256 and base64 of short messages, as every login by SCRAM needs several of.
 
-`hmac` and `hashlib` are the reference. Each of their calls makes, looks up and frees objects of OpenSSL's, which takes far
-longer than the digest of a hundred bytes. So the three functions of libcrypto that do nothing but digest are looked for
-when this module is loaded.
+`hmac`, `hashlib` and `binascii` are the reference. Each call of the first two makes, looks up and frees objects of
+OpenSSL's, which takes far longer than the digest of a hundred bytes. So the functions of libcrypto that do nothing else
+are looked for when this module is loaded.
 
 Rules
-1. They are used only if `agrees` has found that they do exactly what `hmac` and `hashlib` do; else those are used.
+1. They are used only if `agrees` has found that they do exactly what the reference does; else that is used.
 2. Nothing of a key stays behind on the stack.
 3. Secrets are compared by `is_equal`, or in compiled code `same_bytes`: the time depends on the lengths alone.
 """
@@ -13,7 +13,9 @@ Rules
 import hashlib
 import hmac
 import logging
+from binascii import b2a_base64
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -25,14 +27,16 @@ cdef extern from "<dlfcn.h>" nogil:
 cdef extern from "<string.h>" nogil:
     void explicit_bzero(void *at, size_t length)
 
-# OpenSSL (openssl/sha.h). A SHA256_CTX has 112 bytes.
+# OpenSSL (openssl/sha.h, openssl/evp.h). A SHA256_CTX has 112 bytes. An encoded block is followed by a NUL.
 ctypedef int (*Init)(void *) noexcept nogil
 ctypedef int (*Update)(void *, const void *, size_t) noexcept nogil
 ctypedef int (*Final)(uint8_t *, void *) noexcept nogil
+ctypedef int (*Encode)(uint8_t *, const uint8_t *, int) noexcept nogil
 
 cdef enum:
     BLOCK = 64
     STATE_WORDS = 32                # of 8 bytes: twice what is needed
+    MOST_ENCODED = 3072             # bytes
 
 LIBRARIES = (b"libcrypto.so.3", b"libcrypto.so.4", b"libcrypto.so.1.1")
 log = logging.getLogger("doorman.auth")
@@ -40,6 +44,7 @@ log = logging.getLogger("doorman.auth")
 cdef Init INIT = NULL
 cdef Update UPDATE = NULL
 cdef Final FINAL = NULL
+cdef Encode ENCODE = NULL
 cdef bint IS_USED = False
 
 
@@ -100,6 +105,18 @@ cpdef bytes xor(bytes left, bytes right):
     return (<char *>mixed)[:DIGEST]
 
 
+cpdef bytes base64(bytes data):
+    """Without line breaks (RFC 4648 section 4)."""
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+    cdef bytes encoded
+    if not IS_USED or size > MOST_ENCODED:
+        return b2a_base64(data, newline=False)
+    encoded = PyBytes_FromStringAndSize(NULL, (size + 2) // 3 * 4)     # and a NUL, as all bytes objects have
+    if size:
+        ENCODE(<uint8_t *>PyBytes_AS_STRING(encoded), <const uint8_t *>PyBytes_AS_STRING(data), <int>size)
+    return encoded
+
+
 cpdef bint is_equal(bytes left, bytes right):
     """Rule 3."""
     if len(left) != len(right):
@@ -120,7 +137,7 @@ def use_libcrypto(wanted: bool) -> bool:
     """Whether digests are libcrypto's from now on: for tests, and once when this module is loaded."""
     global IS_USED
     IS_USED = False
-    if not wanted or not (FINAL != NULL or find_library()):
+    if not wanted or not (ENCODE != NULL or find_library()):
         return False
     IS_USED = True
     IS_USED = agrees()
@@ -130,7 +147,7 @@ def use_libcrypto(wanted: bool) -> bool:
 
 
 cdef bint find_library():
-    global INIT, UPDATE, FINAL
+    global INIT, UPDATE, FINAL, ENCODE
     cdef void *library
     for name in LIBRARIES:
         library = dlopen(<const char *><bytes>name, RTLD_NOW | RTLD_LOCAL)
@@ -139,9 +156,10 @@ cdef bint find_library():
         INIT = <Init>dlsym(library, b"SHA256_Init")
         UPDATE = <Update>dlsym(library, b"SHA256_Update")
         FINAL = <Final>dlsym(library, b"SHA256_Final")
-        if INIT != NULL and UPDATE != NULL and FINAL != NULL:
+        ENCODE = <Encode>dlsym(library, b"EVP_EncodeBlock")
+        if INIT != NULL and UPDATE != NULL and FINAL != NULL and ENCODE != NULL:
             return True
-    FINAL = NULL
+    ENCODE = NULL
     return False
 
 
@@ -151,6 +169,8 @@ cdef bint agrees():
     for length in (0, 1, 31, 32, 55, 56, 63, 64, 65, 119, 120, 200, 1000):
         data, key = bytes(i * 7 & 255 for i in range(length)), bytes(range(length % 65))
         if sha256(data) != hashlib.sha256(data).digest() or hmac_sha256(key, data) != hmac.digest(key, data, "sha256"):
+            return False
+        if base64(data) != b2a_base64(data, newline=False):
             return False
     return True
 

@@ -2,7 +2,17 @@
 
 cimport cython
 
+from doorman.auth.randomness cimport draw
 from doorman.auth.scram cimport ScramServer
+from doorman.wire.backend cimport sasl_continue, sasl_final
+from doorman.wire.frontend cimport parse_sasl_initial, parse_sasl_response
+
+cdef bytes _SASL_REQUEST
+cdef bytes _SASL_REQUEST_WITH_BINDING
+cdef int _INITIAL
+cdef int _FIRST
+cdef int _FINAL
+cdef int _OVER
 
 
 cdef class ScramExchange:
@@ -18,7 +28,9 @@ cdef class ScramExchange:
     @cython.locals(new=ScramExchange)
     cpdef ScramExchange again(self)
     cdef _begin(self, ScramServer scram, bint keeps_key, bytes binding, object rng)
+    @cython.locals(step=cython.int)
     cpdef bytes feed(self, bytes body)
+    @cython.locals(data=bytes)
     cdef bytes _on_initial(self, bytes body)
     cdef bytes _on_first(self, bytes body)
     cdef bytes _on_final(self, bytes body)

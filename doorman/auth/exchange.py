@@ -16,8 +16,8 @@ from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from doorman.auth.blocking import compute_in_thread
 from doorman.auth.md5 import SALT_BYTES, is_md5_hash, md5_answer, md5_hash
-from doorman.auth.randomness import random_bytes
-from doorman.auth.scram import SCRAM_SHA_256, SCRAM_SHA_256_PLUS, Random, ScramServer, wrong_password
+from doorman.auth.randomness import Random, draw
+from doorman.auth.scram import SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramServer, wrong_password
 from doorman.auth.verifier import (
     PREFIX,
     ScramVerifier,
@@ -40,7 +40,7 @@ _FILE_REFERENCES: Final = (*TOKEN_PREFIXES, SIGNER_PREFIX)
 """Stored "passwords" that name a key (spec: JWT). Knowing the file's name must never log anybody in."""
 DERIVATION_SECONDS: Final = 30.0
 """For a key derivation of `MAX_ITERATIONS` on a machine that is busy with others."""
-_INITIAL, _FIRST, _FINAL, _OVER = range(4)
+_INITIAL, _FIRST, _FINAL, _OVER = 0, 1, 2, 3
 """Which message `ScramExchange` is to get next."""
 
 
@@ -128,10 +128,10 @@ class Md5Exchange:
     __slots__ = ("_is_over", "_salt", "_stored", "_user", "done")
     client_key: Final[bytes | None] = None
 
-    def __init__(self, user: str, stored: str | None, rng: Random = random_bytes) -> None:
+    def __init__(self, user: str, stored: str | None, rng: Random | None = None) -> None:
         self._user = user
         self._stored = stored
-        self._salt = rng(SALT_BYTES)
+        self._salt = draw(rng, SALT_BYTES)
         self._is_over = False
         self.done = False
 
@@ -168,14 +168,14 @@ class ScramExchange:
         binding: bytes | None = None,
         model: ScramVerifier | None = None,
         password: str | None = None,
-        rng: Random = random_bytes,
+        rng: Random | None = None,
     ) -> None:
         """`verifier` and `password` None refuse at the end, after an exchange that looks like one with `model`."""
         is_doomed = verifier is None and password is None
         shown = verifier or mock_verifier(user, None if password is not None else model)
         self._begin(ScramServer(user, shown, is_doomed, binding, password), keeps_key, binding, rng)
 
-    def _begin(self, scram: ScramServer, keeps_key: bool, binding: bytes | None, rng: Random) -> None:
+    def _begin(self, scram: ScramServer, keeps_key: bool, binding: bytes | None, rng: Random | None) -> None:
         self._scram = scram
         self._keeps_key = keeps_key
         self._binding = binding
@@ -233,7 +233,7 @@ def choose_exchange(
     method: str | None,
     user: str,
     stored_password: str | None,
-    rng: Random = random_bytes,
+    rng: Random | None = None,
     *,
     binding: bytes | None = None,
     model: str | None = None,
@@ -262,7 +262,7 @@ class Asked(NamedTuple):
     user: str
     stored: str
     shown: str
-    rng: Random
+    rng: Random | None
     binding: bytes | None
 
     def __repr__(self) -> str:

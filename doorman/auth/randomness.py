@@ -6,13 +6,18 @@ Runs in every process; a child starts with a page of its own.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Final
 
 PAGE_BYTES: Final = 2048
 
+Random = Callable[[int], bytes]
+
 
 class RandomPage:
     """What is left of the last page. No byte is given out twice."""
+
+    __slots__ = ("_at", "_page")
 
     def __init__(self) -> None:
         self.drop()
@@ -34,4 +39,14 @@ class RandomPage:
         return taken
 
 
-random_bytes: Final = RandomPage().take
+_PAGE: Final = RandomPage()
+
+
+def random_bytes(count: int) -> bytes:
+    """So many bytes of the process's page."""
+    return _PAGE.take(count)
+
+
+def draw(source: Random | None, count: int) -> bytes:
+    """So many bytes of this source, of the process's page where it is None."""
+    return random_bytes(count) if source is None else source(count)

@@ -2,10 +2,18 @@
 
 cimport cython
 
+from doorman.auth.digest cimport base64, hmac_sha256, is_equal, sha256, xor
+from doorman.auth.randomness cimport draw
+from doorman.auth.verifier cimport ScramVerifier, decode_base64
+from doorman.wire.text cimport encode
+
+cdef bytes _PRINTABLE
+cdef bytes _END_POINT
+
 
 cdef class ScramServer:
     cdef public str _user
-    cdef object _verifier
+    cdef ScramVerifier _verifier
     cdef bint _is_doomed
     cdef public bytes _binding
     cdef str _password
@@ -21,14 +29,16 @@ cdef class ScramServer:
     @cython.locals(without_proof=bytes, proof_text=bytes, proof=bytes, fields=list, message=bytes)
     cpdef bytes final(self, bytes data)
     cdef _check_binding_flag(self, bytes flag, bint is_plus)
+    @cython.locals(expected=bytes)
     cdef _check_binding(self, bytes field)
+    @cython.locals(client_key=bytes, is_right=cython.bint)
     cdef _check_proof(self, bytes message, bytes proof)
 
 
 cdef class ScramClient:
     cdef str _password
     cdef bytes _client_key
-    cdef object _verifier
+    cdef ScramVerifier _verifier
     cdef bytes _server_key
     cdef bytes _binding
     cdef public str mechanism
@@ -41,7 +51,7 @@ cdef class ScramClient:
     cpdef bytes first(self, object rng=*)
     @cython.locals(nonce=bytes, client_key=bytes, stored_key=bytes, without_proof=bytes)
     cpdef bytes final(self, bytes server_first)
-    @cython.locals(nonce=bytes, announcement=bytes)
+    @cython.locals(known=ScramVerifier, nonce=bytes, announcement=bytes, is_plain=cython.bint)
     cdef bytes _expected_nonce(self, bytes server_first)
     @cython.locals(expected=bytes)
     cpdef finish(self, bytes server_final)
@@ -49,6 +59,7 @@ cdef class ScramClient:
     cdef _check_verifier(self, bytes salt, iterations)
 
 cdef _check_message(bytes data)
+@cython.locals(flag=bytes, comma=bytes, rest=bytes, authzid=bytes, second_comma=bytes, bare=bytes)
 cdef tuple _split_client_first(bytes data)
+@cython.locals(fields=list, nonce=bytes)
 cdef bytes _client_nonce(bytes bare)
-cdef bytes _base64(bytes raw)

@@ -11,12 +11,10 @@ Rules:
 
 from __future__ import annotations
 
-from binascii import b2a_base64
-from collections.abc import Callable
 from typing import Final
 
-from doorman.auth.digest import hmac_sha256, is_equal, sha256, xor
-from doorman.auth.randomness import random_bytes
+from doorman.auth.digest import base64, hmac_sha256, is_equal, sha256, xor
+from doorman.auth.randomness import Random, draw
 from doorman.auth.verifier import (
     KEY_BYTES,
     MAX_ITERATIONS,
@@ -40,8 +38,6 @@ MAX_NONCE_BYTES: Final = 1024
 
 _PRINTABLE: Final = bytes(range(0x21, 0x7F)).replace(b",", b"")
 _END_POINT: Final = b"p=tls-server-end-point"
-
-Random = Callable[[int], bytes]
 
 
 class ScramServer:
@@ -85,7 +81,7 @@ class ScramServer:
         """For the next client, which has said nothing yet."""
         return ScramServer(self._user, self._verifier, self._is_doomed, self._binding, self._password)
 
-    def first(self, data: bytes, is_plus: bool, rng: Random = random_bytes) -> bytes:
+    def first(self, data: bytes, is_plus: bool, rng: Random | None = None) -> bytes:
         """server-first-message for a client-first-message."""
         _check_message(data)
         flag, authzid, bare = _split_client_first(data)
@@ -97,7 +93,7 @@ class ScramServer:
         client_nonce = _client_nonce(bare)
         self._gs2_header = data[: len(data) - len(bare)]
         self._client_first_bare = bare
-        self._nonce = client_nonce + _base64(rng(NONCE_BYTES))
+        self._nonce = client_nonce + base64(draw(rng, NONCE_BYTES))
         self._server_first = b"r=" + self._nonce + self._verifier.announcement
         return self._server_first
 
@@ -116,7 +112,7 @@ class ScramServer:
         if self._password is not None:
             self._verifier = verifier_of_password(self._user, self._password)
         self._check_proof(message, proof)
-        return b"v=" + _base64(hmac_sha256(self._verifier.server_key, message))
+        return b"v=" + base64(hmac_sha256(self._verifier.server_key, message))
 
     def _check_binding_flag(self, flag: bytes, is_plus: bool) -> None:
         """Flag against mechanism (RFC 5802 section 6): "y" from a client that was offered PLUS is a downgrade."""
@@ -138,7 +134,7 @@ class ScramServer:
         expected = self._gs2_header
         if expected[:1] == b"p":
             expected += self._binding or b""
-        if not is_equal(field, b"c=" + _base64(expected)):
+        if not is_equal(field, b"c=" + base64(expected)):
             if expected[:1] == b"p":
                 raise ClientFault(SqlState.INVALID_AUTHORIZATION, "SCRAM channel binding check failed")
             raise ProtocolViolation("unexpected SCRAM channel-binding attribute in client-final-message")
@@ -174,7 +170,6 @@ class ScramClient:
 
     def __init__(
         self,
-        *,
         password: str | None = None,
         client_key: bytes | None = None,
         verifier: ScramVerifier | None = None,
@@ -193,9 +188,9 @@ class ScramClient:
         self._nonce = self._first_bare = self._message = b""
         self.is_finished = False
 
-    def first(self, rng: Random = random_bytes) -> bytes:
+    def first(self, rng: Random | None = None) -> bytes:
         """client-first-message. The name is empty, as libpq's: PostgreSQL knows it from the StartupMessage."""
-        self._nonce = _base64(rng(NONCE_BYTES))
+        self._nonce = base64(draw(rng, NONCE_BYTES))
         self._first_bare = b"n=,r=" + self._nonce
         return self._gs2_header + self._first_bare
 
@@ -213,9 +208,9 @@ class ScramClient:
             self._server_key = keys.server_key or None
         if not nonce.startswith(self._nonce) or len(nonce) == len(self._nonce):
             raise _server_fault("SCRAM nonce from server does not extend ours")
-        without_proof = b"c=" + _base64(self._gs2_header + self._binding) + b",r=" + nonce
+        without_proof = b"c=" + base64(self._gs2_header + self._binding) + b",r=" + nonce
         self._message = self._first_bare + b"," + server_first + b"," + without_proof
-        return without_proof + b",p=" + _base64(xor(client_key, hmac_sha256(stored_key, self._message)))
+        return without_proof + b",p=" + base64(xor(client_key, hmac_sha256(stored_key, self._message)))
 
     def _expected_nonce(self, server_first: bytes) -> bytes | None:
         """The nonce of a server-first-message that says of salt and iterations what the verifier of our key has: then
@@ -230,7 +225,7 @@ class ScramClient:
     def finish(self, server_final: bytes) -> None:
         """Check the server-final-message: the server knows the password too, or `ServerFault`."""
         expected = None if self._server_key is None else hmac_sha256(self._server_key, self._message)
-        if expected is None or not is_equal(server_final, b"v=" + _base64(expected)):
+        if expected is None or not is_equal(server_final, b"v=" + base64(expected)):
             self._judge(server_final, expected)
         self.is_finished = True
 
@@ -315,10 +310,6 @@ def _parse_server_first(data: bytes) -> tuple[bytes, bytes, int]:
     if not count[2:].isdigit() or len(count) > 11 or not 1 <= int(count[2:]) <= MAX_ITERATIONS:
         raise _server_fault("SCRAM iteration count from server is out of range")
     return nonce[2:], salt, int(count[2:])
-
-
-def _base64(raw: bytes) -> bytes:
-    return b2a_base64(raw, newline=False)
 
 
 def _malformed(detail: str) -> ProtocolViolation:

@@ -11,21 +11,30 @@ Rules:
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
-
-import msgspec
 
 from doorman.auth.jwt import sign_token
 from doorman.auth.md5 import SALT_BYTES, md5_answer, md5_hash
 from doorman.auth.public_keys import KeyUnavailable
-from doorman.auth.randomness import random_bytes
-from doorman.auth.scram import SCRAM_SHA_256, SCRAM_SHA_256_PLUS, Random, ScramClient
+from doorman.auth.randomness import Random
+from doorman.auth.scram import SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramClient
 from doorman.auth.verifier import ScramVerifier
 from doorman.errors import ServerFault
-from doorman.wire import backend, frontend
+from doorman.wire import frontend
+from doorman.wire.backend import (
+    checked_parameter_statuses,
+    parse_authentication,
+    parse_backend_key_data,
+    parse_error_fields,
+    parse_negotiate_protocol_version,
+    parse_parameter_status,
+    parse_ready_for_query,
+    parse_sasl_mechanisms,
+)
 from doorman.wire.codes import MAX_AUTH_MESSAGE_BYTES, MAX_SERVER_STARTUP_BYTES, Auth, Backend, SqlState
 from doorman.wire.framing import BadLength, Frames
+from doorman.wire.frontend import sasl_initial, sasl_response
 from doorman.wire.text import decode
 
 DEFAULT_APPLICATION_NAME: Final = "pg_doorman"
@@ -51,26 +60,55 @@ class Step(enum.Enum):
     FAILED = "failed"
 
 
-# As globals: to ask an Enum for a member costs more than what is done with it.
+# As globals, of C in the compiled form: to ask a class for a member costs more than what is done with it.
 _AUTHENTICATION: Final = Step.AUTHENTICATION
+_SCRAM_FIRST: Final = Step.SCRAM_FIRST
+_SCRAM_FINAL: Final = Step.SCRAM_FINAL
+_AUTHENTICATED: Final = Step.AUTHENTICATED
 _SETTINGS: Final = Step.SETTINGS
 _READY: Final = Step.READY
 _FAILED: Final = Step.FAILED
-_PARAMETER_STATUS: Final = Backend.PARAMETER_STATUS
+
+_R: Final = int(Backend.AUTHENTICATION)
+_V: Final = int(Backend.NEGOTIATE_PROTOCOL_VERSION)
+_S: Final = int(Backend.PARAMETER_STATUS)
+_K: Final = int(Backend.BACKEND_KEY_DATA)
+_Z: Final = int(Backend.READY_FOR_QUERY)
+_N: Final = int(Backend.NOTICE_RESPONSE)
+_E: Final = int(Backend.ERROR_RESPONSE)
+
+_OK: Final = int(Auth.OK)
+_CLEARTEXT: Final = int(Auth.CLEARTEXT)
+_MD5: Final = int(Auth.MD5)
+_SASL: Final = int(Auth.SASL)
+_SASL_CONTINUE: Final = int(Auth.SASL_CONTINUE)
+_SASL_FINAL: Final = int(Auth.SASL_FINAL)
+_KNOWN_METHODS: Final = frozenset({_OK, _CLEARTEXT, _MD5, _SASL, _SASL_CONTINUE, _SASL_FINAL})
 
 
-class Credentials(msgspec.Struct, frozen=True, kw_only=True):
+class Credentials:
     """What proves us to a server, each part optional: `password` in clear, `md5_hash` (`md5…`), the `client_key` that a
     client proved, with the `verifier` that it belongs to, or `token_key`, the file of a private key that signs a token
     for a server which asks for a password in clear. `lacking` says why there is not more, in an error.
     """
 
-    password: str | None = None
-    md5_hash: str | None = None
-    client_key: bytes | None = None
-    verifier: ScramVerifier | None = None
-    token_key: str | None = None
-    lacking: str = "nothing is configured that could answer it"
+    __slots__ = ("client_key", "lacking", "md5_hash", "password", "token_key", "verifier")
+
+    def __init__(
+        self,
+        password: str | None = None,
+        md5_hash: str | None = None,
+        client_key: bytes | None = None,
+        verifier: ScramVerifier | None = None,
+        token_key: str | None = None,
+        lacking: str = "nothing is configured that could answer it",
+    ) -> None:
+        self.password = password
+        self.md5_hash = md5_hash
+        self.client_key = client_key
+        self.verifier = verifier
+        self.token_key = token_key
+        self.lacking = lacking
 
     def __repr__(self) -> str:
         return "Credentials(…)"
@@ -88,40 +126,30 @@ class ServerLogin:
         credentials: Credentials,
         database: str,
         parameters: Mapping[str, str],
-        *,
         encrypted_or_local: bool,
         minor: int = 0,
         binding: bytes | None = None,
-        rng: Random = random_bytes,
+        rng: Random | None = None,
     ) -> None:
         self._user = user
         self._database = database
         self._operator_parameters = parameters
         self._credentials = credentials
-        self._password = credentials.password
         self._encrypted_or_local = encrypted_or_local
         self._binding = binding
         self._rng = rng
         self._frames = Frames(MAX_AUTH_MESSAGE_BYTES)
         self._received = 0
         self._scram: ScramClient | None = None
-        self.step = Step.AUTHENTICATION
+        self.step = _AUTHENTICATION
         self.minor = minor
-        self._statuses: list[bytes] = []
+        self.is_authenticated = False  # AuthenticationOk has come
+        self.done = False  # the server is ready for queries
+        self.status_messages = b""  # ParameterStatus messages as clients get them; the name is the client's own matter
         self.notices: list[dict[str, str]] = []
         self.pid = 0
         self.secret = b""
         self.leftover = b""
-
-    @property
-    def done(self) -> bool:
-        """Whether the server is ready for queries."""
-        return self.step is _READY
-
-    @property
-    def status_messages(self) -> bytes:
-        """The server's ParameterStatus messages as clients get them at login; the name is the client's own matter."""
-        return b"".join(self._statuses)
 
     @property
     def parameters(self) -> dict[str, str]:
@@ -130,7 +158,7 @@ class ServerLogin:
         frames.feed(self.status_messages)
         values: dict[str, str] = {}
         while (frame := frames.take()) is not None:
-            name, value = backend.parse_parameter_status(frame[1])
+            name, value = parse_parameter_status(frame[1])
             values[name] = value
         return values
 
@@ -161,17 +189,12 @@ class ServerLogin:
         try:
             return self._advance(data)
         except ServerRefusal:
-            self.step = Step.FAILED
+            self.step = _FAILED
             raise
         except ServerFault as fault:
             failure = self._fault(fault.message, fault.sqlstate, type(fault))
-            self.step = Step.FAILED
+            self.step = _FAILED
             raise failure from None
-
-    @property
-    def is_authenticated(self) -> bool:
-        """AuthenticationOk has come."""
-        return self.step is _SETTINGS or self.step is _READY
 
     def connection_lost(self) -> ServerFault:
         """The fault to raise when the server closes the connection before `done`."""
@@ -189,20 +212,35 @@ class ServerLogin:
             frame = self._take_frame()
             if frame is None:
                 break
-            letter, body = frame
-            handle = _HANDLERS.get(letter)
-            if handle is None:
-                raise _broken(f"unexpected message type {chr(letter)!r} from server")
-            answers.append(handle(self, body))
+            answers.append(self._handle(frame[0], frame[1]))
         if self.step is _READY:
             self._check_leftover()
+            self.done = True
         return b"".join(answers)
+
+    def _handle(self, letter: int, body: bytes) -> bytes:
+        if letter == _R:
+            return self._on_authentication(body)
+        if letter == _K:
+            return self._on_backend_key_data(body)
+        if letter == _Z:
+            return self._on_ready_for_query(body)
+        if letter == _S:
+            raise _broken("unexpected ParameterStatus message from server")
+        if letter == _N:
+            self.notices.append(parse_error_fields(body))
+            return b""
+        if letter == _E:
+            raise ServerRefusal(parse_error_fields(body), self._context())
+        if letter == _V:
+            return self._on_negotiate_protocol_version(body)
+        raise _broken(f"unexpected message type {chr(letter)!r} from server")
 
     def _take_frame(self) -> tuple[int, bytes] | None:
         try:
             return self._frames.take()
         except BadLength as error:
-            if error.letter != Backend.ERROR_RESPONSE or self.step is not Step.AUTHENTICATION:
+            if error.letter != Backend.ERROR_RESPONSE or self.step is not _AUTHENTICATION:
                 raise _broken(str(error)) from None
         self._refuse_old_style()
         return None
@@ -221,31 +259,38 @@ class ServerLogin:
     # Authentication ("R")
 
     def _on_authentication(self, body: bytes) -> bytes:
-        code, data = backend.parse_authentication(body)
-        handler = _AUTH_HANDLERS.get(code)
-        if handler is None:
+        code, data = parse_authentication(body)
+        step = self.step
+        if code == _OK and (step is _AUTHENTICATED or step is _AUTHENTICATION):
+            self.step = _SETTINGS
+            self.is_authenticated = True
+            return b""
+        if code == _SASL and step is _AUTHENTICATION:
+            return self._on_sasl(data)
+        if code == _SASL_CONTINUE and step is _SCRAM_FIRST:
+            return self._on_sasl_continue(data)
+        if code == _SASL_FINAL and step is _SCRAM_FINAL:
+            return self._on_sasl_final(data)
+        if code == _MD5 and step is _AUTHENTICATION:
+            return self._on_md5(data)
+        if code == _CLEARTEXT and step is _AUTHENTICATION:
+            return self._on_cleartext()
+        if code not in _KNOWN_METHODS:
             raise ServerFault(SqlState.FEATURE_NOT_SUPPORTED, f"server asks for authentication method {code}")
-        steps, handle = handler
-        if self.step not in steps:
-            raise _broken(f"unexpected authentication message {code} from server")
-        return handle(self, data)
+        raise _broken(f"unexpected authentication message {code} from server")
 
-    def _on_ok(self, data: bytes) -> bytes:
-        self.step = _SETTINGS
-        return b""
-
-    def _on_cleartext(self, data: bytes) -> bytes:
-        token_key = self._credentials.token_key
-        if not self._password and token_key is None:
+    def _on_cleartext(self) -> bytes:
+        password, token_key = self._credentials.password, self._credentials.token_key
+        if not password and token_key is None:
             raise self._no_credentials("a cleartext password")
         if not self._encrypted_or_local:
             raise ServerFault(
                 SqlState.INVALID_AUTHORIZATION,
                 "server asks for a cleartext password over an unencrypted connection; it was not sent",
             )
-        self.step = Step.AUTHENTICATED
+        self.step = _AUTHENTICATED
         if token_key is None:
-            return _password_message(self._password or "")
+            return _password_message(password or "")
         try:
             return _password_message(sign_token(token_key, self._user))
         except KeyUnavailable as error:
@@ -253,81 +298,72 @@ class ServerLogin:
 
     def _on_md5(self, salt: bytes) -> bytes:
         stored = self._credentials.md5_hash
-        if self._password:
-            stored = md5_hash(self._password, self._user)
+        if self._credentials.password:
+            stored = md5_hash(self._credentials.password, self._user)
         if not stored:
             raise self._no_credentials("an MD5 password")
         if len(salt) != SALT_BYTES:
             raise _broken("malformed AuthenticationMD5Password message from server")
-        self.step = Step.AUTHENTICATED
+        self.step = _AUTHENTICATED
         return _password_message(md5_answer(stored, salt))
 
     def _on_sasl(self, data: bytes) -> bytes:
-        offered = backend.parse_sasl_mechanisms(data)
+        offered = parse_sasl_mechanisms(data)
         can_bind = self._binding is not None and SCRAM_SHA_256_PLUS in offered
         if not can_bind and SCRAM_SHA_256 not in offered:
             raise ServerFault(SqlState.FEATURE_NOT_SUPPORTED, "server offers no SASL mechanism that can be used")
         known = self._credentials
-        if not self._password and known.client_key is None:
+        has_password = bool(known.password)
+        if not has_password and known.client_key is None:
             raise self._no_credentials("SCRAM authentication")
         self._scram = ScramClient(
-            password=self._password or None,
-            client_key=None if self._password else known.client_key,
-            verifier=None if self._password else known.verifier,
-            binding=self._binding if can_bind else None,
-            could_bind=self._binding is not None,
+            known.password if has_password else None,
+            None if has_password else known.client_key,
+            None if has_password else known.verifier,
+            self._binding if can_bind else None,
+            self._binding is not None,
         )
-        self.step = Step.SCRAM_FIRST
-        return frontend.sasl_initial(self._scram.mechanism, self._scram.first(self._rng))
+        self.step = _SCRAM_FIRST
+        return sasl_initial(self._scram.mechanism, self._scram.first(self._rng))
 
     def _on_sasl_continue(self, data: bytes) -> bytes:
         assert self._scram is not None
         answer = self._scram.final(data)
-        self.step = Step.SCRAM_FINAL
-        return frontend.sasl_response(answer)
+        self.step = _SCRAM_FINAL
+        return sasl_response(answer)
 
     def _on_sasl_final(self, data: bytes) -> bytes:
         assert self._scram is not None
         self._scram.finish(data)
-        self.step = Step.AUTHENTICATED
+        self.step = _AUTHENTICATED
         return b""
 
     # The other messages
 
     def _on_negotiate_protocol_version(self, body: bytes) -> bytes:
-        minor, options = backend.parse_negotiate_protocol_version(body)
-        if self.step is not Step.AUTHENTICATION or minor > self.minor or options:
+        minor, options = parse_negotiate_protocol_version(body)
+        if self.step is not _AUTHENTICATION or minor > self.minor or options:
             raise _broken("server's NegotiateProtocolVersion does not answer what was asked")
         self.minor = minor
         return b""
 
     def _take_statuses(self) -> None:
         """All that have come, at once: PostgreSQL sends a dozen and more."""
-        run = self._frames.take_run(_PARAMETER_STATUS)
+        run = self._frames.take_run(_S)
         if run:
-            self._statuses.append(backend.checked_parameter_statuses(run, NOT_FOR_CLIENTS))
-
-    def _on_parameter_status(self, body: bytes) -> bytes:
-        raise _broken("unexpected ParameterStatus message from server")
+            self.status_messages += checked_parameter_statuses(run, NOT_FOR_CLIENTS)
 
     def _on_backend_key_data(self, body: bytes) -> bytes:
         self._expect_settings("BackendKeyData")
-        self.pid, self.secret = backend.parse_backend_key_data(body)
+        self.pid, self.secret = parse_backend_key_data(body)
         return b""
 
     def _on_ready_for_query(self, body: bytes) -> bytes:
         self._expect_settings("ReadyForQuery")
-        if backend.parse_ready_for_query(body) != "I":
+        if parse_ready_for_query(body) != "I":
             raise _broken("server is in a transaction at the end of its login")
         self.step = _READY
         return b""
-
-    def _on_notice(self, body: bytes) -> bytes:
-        self.notices.append(backend.parse_error_fields(body))
-        return b""
-
-    def _on_error(self, body: bytes) -> bytes:
-        raise ServerRefusal(backend.parse_error_fields(body), self._context())
 
     def _no_credentials(self, wanted: str) -> ServerFault:
         return NoCredentials(SqlState.INVALID_PASSWORD, f"server asks for {wanted}: {self._credentials.lacking}")
@@ -371,25 +407,3 @@ class NoCredentials(ServerFault):
 
 def _broken(reason: str) -> ServerFault:
     return ServerFault(SqlState.PROTOCOL_VIOLATION, reason)
-
-
-_Handler = Callable[[ServerLogin, bytes], bytes]
-
-_HANDLERS: Final[dict[int, _Handler]] = {
-    Backend.AUTHENTICATION: ServerLogin._on_authentication,
-    Backend.NEGOTIATE_PROTOCOL_VERSION: ServerLogin._on_negotiate_protocol_version,
-    Backend.PARAMETER_STATUS: ServerLogin._on_parameter_status,
-    Backend.BACKEND_KEY_DATA: ServerLogin._on_backend_key_data,
-    Backend.READY_FOR_QUERY: ServerLogin._on_ready_for_query,
-    Backend.NOTICE_RESPONSE: ServerLogin._on_notice,
-    Backend.ERROR_RESPONSE: ServerLogin._on_error,
-}
-
-_AUTH_HANDLERS: Final[dict[int, tuple[tuple[Step, ...], _Handler]]] = {
-    Auth.OK: ((Step.AUTHENTICATION, Step.AUTHENTICATED), ServerLogin._on_ok),
-    Auth.CLEARTEXT: ((Step.AUTHENTICATION,), ServerLogin._on_cleartext),
-    Auth.MD5: ((Step.AUTHENTICATION,), ServerLogin._on_md5),
-    Auth.SASL: ((Step.AUTHENTICATION,), ServerLogin._on_sasl),
-    Auth.SASL_CONTINUE: ((Step.SCRAM_FIRST,), ServerLogin._on_sasl_continue),
-    Auth.SASL_FINAL: ((Step.SCRAM_FINAL,), ServerLogin._on_sasl_final),
-}

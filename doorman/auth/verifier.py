@@ -43,19 +43,27 @@ class ScramKeys(msgspec.Struct, frozen=True):
         return "ScramKeys(…)"
 
 
-class ScramVerifier(msgspec.Struct, frozen=True):
+class ScramVerifier:
     """What a server stores. `salt` is base64 text and is sent to the client exactly as stored. `announcement`: salt and
     iterations as a server-first-message ends with them."""
 
-    iterations: int
-    salt: str
-    stored_key: bytes
-    server_key: bytes
-    announcement: bytes = b""
+    __slots__ = ("announcement", "iterations", "salt", "server_key", "stored_key")
 
-    def __post_init__(self) -> None:
-        words = b",s=" + self.salt.encode("ascii") + b",i=%d" % self.iterations
-        msgspec.structs.force_setattr(self, "announcement", words)
+    def __init__(self, iterations: int, salt: str, stored_key: bytes, server_key: bytes) -> None:
+        self.iterations = iterations
+        self.salt = salt
+        self.stored_key = stored_key
+        self.server_key = server_key
+        self.announcement = b",s=" + salt.encode("ascii") + b",i=%d" % iterations
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ScramVerifier):
+            return NotImplemented
+        is_known = is_equal(self.stored_key, other.stored_key) and is_equal(self.server_key, other.server_key)
+        return is_known and self.announcement == other.announcement
+
+    def __hash__(self) -> int:
+        return hash((self.announcement, self.stored_key, self.server_key))
 
     def __repr__(self) -> str:
         return "ScramVerifier(…)"

@@ -14,6 +14,10 @@ Rules
 from libc.stdint cimport int64_t, uint64_t
 
 from doorman.shm.layout cimport CounterRow
+from doorman.shm.table cimport Table
 
+cpdef count_connection(Table table, int kind)
+cpdef count_opening(Table table, int slot)
+cpdef count_phase(Table table, int phase, int64_t elapsed)
 cdef void count_time(uint64_t *histogram, int64_t elapsed) noexcept nogil
 cdef void count_error(CounterRow *counters, const char *sqlstate) noexcept nogil

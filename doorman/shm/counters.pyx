@@ -156,7 +156,7 @@ cdef void count_error(CounterRow *counters, const char *sqlstate) noexcept nogil
     counters.errors_of_class[kind] += 1
 
 
-def count_connection(Table table, kind: int) -> None:
+cpdef count_connection(Table table, int kind):
     """A client's first packet said what it is; `kind` is an index of CONNECTION_KINDS (0 is counted by the relay)."""
     cdef ProcessCounterRow *row = &table.process_counters[table.process]
     if kind == 1:
@@ -167,9 +167,9 @@ def count_connection(Table table, kind: int) -> None:
         row.cancels += 1
 
 
-def count_opening(Table table, slot: int) -> None:
+cpdef count_opening(Table table, int slot):
     """An attempt to open a server for this slot began."""
-    table.counter_row(table.slots[<int>slot].pool).opens_started += 1
+    table.counter_row(table.slots[slot].pool).opens_started += 1
 
 
 def count_parameter_error(Table table, pool: int, sqlstate: str) -> None:
@@ -178,15 +178,14 @@ def count_parameter_error(Table table, pool: int, sqlstate: str) -> None:
         table.counter_row(pool).parameter_errors[<int>PARAMETER_SQLSTATES.index(sqlstate)] += 1
 
 
-def count_phase(Table table, phase: int, elapsed: int) -> None:
+cpdef count_phase(Table table, int phase, int64_t elapsed):
     """A phase (index of PHASES) of opening a server took so many microseconds."""
     cdef ProcessCounterRow *row = &table.process_counters[table.process]
     cdef int bucket = 0
-    cdef int64_t time = elapsed
-    while bucket < 5 and time > PHASE_LIMITS[bucket]:
+    while bucket < 5 and elapsed > PHASE_LIMITS[bucket]:
         bucket += 1
-    row.opens[<int>phase][bucket] += 1
-    row.open_time[<int>phase] += time
+    row.opens[phase][bucket] += 1
+    row.open_time[phase] += elapsed
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

@@ -15,5 +15,6 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from doorman.shm.table cimport Table
 
+cpdef bint is_enabled(Table table, int pool)
 cdef void outdate_servers(Table table, int pool, uint64_t *wake) noexcept nogil
 cdef bint condemn(Table table, int client, uint64_t connection_id, uint64_t *wake) noexcept nogil

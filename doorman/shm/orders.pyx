@@ -54,7 +54,7 @@ def enable_pool(Table table, int pool, bint enabled) -> None:
     release(&row.lock)
 
 
-def is_enabled(Table table, int pool) -> bool:
+cpdef bint is_enabled(Table table, int pool):
     """Does the pool take new clients?"""
     return not load32(&table.pools[pool].disabled)
 

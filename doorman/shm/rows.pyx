@@ -175,7 +175,7 @@ def set_parameters(Table table, int number, bytes messages, epoch: int | None = 
     release(&row.lock)
 
 
-def get_parameters(Table table, int number) -> bytes:
+cpdef bytes get_parameters(Table table, int number):
     """The ParameterStatus messages of a pool; empty until its first server was opened."""
     cdef PoolRow *row = &table.pools[number]
     cdef char[PARAMETER_BYTES] parameters

@@ -48,6 +48,7 @@ cdef class Table:
     cdef LookUpRow *look_ups
     cdef SourceRow *sources
 
+    cpdef int pool_of_slot(self, int slot)
     cdef size_t lay_out(self, Header *shape)
     cdef void post_mail(self, int process, int slot) noexcept nogil
     cdef bint has_mail(self) noexcept nogil
@@ -56,5 +57,6 @@ cdef class Table:
 
 
 cdef int64_t now_us() noexcept nogil
+cpdef int64_t monotonic_us() noexcept
 cdef void copy_text(char *field, int size, bytes text)
 cdef str read_text(const char *field, int size)

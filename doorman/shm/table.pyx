@@ -70,7 +70,7 @@ cdef int64_t wall_us() noexcept nogil:
     return <int64_t>now.tv_sec * 1_000_000 + now.tv_nsec // 1000
 
 
-def monotonic_us() -> int:
+cpdef int64_t monotonic_us() noexcept:
     """Microseconds of CLOCK_MONOTONIC, comparable with every time in the table."""
     return now_us()
 
@@ -262,9 +262,9 @@ cdef class Table:
         """Process rows of the table."""
         return self.header.n_processes
 
-    def pool_of_slot(self, slot: int) -> int:
+    cpdef int pool_of_slot(self, int slot):
         """The pool's row."""
-        return self.slots[<int>slot].pool
+        return self.slots[slot].pool
 
     def next_connection_id(self) -> int:
         """A number that no other connection of any process has."""

@@ -15,5 +15,7 @@ from libc.stdint cimport uint32_t
 
 from doorman.shm.table cimport Table
 
+cpdef bint keep_key(Table table, bytes stored_key, bytes client_key) except -1
+cpdef bytes find_key(Table table, bytes stored_key)
 cdef uint32_t users_for(uint32_t wanted) noexcept nogil
 cdef void wipe_half_written(Table table) noexcept nogil

@@ -20,7 +20,7 @@ cdef uint32_t users_for(uint32_t wanted) noexcept nogil:
     return rows
 
 
-def keep_key(Table table, bytes stored_key, bytes client_key) -> bool:
+cpdef bint keep_key(Table table, bytes stored_key, bytes client_key) except -1:
     """Remember a ClientKey that a client has just proved; False when it is known already. Both have 32 bytes."""
     cdef UserRow *row
     cdef bint is_new
@@ -37,7 +37,7 @@ def keep_key(Table table, bytes stored_key, bytes client_key) -> bool:
     return is_new
 
 
-def find_key(Table table, bytes stored_key) -> bytes | None:
+cpdef bytes find_key(Table table, bytes stored_key):
     """The ClientKey of a verifier with this StoredKey, if some client has proved it."""
     cdef UserRow *row
     cdef uint8_t[KEY_BYTES] key

@@ -21,14 +21,13 @@ from doorman.wire.codes import (
     Auth,
     SqlState,
 )
+from doorman.wire.packing import counted, message, number_at, numbered
 from doorman.wire.startup import StartupMessage
 from doorman.wire.text import cstring, decode, encode
 
 HEADER_BYTES: Final = 5
 _INT32: Final = struct.Struct("!I")
 _COUNT: Final = struct.Struct("!H")
-_AUTH: Final = struct.Struct("!cII")
-_KEY_HEAD: Final = struct.Struct("!cII")
 _COLUMN: Final = struct.Struct("!IhIhih")
 _FIELD_LENGTH: Final = struct.Struct("!i")
 _NULL: Final = _FIELD_LENGTH.pack(-1)
@@ -47,6 +46,9 @@ READY_FAILED: Final = b"Z\0\0\0\x05E"
 
 _READY: Final = {"I": READY_IDLE, "T": READY_IN_TRANSACTION, "E": READY_FAILED}
 
+_SASL_CONTINUE: Final = int(Auth.SASL_CONTINUE)
+_SASL_FINAL: Final = int(Auth.SASL_FINAL)
+
 TEXT_OID: Final = 25
 INT8_OID: Final = 20
 
@@ -59,36 +61,27 @@ class Column(msgspec.Struct, frozen=True):
     typlen: int = -1
 
 
-def message(letter: bytes, body: bytes) -> bytes:
-    """A whole message around `body`."""
-    return letter + _INT32.pack(len(body) + 4) + body
-
-
 # Login
 
 
 def md5_request(salt: bytes) -> bytes:
     """AuthenticationMD5Password; `salt` has 4 bytes."""
-    return _AUTH.pack(b"R", 12, Auth.MD5) + salt
+    return numbered(b"R", Auth.MD5, salt)
 
 
 def sasl_request(mechanisms: Iterable[str]) -> bytes:
     """AuthenticationSASL with the mechanisms in the order of our preference."""
-    return _sasl(Auth.SASL, b"".join(map(cstring, mechanisms)) + b"\0")
+    return numbered(b"R", Auth.SASL, b"".join(map(cstring, mechanisms)) + b"\0")
 
 
 def sasl_continue(data: bytes) -> bytes:
     """AuthenticationSASLContinue."""
-    return _sasl(Auth.SASL_CONTINUE, data)
+    return numbered(b"R", _SASL_CONTINUE, data)
 
 
 def sasl_final(data: bytes) -> bytes:
     """AuthenticationSASLFinal."""
-    return _sasl(Auth.SASL_FINAL, data)
-
-
-def _sasl(code: int, data: bytes) -> bytes:
-    return _AUTH.pack(b"R", 8 + len(data), code) + data
+    return numbered(b"R", _SASL_FINAL, data)
 
 
 def negotiate_protocol_version(minor: int, options: Sequence[str]) -> bytes:
@@ -111,7 +104,7 @@ def parameter_status(name: str, value: str) -> bytes:
 
 def backend_key_data(pid: int, secret: bytes) -> bytes:
     """BackendKeyData. `pid` is taken modulo 2^32; `secret` has 4 bytes, up to 256 when protocol 3.2 is spoken."""
-    return _KEY_HEAD.pack(b"K", 8 + len(secret), pid & 0xFFFFFFFF) + secret
+    return numbered(b"K", pid & 0xFFFFFFFF, secret)
 
 
 def ready_for_query(status: str = "I") -> bytes:
@@ -170,10 +163,7 @@ def data_row(values: Sequence[str | None]) -> bytes:
 
 
 def _field(value: str | None) -> bytes:
-    if value is None:
-        return _NULL
-    raw = encode(value)
-    return _FIELD_LENGTH.pack(len(raw)) + raw
+    return _NULL if value is None else counted(encode(value))
 
 
 def command_complete(tag: str) -> bytes:
@@ -193,7 +183,7 @@ def parse_authentication(body: bytes) -> tuple[int, bytes]:
     """Code of an Authentication message (see `codes.Auth`) and what follows it."""
     if len(body) < 4:
         raise _malformed("Authentication")
-    return _INT32.unpack_from(body)[0], body[4:]
+    return number_at(body, 0), body[4:]
 
 
 def parse_sasl_mechanisms(data: bytes) -> list[str]:
@@ -235,7 +225,7 @@ def parse_backend_key_data(body: bytes) -> tuple[int, bytes]:
     """Pid and cancel secret (4…256 bytes) of a BackendKeyData."""
     if not MIN_SECRET_BYTES <= len(body) - 4 <= MAX_SECRET_BYTES:
         raise _malformed("BackendKeyData")
-    return _INT32.unpack_from(body)[0], body[4:]
+    return number_at(body, 0), body[4:]
 
 
 def parse_ready_for_query(body: bytes) -> str:

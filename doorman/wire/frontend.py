@@ -19,12 +19,11 @@ from doorman.wire.codes import (
     Frontend,
     SqlState,
 )
+from doorman.wire.packing import counted, message, number_at
 from doorman.wire.text import cstring, decode, encode
 
 _INT16: Final = struct.Struct("!H")
 _INT32: Final = struct.Struct("!I")
-_SIGNED: Final = struct.Struct("!i")
-_HEADER: Final = struct.Struct("!BI")
 _PACKET: Final = struct.Struct("!II")
 _CANCEL: Final = struct.Struct("!III")
 
@@ -33,7 +32,11 @@ SYNC: Final = b"S\0\0\0\x04"
 FLUSH: Final = b"H\0\0\0\x04"
 TERMINATE: Final = b"X\0\0\0\x04"
 
-AUTH_HEADER_BYTES: Final = _HEADER.size
+AUTH_HEADER_BYTES: Final = 5
+_PASSWORD: Final = int(Frontend.PASSWORD)
+_NO_BYTES: Final = b"\xff\xff\xff\xff"
+_NOTHING: Final = 0xFFFFFFFF
+"""-1 as a length."""
 
 
 def ssl_request() -> bytes:
@@ -54,51 +57,47 @@ def cancel_request(pid: int, secret: bytes) -> bytes:
 
 def password(text: str) -> bytes:
     """PasswordMessage: a cleartext password or an MD5 answer."""
-    return _message(b"p", cstring(text))
+    return message(b"p", cstring(text))
 
 
 def sasl_initial(mechanism: str, data: bytes | None) -> bytes:
     """SASLInitialResponse; `None` means that there is no initial response."""
-    length = _SIGNED.pack(-1 if data is None else len(data))
-    return _message(b"p", cstring(mechanism) + length + (data or b""))
+    return message(b"p", cstring(mechanism) + (_NO_BYTES if data is None else counted(data)))
 
 
 def sasl_response(data: bytes) -> bytes:
     """SASLResponse."""
-    return _message(b"p", data)
+    return message(b"p", data)
 
 
 def query(sql: str) -> bytes:
     """Query (simple protocol)."""
-    return _message(b"Q", cstring(sql))
+    return message(b"Q", cstring(sql))
 
 
 def parse(sql: str, name: str = "") -> bytes:
     """Parse; PostgreSQL infers the types of the parameters."""
-    return _message(b"P", cstring(name) + cstring(sql) + b"\0\0")
+    return message(b"P", cstring(name) + cstring(sql) + b"\0\0")
 
 
 def bind(values: Sequence[str | None], statement: str = "", portal: str = "") -> bytes:
     """Bind with parameters and results in text format; `None` is NULL."""
     fields = b"".join(_field(value) for value in values)
-    return _message(b"B", cstring(portal) + cstring(statement) + b"\0\0" + _INT16.pack(len(values)) + fields + b"\0\0")
+    return message(b"B", cstring(portal) + cstring(statement) + b"\0\0" + _INT16.pack(len(values)) + fields + b"\0\0")
 
 
 def describe_portal(name: str = "") -> bytes:
     """Describe of a portal; the answer is a RowDescription or NoData."""
-    return _message(b"D", b"P" + cstring(name))
+    return message(b"D", b"P" + cstring(name))
 
 
 def execute(portal: str = "", most_rows: int = 0) -> bytes:
     """Execute; 0 is all rows."""
-    return _message(b"E", cstring(portal) + _INT32.pack(most_rows))
+    return message(b"E", cstring(portal) + _INT32.pack(most_rows))
 
 
 def _field(value: str | None) -> bytes:
-    if value is None:
-        return _SIGNED.pack(-1)
-    data = encode(value)
-    return _INT32.pack(len(data)) + data
+    return _NO_BYTES if value is None else counted(encode(value))
 
 
 def sync() -> bytes:
@@ -113,26 +112,22 @@ def terminate() -> bytes:
 
 def copy_fail(reason: str) -> bytes:
     """CopyFail with the reason that PostgreSQL will quote."""
-    return _message(b"f", cstring(reason))
-
-
-def _message(letter: bytes, body: bytes) -> bytes:
-    return letter + _INT32.pack(len(body) + 4) + body
+    return message(b"f", cstring(reason))
 
 
 # A client's answers during its login
 
 
-def auth_message_length(buf: bytes | bytearray | memoryview) -> int:
+def auth_message_length(buf: bytes) -> int:
     """Size of the `p` message that starts `buf`, letter included; 0 while its header is incomplete.
 
     `ProtocolViolation` for another message or for a length outside 4…64 KiB, found before any of it is kept.
     """
-    if len(buf) and buf[0] != Frontend.PASSWORD:
+    if buf and buf[0] != _PASSWORD:
         raise ProtocolViolation(f"expected password response, got message type {buf[0]}")
-    if len(buf) < _HEADER.size:
+    if len(buf) < AUTH_HEADER_BYTES:
         return 0
-    length: int = _HEADER.unpack_from(buf)[1]
+    length = number_at(buf, 1)
     if not 4 <= length <= MAX_AUTH_MESSAGE_BYTES:
         raise ProtocolViolation("invalid length of password message")
     return 1 + length
@@ -154,11 +149,11 @@ def parse_sasl_initial(body: bytes) -> tuple[str, bytes | None]:
     name_end = body.find(b"\0")
     if name_end <= 0 or len(body) < name_end + 5:
         raise ProtocolViolation("malformed SASLInitialResponse message")
-    length: int = _SIGNED.unpack_from(body, name_end + 1)[0]
+    length = number_at(body, name_end + 1)
     data = body[name_end + 5 :]
-    if max(length, 0) != len(data) or length < -1:
+    if (0 if length == _NOTHING else length) != len(data):
         raise ProtocolViolation("malformed SASLInitialResponse message")
-    return decode(body[:name_end]), None if length == -1 else data
+    return decode(body[:name_end]), None if length == _NOTHING else data
 
 
 def parse_sasl_response(body: bytes) -> bytes:

@@ -208,11 +208,14 @@ def packets_of(message: Message) -> list[bytes]:
 class Channel:
     """One end of the pair. `receive` and `flush` never block."""
 
+    __slots__ = ("_deposits_fd", "_parts", "_queue", "deposits", "socket")
+
     def __init__(self, end: socket.socket, deposits: socket.socket) -> None:
         end.setblocking(False)
         deposits.setblocking(False)
         self.socket = end
         self.deposits = deposits
+        self._deposits_fd = deposits.fileno()
         self._queue: deque[tuple[bytes, list[int]]] = deque()
         self._parts: list[bytes] = []
 
@@ -246,10 +249,15 @@ class Channel:
         for packet in packets:
             self._send_packet(packet, list(descriptors))
 
-    def deposit(self, message: Message, descriptors: Iterable[int] = ()) -> bool:
-        """Leave a message for the peer to collect; False when it is too long or there is no room. Raises OSError."""
-        packets = packets_of(message)
-        return len(packets) == 1 and self._try(self.deposits, packets[0], list(descriptors))
+    def deposit(self, message: Message, fd: int = -1) -> bool:
+        """Leave a message for the peer to collect, with this descriptor; False when it is too long or there is no room.
+        Raises OSError."""
+        packet = _encoder.encode(message)
+        if len(packet) > MAX_PACKET:
+            return False
+        if fd >= 0:
+            return not may_wait(send_descriptor(self._deposits_fd, packet, fd))
+        return self._try(self.deposits, packet, [])
 
     def collect(self) -> tuple[Message, list[int]] | None:
         """The next deposit, None when there is none. Raises EOFError when the peer is gone and no more is there."""
@@ -321,17 +329,18 @@ class Channel:
         for _, descriptors in self._queue:
             close_all(descriptors)
         self._queue.clear()
+        self._deposits_fd = -1
         self.socket.close()
         self.deposits.close()
 
 
 def may_wait(code: int) -> bool:
     """What became of sending, 0 or an errno: is it to be tried again? Raises OSError when that would not help."""
+    if not code:
+        return False
     if code in (errno.EAGAIN, errno.EINTR, errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM):
         return True
-    if code:
-        raise OSError(code, os.strerror(code))
-    return False
+    raise OSError(code, os.strerror(code))
 
 
 def close_all(descriptors: Iterable[int]) -> None:

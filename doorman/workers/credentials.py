@@ -62,7 +62,7 @@ def passed_through(pool: PoolSettings, verifier: ScramVerifier, table: Table) ->
     if key is None:
         lacking = f'user "{pool.user}" has not logged in by SCRAM yet, which would teach its key; {_SET_BOTH}'
         return Credentials(verifier=verifier, lacking=lacking)
-    return Credentials(client_key=key, verifier=verifier, lacking=_KEY_LACKS)
+    return Credentials(None, None, key, verifier, None, _KEY_LACKS)
 
 
 def is_pending(pool: PoolSettings, table: Table) -> bool:

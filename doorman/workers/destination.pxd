@@ -1,23 +1,41 @@
 """Types for the compiled form of destination.py. The module works without it."""
 
+cimport cython
+
+from doorman.auth.server_login cimport Credentials
+from doorman.auth.verifier cimport ScramVerifier
+from doorman.shm.table cimport Table
+from doorman.workers.credentials cimport passed_through
+from doorman.workers.roster cimport Roster
+
 
 cdef class Destination:
     cdef public object pool
-    cdef public object options
+    cdef public str user
+    cdef public str database
+    cdef public tuple host_and_port
+    cdef public str mode
+    cdef public long long lifetime_ms
+    cdef public long long idle_timeout_ms
+    cdef public long long connect_timeout_ms
+    cdef public tuple options
     cdef public bint is_local
     cdef public dict parameters
     cdef public dict first_words
-    cdef public object verifier
-    cdef public object fixed
+    cdef public ScramVerifier verifier
+    cdef public Credentials fixed
     cdef public int family
     cdef public bytes address
 
-    cpdef credentials(self, table)
+    cpdef Credentials credentials(self, Table table)
 
 
 cdef class Destinations:
-    cdef object _table
-    cdef object _options
+    cdef readonly object options
+    cdef Table _table
+    cdef Roster _roster
+    cdef long long _changes
     cdef dict _known
 
-    cpdef Destination find(self, int row, pool)
+    @cython.locals(known=Destination)
+    cpdef Destination find(self, int row)

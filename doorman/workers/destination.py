@@ -1,8 +1,7 @@
 """Where a pool's servers are and what they are told first: decided once, not for each opening.
 
 Rules
-1. What the configuration says of a pool does not change in the life of its `PoolSettings`; a destination has no longer
-   life than they, nor than the configuration that the socket options come from.
+1. A destination is made anew after each change of the roster, and of the configuration that socket options come from.
 2. What may change meanwhile is asked each time: the key that clients have proved, the address of a host's name.
 """
 
@@ -18,7 +17,10 @@ from doorman.auth.server_login import Credentials
 from doorman.config.resolve import PoolSettings
 from doorman.shm.table import Table
 from doorman.workers.credentials import credentials_for, passed_through, verifier_of
+from doorman.workers.roster import Roster
 from doorman.workers.socket_options import SocketOptions
+
+DEFAULT_CONNECT_TIMEOUT_MS = 3000
 
 Address = tuple[str, int] | tuple[str, int, int, int] | str
 """Of a socket, as Python's `socket` has it; a path is a Unix socket's."""
@@ -26,24 +28,47 @@ Address = tuple[str, int] | tuple[str, int, int, int] | str
 
 class Destination:
     """One pool's. `family` is -1 where a name must be looked up; `parameters` go into the StartupMessage, `first_words`
-    are those messages by minor version."""
+    are those messages by minor version. `host_and_port` are the server's; times as in the configuration (ms)."""
 
-    __slots__ = ("address", "family", "first_words", "fixed", "is_local", "options", "parameters", "pool", "verifier")
+    __slots__ = (
+        "address",
+        "connect_timeout_ms",
+        "database",
+        "family",
+        "first_words",
+        "fixed",
+        "host_and_port",
+        "idle_timeout_ms",
+        "is_local",
+        "lifetime_ms",
+        "mode",
+        "options",
+        "parameters",
+        "pool",
+        "user",
+        "verifier",
+    )
 
     def __init__(self, pool: PoolSettings, table: Table, options: SocketOptions) -> None:
         self.pool = pool
-        self.options = options
+        self.user, self.database = pool.server_user, pool.server_database
+        self.host_and_port = pool.server_host, pool.server_port
+        self.mode: str = "disable" if pool.server_host.startswith("/") else pool.server_tls_mode
+        self.lifetime_ms, self.idle_timeout_ms = pool.server_lifetime_ms, pool.idle_timeout_ms
+        self.connect_timeout_ms = pool.connect_timeout_ms or DEFAULT_CONNECT_TIMEOUT_MS
         self.is_local = pool.server_host.startswith("/") or is_loopback(pool.server_host)
         self.parameters = {**pool.startup_parameters, "application_name": pool.application_name}
         self.first_words: dict[int, bytes] = {}
         self.verifier = verifier_of(pool)
         self.fixed = credentials_for(pool, table) if self.verifier is None else None
         self.family, self.address = -1, b""
+        self.options: tuple[tuple[int, int, int], ...] = ()
         try:
-            self.family, address = literal_address(pool.server_host, pool.server_port)
+            family, address = literal_address(pool.server_host, pool.server_port)
         except ValueError:
             return
-        self.address = packed_address(self.family, address)
+        self.family, self.address = family, packed_address(family, address)
+        self.options = options.of_family(family)
 
     def credentials(self, table: Table) -> Credentials:
         """What there is to log in with at this moment."""
@@ -56,16 +81,23 @@ class Destination:
 class Destinations:
     """The destinations of one process under one configuration, by the pool's row."""
 
-    def __init__(self, table: Table, options: SocketOptions) -> None:
+    __slots__ = ("_changes", "_known", "_roster", "_table", "options")
+
+    def __init__(self, table: Table, roster: Roster, options: SocketOptions) -> None:
+        self.options = options
         self._table = table
-        self._options = options
+        self._roster = roster
+        self._changes = -1
         self._known: dict[int, Destination] = {}
 
-    def find(self, row: int, pool: PoolSettings) -> Destination:
-        """Of the pool that has this row."""
+    def find(self, row: int) -> Destination:
+        """Of the pool that has this row, or had it last. Raises KeyError for a row that never had one."""
+        if self._changes != self._roster.changes:
+            self._known.clear()
+            self._changes = self._roster.changes
         known = self._known.get(row)
-        if known is None or known.pool is not pool:
-            known = self._known[row] = Destination(pool, self._table, self._options)
+        if known is None:
+            known = self._known[row] = Destination(self._roster[row], self._table, self.options)
         return known
 
 

@@ -45,7 +45,7 @@ cdef extern from "<sys/socket.h>" nogil:
 DEF ROOM = 16384
 
 
-def dial(int family, bytes address, tuple options) -> int:
+cpdef int dial(int family, bytes address, tuple options) except? -1:
     """Start to connect. address: a packed sockaddr. options: (level, option, value). The descriptor, or -errno."""
     cdef int level, option, value, code
     cdef int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
@@ -63,7 +63,7 @@ def dial(int family, bytes address, tuple options) -> int:
     return fd
 
 
-def outcome(int fd) -> int:
+cpdef int outcome(int fd) except? -1:
     """What has become of the connection: 0 when it stands, or why it does not (errno)."""
     cdef int code = 0
     cdef unsigned int length = sizeof(code)
@@ -72,7 +72,7 @@ def outcome(int fd) -> int:
     return code
 
 
-def receive(int fd) -> bytes | None:
+cpdef bytes receive(int fd):
     """What has come, at most 16 KiB; empty at the end of the stream, None when there is nothing now. Raises OSError."""
     cdef char[ROOM] into
     cdef ssize_t n = recv(fd, into, ROOM, 0)
@@ -83,7 +83,7 @@ def receive(int fd) -> bytes | None:
     raise OSError(errno, "no answer")
 
 
-def send_whole(int fd, bytes data) -> bool:
+cpdef bint send_whole(int fd, bytes data) except -1:
     """Send something short; False when the peer does not read. Raises OSError."""
     cdef ssize_t n = send(fd, <const char *>data, len(data), MSG_NOSIGNAL)
     if n < 0 and errno != EAGAIN and errno != EINTR:
@@ -91,7 +91,7 @@ def send_whole(int fd, bytes data) -> bool:
     return n == len(data)
 
 
-def send_descriptor(int channel, bytes packet, int fd) -> int:
+cpdef int send_descriptor(int channel, bytes packet, int fd) noexcept:
     """One packet with one descriptor; 0, or why it could not be sent now (errno)."""
     cdef msghdr message
     cdef iovec part

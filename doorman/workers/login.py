@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,7 +18,7 @@ import msgspec
 from doorman.admin.login import console_exchange
 from doorman.auth.auth_query import Found
 from doorman.auth.decoy import resemble
-from doorman.auth.exchange import Answer, ClientExchange, ScramExchange, TrustExchange, Wait
+from doorman.auth.exchange import TRUSTED, Answer, ClientExchange, ScramExchange, TrustExchange, Wait
 from doorman.auth.look_up_exchange import LookUpExchange
 from doorman.auth.methods import Applicant, exchange_for, kind_of
 from doorman.auth.randomness import random_bytes
@@ -31,8 +30,10 @@ from doorman.shm.counters import count_connection
 from doorman.shm.lifecycle import REMOVED
 from doorman.shm.look_ups import count_look_up
 from doorman.shm.orders import is_enabled
+from doorman.shm.table import monotonic_us
 from doorman.tls.handshake import HandshakeFault
 from doorman.wire import backend
+from doorman.wire.backend import AUTHENTICATION_OK, READY_IDLE, backend_key_data, parameter_status
 from doorman.wire.frontend import auth_message_length
 from doorman.wire.startup import (
     CancelRequest,
@@ -42,11 +43,12 @@ from doorman.wire.startup import (
     parse_startup_packet,
     startup_length,
 )
+from doorman.wire.text import encode
 from doorman.workers.client_tls import CLIENT_HELLO, ClientTls
 from doorman.workers.console import ConsoleSession
 from doorman.workers.credentials import learn
 from doorman.workers.lookup_client import WAIT_SECONDS, unavailable
-from doorman.workers.routes import Route
+from doorman.workers.routes import Route, application_name_of, secret_bytes_of
 from doorman.workers.settings import Settings, gather_settings
 
 if TYPE_CHECKING:
@@ -64,7 +66,8 @@ MOST_REQUESTS = 3
 """SSLRequest and GSSENCRequest together before the startup packet."""
 
 AUTH_HEADER = 5
-POOL, CONSOLE, NOWHERE = range(3)
+_HELLO = CLIENT_HELLO
+_POOL, _CONSOLE, _NOWHERE = 0, 1, 2
 """Where a client goes that has proved who it is."""
 
 
@@ -78,7 +81,7 @@ class Login:
         "exchange",
         "found",
         "generation",
-        "heard_at",
+        "heard_at_us",
         "kind",
         "parting",
         "pool",
@@ -86,6 +89,7 @@ class Login:
         "relay",
         "requests",
         "route",
+        "scram",
         "secret",
         "startup",
         "task",
@@ -94,11 +98,12 @@ class Login:
 
     def __init__(self, process: Process, client: Client) -> None:
         self.process = process
-        self.relay: Relay = process.relay
+        self.relay: Relay = self.process.relay
         self.client = client
         self.startup: StartupMessage | None = None
         self.exchange: ClientExchange | None = None
-        self.destination = POOL
+        self.scram: ScramExchange | None = None  # the same, where it is that of a route
+        self.destination = _POOL
         self.route: Route | None = None  # what was decided of another client's packet, if that was the same
         self.address: str | None = None  # IP address, None on the Unix socket
         self.kind = "hba"  # what a failure from here on is counted as
@@ -109,7 +114,7 @@ class Login:
         self.secret = b""
         self.requests = 0
         self.task: asyncio.Task[None] | None = None
-        self.heard_at = 0.0  # time.monotonic() of its last message
+        self.heard_at_us = 0  # its last message, on the clock of `monotonic_us`
         self.tls: ClientTls | None = None
 
     # --- bytes -------------------------------------------------------------------------------------------------------
@@ -117,8 +122,10 @@ class Login:
     def feed(self, data: bytes) -> int:
         """Take whole packets; how many bytes were used."""
         used = 0
+        if not data:
+            return 0
         if self.tls is not None or self.startup is None:
-            if self.is_shaking or self.is_direct_tls(data):
+            if (self.tls is not None or data[0] == _HELLO) and (self.is_shaking() or self.is_direct_tls(data)):
                 return self.shake(data)
             route = self.known_route(data)
             if route is not None:
@@ -132,9 +139,9 @@ class Login:
                     self.on_first_packet(packet)
                 else:
                     self.on_auth_message(packet[AUTH_HEADER:])
-                if self.is_over or self.task is not None or self.is_shaking:
+                if self.is_over() or self.task is not None or self.is_shaking():
                     break
-            if self.is_shaking and used < len(data):
+            if self.is_shaking() and used < len(data):
                 raise ClientFault("08P01", "received unencrypted data after SSL request")
         except PeerFault as fault:
             self.refuse(fault)
@@ -146,14 +153,15 @@ class Login:
             return None
         return self.process.routes.find(data, self.client.peer)
 
-    @property
     def is_over(self) -> bool:
         """The exchange has ended: what follows is for whoever comes next."""
+        if self.scram is not None:
+            return self.scram.done
         return self.exchange is not None and self.exchange.done
 
     def packet_length(self, data: bytes) -> int:
         """Bytes of the packet at the front, 0 while it is not whole."""
-        if self.is_over or self.task is not None or self.is_shaking or not data:
+        if not data or self.is_over() or self.task is not None or self.is_shaking():
             return 0
         length = startup_length(data) if self.startup is None else auth_message_length(data)
         return length if 0 < length <= len(data) else 0
@@ -178,10 +186,10 @@ class Login:
         """SSLRequest, GSSENCRequest, CancelRequest or StartupMessage."""
         first = parse_startup_packet(packet)
         if isinstance(first, StartupMessage):
-            count_connection(self.process.table, PLAIN if self.tls is None else ENCRYPTED)
+            count_connection(self.process.table, _PLAIN if self.tls is None else _ENCRYPTED)
             self.on_startup(first, packet)
         elif isinstance(first, CancelRequest):
-            count_connection(self.process.table, CANCEL)
+            count_connection(self.process.table, _CANCEL)
             self.process.cancel(first.pid, first.secret)
             self.relay.end(self.client)
         elif isinstance(first, SslRequest) and self.offers_tls:
@@ -212,14 +220,13 @@ class Login:
             return None, None, ()
         return self.tls.binding, self.tls.certificate, self.process.encryption.maps
 
-    @property
     def is_shaking(self) -> bool:
         """A handshake is under way."""
         return self.tls is not None and not self.tls.is_done
 
     def is_direct_tls(self, data: bytes) -> bool:
         """TLS without an SSLRequest before it, as PostgreSQL 17 has it."""
-        return self.startup is None and not self.requests and data[:1] == bytes((CLIENT_HELLO,)) and self.offers_tls
+        return self.startup is None and not self.requests and data[0] == _HELLO and self.offers_tls
 
     def start_handshake(self, *, is_direct: bool) -> None:
         """What comes next is not PostgreSQL's protocol."""
@@ -242,19 +249,23 @@ class Login:
 
     def follow(self, route: Route) -> None:
         """What `on_first_packet` comes to, decided already."""
-        count_connection(self.process.table, PLAIN)
+        count_connection(self.process.table, _PLAIN)
         self.startup, self.route = route.startup, route
-        self.heard_at = time.monotonic()
-        self.address, self.kind = route.address, "hba"
+        self.heard_at_us = monotonic_us()
+        self.address = route.address
         try:
             self.check_room()
             if route.pool < 0:
-                self.destination = NOWHERE
+                self.destination = _NOWHERE
             else:
                 self.take_pool(route.startup, route.pool, route.generation)
             self.kind = route.kind
-            self.exchange = route.exchange.again()
-            self.go_on(self.exchange.start())
+            if route.scram is not None:
+                self.scram = self.exchange = route.scram.again()
+                self.relay.send(self.client, self.scram.start())
+            else:
+                self.exchange = TRUSTED
+                self.finish()
         except PeerFault as fault:
             self.refuse(fault)
 
@@ -274,7 +285,7 @@ class Login:
     def on_startup(self, startup: StartupMessage, packet: bytes) -> None:
         """Decide who this is and how it must prove it."""
         self.startup = startup
-        self.heard_at = time.monotonic()
+        self.heard_at_us = monotonic_us()
         self.check_room()
         if self.process.encryption.is_mandatory and self.tls is None and not self.client.is_unix:
             self.kind = "tls_required"
@@ -284,7 +295,7 @@ class Login:
         general = self.process.config.general
         applicant = Applicant(startup.user, self.address, general.auth_wait_timeout / 1000, *self.proof)
         if startup.database in CONSOLES:
-            self.destination = CONSOLE
+            self.destination = _CONSOLE
             self.kind = kind_of(admission, None)
             self.exchange = console_exchange(admission, applicant, *self.console_account(startup.user))
         elif is_talos(self.process.config.talos, startup.user, admission):
@@ -341,7 +352,7 @@ class Login:
             raise no_such_pool(startup.database, startup.user)
         accounts = list(self.process.pools)
         account = next((known for known in accounts if known.user == startup.user), None)
-        self.destination = NOWHERE
+        self.destination = _NOWHERE
         self.kind = kind_of(admission, account)
         return exchange_for(admission, applicant, account, accounts)
 
@@ -431,8 +442,16 @@ class Login:
     def on_auth_message(self, body: bytes) -> None:
         """A password message."""
         assert self.exchange is not None
-        self.heard_at = time.monotonic()
-        self.go_on(self.exchange.feed(body))
+        self.heard_at_us = monotonic_us()
+        if self.scram is None:
+            self.go_on(self.exchange.feed(body))
+            return
+        answer = self.scram.feed(body)  # as `go_on` does, with fields of C's
+        if self.scram.done:
+            self.parting = answer
+            self.finish()
+        else:
+            self.relay.send(self.client, answer)
 
     def go_on(self, answer: Answer) -> None:
         """Do what the exchange says."""
@@ -449,9 +468,9 @@ class Login:
 
     def finish(self) -> None:
         """The client is who it says."""
-        if self.destination == POOL:
+        if self.destination == _POOL:
             self.enter_pool()
-        elif self.destination == CONSOLE:
+        elif self.destination == _CONSOLE:
             self.enter_console()
         else:
             self.tell_no_pool()
@@ -490,7 +509,7 @@ class Login:
     @property
     def stage(self) -> str:
         """How far it has come, for the log."""
-        if self.is_shaking:
+        if self.is_shaking():
             return "in the TLS handshake"
         if self.startup is None:
             return "before the startup packet was whole"
@@ -503,17 +522,14 @@ class Login:
         assert self.startup is not None
         if self.pool < 0:
             raise wrong_password(self.startup.user)
-        if self.exchange is not None and self.exchange.client_key is not None:
-            learn(self.process.table, self.exchange.client_key)
-        self.secret = random_bytes(32 if self.startup.spoken_minor >= 2 else 4)
-        entered = self.relay.log_in(
-            self.client,
-            self.pool,
-            self.generation,
-            self.settings(self.startup),
-            self.secret,
-            self.application_name.encode("utf-8", "surrogateescape"),
-        )
+        client_key = self.scram.client_key if self.scram is not None else self.proved_key
+        if client_key is not None:
+            learn(self.process.table, client_key)
+        route = self.route
+        self.secret = random_bytes(route.secret_bytes if route is not None else secret_bytes_of(self.startup))
+        settings = self.settings(self.startup) if route is None or route.has_settings else None
+        name = route.name if route is not None else encode(self.application_name)
+        entered = self.relay.log_in(self.client, self.pool, self.generation, settings, self.secret, name)
         if entered and self.found is not None:
             count_look_up(self.process.table, self.startup.database, "auth_success")
         elif not entered and self.found is not None:
@@ -523,7 +539,7 @@ class Login:
 
     def settings(self, startup: StartupMessage) -> Settings | None:
         """What the client asked for beyond what the pool's servers have. Most ask for nothing."""
-        if not (self.route.has_settings if self.route is not None else self.has_settings(startup)):
+        if self.route is None and not self.has_settings(startup):
             return None
         pool = self.process.pools[self.pool]
         reported = self.process.reported_parameters(self.pool)
@@ -537,23 +553,24 @@ class Login:
         return not startup.parameters.keys() <= (IDENTITY if pool.sync_server_parameters else PLAIN_PARAMETERS)
 
     @property
+    def proved_key(self) -> bytes | None:
+        """What the client's proof has taught, other than by SCRAM."""
+        return self.exchange.client_key if self.exchange is not None else None
+
+    @property
     def application_name(self) -> str:
         """As the client gave it; the reference's default otherwise."""
         assert self.startup is not None
-        return self.startup.parameters.get("application_name", "pg_doorman")
+        return application_name_of(self.startup)
 
     def greet(self, parameters: bytes, pid: int) -> None:
         """Everything that PostgreSQL sends after a successful login, in one write."""
-        self.process.note_login(self.client, self.startup)
-        self.relay.send(
-            self.client,
-            self.parting
-            + backend.AUTHENTICATION_OK
-            + parameters
-            + backend.parameter_status("application_name", self.application_name)
-            + backend.backend_key_data(pid, self.secret)
-            + backend.READY_IDLE,
-        )
+        if self.process.logs_logins:
+            self.process.note_login(self.client)
+        route = self.route
+        name = route.report if route is not None else parameter_status("application_name", self.application_name)
+        key = backend_key_data(pid, self.secret)
+        self.relay.send(self.client, b"".join((self.parting, AUTHENTICATION_OK, parameters, name, key, READY_IDLE)))
 
     def enter_console(self) -> None:
         """The client is the administrator."""
@@ -574,12 +591,12 @@ class Login:
             self.client,
             session,
             database=self.startup.database.encode(),
-            user=self.startup.user.encode("utf-8", "surrogateescape"),
-            application_name=self.application_name.encode("utf-8", "surrogateescape"),
+            user=encode(self.startup.user),
+            application_name=encode(self.application_name),
         )
 
 
-PLAIN, ENCRYPTED, CANCEL = 1, 2, 3  # shm.counters.CONNECTION_KINDS
+_PLAIN, _ENCRYPTED, _CANCEL = 1, 2, 3  # shm.counters.CONNECTION_KINDS
 
 IDENTITY = frozenset({"user", "database"})
 PLAIN_PARAMETERS = IDENTITY | {"application_name"}

@@ -14,12 +14,12 @@ import contextlib
 import errno
 import logging
 import os
-import random
 import re
 import select
 import socket
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from random import random
+from typing import TYPE_CHECKING, Final
 
 from doorman import log as log_setup
 from doorman.auth.server_login import ServerLogin, ServerRefusal
@@ -33,7 +33,7 @@ from doorman.tls.faults import Fault, fault_label
 from doorman.tls.record import RecordLayer, clear_slot, slot_layer
 from doorman.wire.codes import LATEST_MINOR
 from doorman.workers.credentials import note_refusal
-from doorman.workers.destination import Destination, packed_address
+from doorman.workers.destination import packed_address
 from doorman.workers.dial import dial, outcome, receive, send_whole
 from doorman.workers.server_tls import FIRST_REQUESTS, ServerTls, TlsFault
 
@@ -44,48 +44,71 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 JITTER = 0.2
-CONNECT, ENCRYPTION, AUTHENTICATION, STARTUP = 0, 1, 2, 3  # shm.counters.PHASES
+_LEAST, _RANGE = 1 - JITTER, 2 * JITTER
+_CONNECT, _ENCRYPTION, _AUTHENTICATION, _STARTUP = 0, 1, 2, 3  # shm.counters.PHASES
+_READABLE, _WRITABLE = select.EPOLLIN, select.EPOLLOUT
+_NEWEST: Final = LATEST_MINOR
+_DEBUG: Final = logging.DEBUG
 NO_DESCRIPTOR = "connection pooler local resource exhausted: no file descriptor is left"
 
 
 class Opening:
     """One attempt to fill a slot that this process reserved."""
 
-    def __init__(self, process: Process, destination: Destination, slot: int, generation: int) -> None:
+    __slots__ = (
+        "credentials",
+        "deadline_us",
+        "destination",
+        "ended",
+        "fd",
+        "first_words",
+        "generation",
+        "layer",
+        "login",
+        "minor",
+        "mode",
+        "peer",
+        "phase_began",
+        "pool",
+        "process",
+        "refused_plain",
+        "row",
+        "slot",
+        "tls",
+        "watcher",
+    )
+
+    def __init__(self, process: Process, row: int, slot: int, generation: int) -> None:
         self.process = process
-        self.destination = destination
-        pool = self.pool = destination.pool
+        self.destination = self.process.destinations.find(row)
+        self.pool = self.destination.pool
         self.slot = slot
         self.generation = generation
         self.fd = -1  # published as soon as it is there
         self.first_words = b""  # until the connection stands
         self.peer = b""  # what the host's name was found to be
         self.watcher: Watcher | None = None
-        self.credentials = destination.credentials(process.table)
-        self.mode = "disable" if pool.server_host.startswith("/") else pool.server_tls_mode
+        self.credentials = self.destination.credentials(self.process.table)
+        self.mode = self.destination.mode
         self.refused_plain: ServerFault | None = None  # `allow`: why the login in plain text did not succeed
         self.tls: ServerTls | None = None  # while it is being agreed on
         self.layer: RecordLayer | None = None  # from then on
-        self.row = process.table.pool_of_slot(slot)
-        self.minor = self.newest_minor
+        self.row = row
+        is_old = self.destination.host_and_port in self.process.old_servers
+        self.minor = 0 if is_old else _NEWEST  # 3.2 has longer cancel keys
         self.login: ServerLogin | None = None
         self.phase_began = monotonic_us()
-        count_opening(process.table, slot)
-        self.deadline_us = self.phase_began + (pool.connect_timeout_ms or 3000) * 1000
+        count_opening(self.process.table, slot)
+        self.deadline_us = self.phase_began + self.destination.connect_timeout_ms * 1000
         self.ended = False
-        process.openings.add(self)
-
-    @property
-    def newest_minor(self) -> int:
-        """The protocol version to ask for: with 3.2 PostgreSQL gives longer cancel keys."""
-        return 0 if (self.pool.server_host, self.pool.server_port) in self.process.old_servers else LATEST_MINOR
+        self.process.openings.add(self)
 
     def start(self) -> None:
         """Begin; the end is announced to the relay."""
         if self.destination.family < 0:
             self.process.spawn(self.resolve())
         else:
-            self.attempt(self.destination.family, self.destination.address)
+            self.attempt(self.destination.family, self.destination.address, self.destination.options)
 
     async def resolve(self) -> None:
         """Look the server's name up, without holding anything else up."""
@@ -101,28 +124,32 @@ class Opening:
         family, address = found[0][0], found[0][4]
         if not self.ended:
             self.peer = socket.inet_pton(family, str(address[0]))
-            self.attempt(family, packed_address(family, address))
+            options = self.process.destinations.options.of_family(family)
+            self.attempt(family, packed_address(family, address), options)
 
-    def attempt(self, family: int, address: bytes) -> None:
+    def attempt(self, family: int, address: bytes, options: tuple[tuple[int, int, int], ...]) -> None:
         """Start to connect. A connection within the machine may stand at once: then the first words are sent too."""
         self.phase_began = monotonic_us()
-        fd = dial(family, address, self.destination.options.of_family(family))
+        fd = dial(family, address, options)
         if fd < 0:
             self.fail(self.connect_fault(-fd))
             return
         self.fd = fd
         self.process.publish(self.slot, self.generation, fd)
-        self.guard(self.say_first)
+        try:
+            self.say_first()
+        except Exception as error:
+            self.break_off(error)
 
     def say_first(self) -> None:
         """Or wait until that can be said."""
         words = self.tls_request() if self.mode in FIRST_REQUESTS else self.startup(None)
         if send_whole(self.fd, words):
-            self.end_phase(CONNECT)
-            self.watcher = self.process.relay.watch(self.fd, select.EPOLLIN, self.on_readable, stays=True)
+            self.end_phase(_CONNECT)
+            self.watcher = self.process.relay.watch(self.fd, _READABLE, self.on_readable, True)
         else:
             self.first_words = words
-            self.watcher = self.process.relay.watch(self.fd, select.EPOLLOUT, self.on_connected, stays=True)
+            self.watcher = self.process.relay.watch(self.fd, _WRITABLE, self.on_connected, True)
 
     def on_connected(self, events: int) -> None:
         """The connection stands or was refused."""
@@ -130,15 +157,18 @@ class Opening:
         if code:
             self.fail(self.connect_fault(code))
             return
-        self.end_phase(CONNECT)
-        self.guard(self.say_late)
+        self.end_phase(_CONNECT)
+        try:
+            self.say_late()
+        except Exception as error:
+            self.break_off(error)
 
     def say_late(self) -> None:
         """The first words of who had to wait."""
         assert self.watcher is not None
         self.say(self.first_words)
         self.watcher.callback = self.on_readable
-        self.process.relay.rewatch(self.watcher, select.EPOLLIN)
+        self.process.relay.rewatch(self.watcher, _READABLE)
 
     def tls_request(self) -> bytes:
         """Ask for TLS first."""
@@ -151,15 +181,15 @@ class Opening:
 
     def startup(self, binding: bytes | None) -> bytes:
         """Say who we are. binding: see `ServerLogin`."""
-        pool, destination = self.pool, self.destination
+        destination = self.destination
         self.login = ServerLogin(
-            pool.server_user,
+            destination.user,
             self.credentials,
-            pool.server_database,
+            destination.database,
             destination.parameters,
-            minor=self.minor,
-            encrypted_or_local=destination.is_local or self.layer is not None,
-            binding=binding,
+            destination.is_local or self.layer is not None,
+            self.minor,
+            binding,
         )
         words = destination.first_words.get(self.minor)
         if words is None:
@@ -168,7 +198,10 @@ class Opening:
 
     def on_readable(self, events: int) -> None:
         """The server goes on with the login."""
-        self.guard(self.read)
+        try:
+            self.read()
+        except Exception as error:
+            self.break_off(error)
 
     def read(self) -> None:
         """Take what came; the login says what to answer."""
@@ -189,11 +222,11 @@ class Opening:
         was_authenticated = login.is_authenticated
         answer = login.feed(data)
         if login.is_authenticated and not was_authenticated:
-            self.end_phase(AUTHENTICATION)
+            self.end_phase(_AUTHENTICATION)
         if answer:
             self.say(answer)
         if login.done:
-            self.end_phase(STARTUP)
+            self.end_phase(_STARTUP)
             self.succeed()
 
     def end_phase(self, phase: int) -> None:
@@ -212,7 +245,7 @@ class Opening:
         if answer:
             self.say(answer)
         if tls.session is not None:
-            self.end_phase(ENCRYPTION)
+            self.end_phase(_ENCRYPTION)
             count_server_handshake(self.process.table, self.row, tls.session.version, tls.took_us)
             self.tls = None
             self.layer = slot_layer(self.process.table, self.slot, tls.session)
@@ -242,24 +275,23 @@ class Opening:
         if not send_whole(self.fd, data):
             raise ServerFault("08006", "the server does not read its login messages")
 
-    def guard(self, step: object) -> None:
+    def break_off(self, error: Exception) -> None:
         """Whatever a step raises is how the attempt ends."""
-        try:
-            step()  # type: ignore[operator]
-        except ServerFault as fault:
-            self.fail(fault)
-        except OSError as error:
+        if isinstance(error, ServerFault):
+            self.fail(error)
+        elif isinstance(error, OSError):
             self.fail(self.connect_fault(error.errno or errno.EIO))
-        except Exception:
-            log.exception("opening a server for %s@%s failed by a fault of ours", self.pool.user, self.pool.database)
+        else:
+            who = f"{self.pool.user}@{self.pool.database}"
+            log.error("opening a server for %s failed by a fault of ours", who, exc_info=error)
             self.fail(ServerFault("XX000", "internal error while a server connection was opened"))
 
     def succeed(self) -> None:
         """The server is ready: from now on the relay owns the socket."""
         assert self.watcher is not None and self.login is not None
         self.end()
-        self.process.relay.unwatch(self.watcher, keep=True)
-        if log_setup.lowest_level <= logging.DEBUG:
+        self.process.relay.unwatch(self.watcher, True)
+        if log_setup.lowest_level <= _DEBUG:
             where = f"{self.pool.user}@{self.pool.database}"
             log.debug("opened server pid=%d pool=%s slot=%d", self.login.pid, where, self.slot)
         self.process.relay.opened(
@@ -268,10 +300,10 @@ class Opening:
             self.login.pid,
             self.login.secret,
             self.login.status_messages,
-            lifetime_us=jitter(self.pool.server_lifetime_ms) * 1000,
-            idle_timeout_us=jitter(self.pool.idle_timeout_ms) * 1000,
-            layer=self.layer,
-            peer=self.peer,
+            jitter(self.destination.lifetime_ms) * 1000,
+            jitter(self.destination.idle_timeout_ms) * 1000,
+            self.layer,
+            self.peer,
         )
 
     def time_out(self) -> None:
@@ -288,7 +320,7 @@ class Opening:
         if isinstance(fault, TlsFault):
             self.note_tls_fault(fault)
         if self.login is not None and self.login.minor and is_about_protocol(fault):
-            self.process.old_servers.add((self.pool.server_host, self.pool.server_port))
+            self.process.old_servers.add(self.destination.host_and_port)
             self.minor = 0
             self.start_again()
             return
@@ -334,7 +366,7 @@ class Opening:
     def close(self) -> None:
         """Others may have duplicates: the connection must end in spite of them."""
         if self.watcher is not None:
-            self.process.relay.unwatch(self.watcher, keep=True)
+            self.process.relay.unwatch(self.watcher, True)
             self.watcher = None
         if self.fd < 0:
             return
@@ -380,4 +412,6 @@ def jitter(milliseconds: int) -> int:
     """Spread lifetimes by 20 % so that servers opened together do not end together; 0 stays 0 (off)."""
     if not milliseconds:
         return 0
-    return max(1, int(milliseconds * (1 - JITTER + 2 * JITTER * random.random())))
+    chance = random()
+    spread = int(milliseconds * (_LEAST + _RANGE * chance))
+    return spread if spread > 0 else 1

@@ -35,7 +35,6 @@ from doorman.errors import ServerFault
 from doorman.log import repeats, set_filter
 from doorman.shm.rows import client_address, client_row, get_parameters, process_rows
 from doorman.shm.table import Table, monotonic_us
-from doorman.wire.startup import StartupMessage
 from doorman.workers.cancel import cancel_statement
 from doorman.workers.channel import (
     Answered,
@@ -63,6 +62,7 @@ from doorman.workers.channel import (
 from doorman.workers.console import ConsoleSession
 from doorman.workers.destination import Destinations
 from doorman.workers.encryption import Encryption, Materials
+from doorman.workers.host import Host
 from doorman.workers.login import Login
 from doorman.workers.lookup_client import LookUpClient
 from doorman.workers.opening import NO_DESCRIPTOR, Opening
@@ -113,7 +113,7 @@ class Inheritance:
         self.web_socket = web_socket
 
 
-class Process:
+class Process(Host):
     """A process with a relay. `Worker` and `Keeper` say what else they do."""
 
     role: int
@@ -130,16 +130,17 @@ class Process:
         self.hba = RememberedRules(general.hba_rules())
         self.routes = Routes(self.pools)
         self.encryption = Encryption(born.config, born.materials)
-        self.destinations = Destinations(self.table, SocketOptions.of(general))
+        self.destinations = Destinations(self.table, self.pools, SocketOptions.of(general))
+        self.logs_logins = general.log_client_connections
         self.dismissing: set[int] = set()  # rows of removed pools that have clients here
         self.requests = itertools.count()
         self.answers: dict[int, asyncio.Future[Obtained | Answered]] = {}
         self.failure_logged_at = 0.0
-        self.openings: set[Opening] = set()
+        self.openings = set()
         self.deposited_at = 0.0  # the oldest that the master may not have collected yet; 0 = none
         self.fetching: dict[tuple[int, int], asyncio.Future[None]] = {}
         self.over: list[tuple[int, int]] = []  # servers that the master has not been told to forget yet
-        self.old_servers: set[tuple[str, int]] = set()  # host and port of those that speak nothing newer than 3.0
+        self.old_servers = set()
         self.refusals = Refusals(self)
         self.users = LookUpClient(self.table, self.tell)
         THREADS_OF_PROCESS.most = general.max_blocking_threads or THREADS
@@ -162,7 +163,7 @@ class Process:
         self.channel_watcher = self.relay.watch(self.channel.fileno(), select.EPOLLIN, self.on_channel)
         self.loop.add_reader(self.relay.epoll, self.relay.run)
 
-    def relay_limits(self) -> dict[str, int]:
+    def relay_limits(self) -> dict[str, Any]:
         """What the configuration says about the relay as a whole."""
         general = self.config.general
         return {
@@ -172,6 +173,7 @@ class Process:
             "gather_limit": general.max_memory_usage,
             "stream_patience_us": general.proxy_copy_data_timeout * 1000,
             "login_patience_us": general.client_login_timeout * 1000,
+            "tells_ends": general.log_client_disconnections,
         }
 
     def adopt_vault(self, vault: Mapping[tuple[int, int], int]) -> None:
@@ -330,12 +332,12 @@ class Process:
         if self.channel.has_queue:
             self.watch_channel_again()
 
-    def deposit(self, message: Message, *descriptors: int) -> None:
+    def deposit(self, message: Message, fd: int = -1) -> None:
         """Leave the master what it need not know at once."""
         try:
-            if not self.channel.deposit(message, descriptors):
+            if not self.channel.deposit(message, fd):
                 self.have_collected()
-                self.tell(message, *descriptors)
+                self.tell(message, *((fd,) if fd >= 0 else ()))
             elif not self.deposited_at:
                 self.deposited_at = time.monotonic()
         except OSError:  # `on_channel` sees to it
@@ -374,7 +376,8 @@ class Process:
         self.hba = RememberedRules(message.config.general.hba_rules())
         self.routes = Routes(self.pools)
         self.encryption = Encryption(message.config, message.materials)
-        self.destinations = Destinations(self.table, SocketOptions.of(message.config.general))
+        self.destinations = Destinations(self.table, self.pools, SocketOptions.of(message.config.general))
+        self.logs_logins = message.config.general.log_client_connections
         live = {(entry.row, entry.generation) for entry in message.pools}
         for entry in self.pools.entries():
             if (entry.row, entry.generation) not in live:
@@ -451,7 +454,7 @@ class Process:
 
     def open_server(self, pool: int, slot: int, generation: int) -> None:
         """Open a server for a slot that the relay reserved."""
-        Opening(self, self.destinations.find(pool, self.pools[pool]), slot, generation).start()
+        Opening(self, pool, slot, generation).start()
 
     def publish(self, slot: int, generation: int, fd: int) -> None:
         """A connection to a server stands: others may need its socket, if only to end it."""
@@ -525,7 +528,7 @@ class Process:
             self.refusals.end_late(client, client.session)
 
     def client_ended(self, client: Client, session: Login | ConsoleSession | None) -> None:
-        """A client is about to be closed."""
+        """A client is about to be closed that has a session, or whose end is logged."""
         if session is not None:
             session.stop_waiting()
         if self.config.general.log_client_disconnections and client.number >= 0:
@@ -571,10 +574,9 @@ class Process:
         where = "unix" if not view.family else f"{self.address_of(client)}:{view.port}"
         return f"[{login or f'{view.user}@{view.database}'} #c{view.connection_id}] from {where}"
 
-    def note_login(self, client: Client, startup: StartupMessage | None) -> None:
-        """Log a login when that is wanted."""
-        if self.config.general.log_client_connections:
-            log.info("client %s logged in", self.name_of(client))
+    def note_login(self, client: Client) -> None:
+        """Log a login."""
+        log.info("client %s logged in", self.name_of(client))
 
     def note_open_failure(self, pool: PoolSettings, fault: ServerFault) -> None:
         """Log a failed attempt to open a server, at most once a second. A password found by auth_query that PostgreSQL

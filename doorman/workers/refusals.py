@@ -49,7 +49,7 @@ class Refusals:
         delay = self.process.config.general.auth_failure_delay / 1000
         if delay and fault.sqlstate in PROBES:
             self.process.relay.suspend(client)
-            self.delayed[client] = (login.heard_at + delay, last_words)
+            self.delayed[client] = (login.heard_at_us / 1e6 + delay, last_words)
         else:
             self.process.relay.dismiss(client, last_words)
 
@@ -69,7 +69,7 @@ class Refusals:
         fault = ClientFault(
             "57014", "canceling authentication due to timeout", for_log=f"client_login_timeout, {login.stage}"
         )
-        if not login.is_shaking:
+        if not login.is_shaking():
             self.refuse(client, login, fault, "timeout")
             return
         count_refusal(self.process.table, "timeout", login.pool)

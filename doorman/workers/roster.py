@@ -7,8 +7,7 @@ roster of that moment.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import overload
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -38,11 +37,13 @@ class PoolEntry(msgspec.Struct, frozen=True):
         return self.overlay is not None
 
 
-class Roster(Sequence[PoolSettings]):
+class Roster:
     """The pools by row. `roster[row]` answers for a removed pool too, until its row has another: its last clients and
-    servers are still there. Everything else is about live pools."""
+    servers are still there. Everything else is about live pools. `changes` grows with each."""
 
-    def __init__(self, entries: Sequence[PoolEntry] = ()) -> None:
+    __slots__ = ("_accounts", "_last", "_live", "changes")
+
+    def __init__(self, entries: Iterable[PoolEntry] = ()) -> None:
         self._last: dict[int, PoolEntry] = {}
         self._live: dict[tuple[str, str], PoolEntry] = {}
         self._accounts: dict[str, list[PoolSettings]] | None = None  # by database; made when it is asked for
@@ -89,13 +90,7 @@ class Roster(Sequence[PoolSettings]):
         """The live pools."""
         return list(self._live.values())
 
-    @overload
-    def __getitem__(self, row: int) -> PoolSettings: ...
-    @overload
-    def __getitem__(self, row: slice) -> Sequence[PoolSettings]: ...
-    def __getitem__(self, row: int | slice) -> PoolSettings | Sequence[PoolSettings]:
-        if isinstance(row, slice):
-            raise TypeError("rows of a roster are asked for one by one")
+    def __getitem__(self, row: int) -> PoolSettings:
         return self._last[row].settings
 
     def __len__(self) -> int:

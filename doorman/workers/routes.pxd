@@ -1,9 +1,18 @@
 """Types for the compiled form of routes.py. The module works without it."""
 
+from doorman.auth.exchange cimport ScramExchange
+from doorman.wire.backend cimport parameter_status
+from doorman.wire.text cimport encode
+from doorman.workers.roster cimport Roster
+
+
 cdef class Route:
     cdef public object startup
     cdef public str address
-    cdef public object exchange
+    cdef public ScramExchange scram
+    cdef public bytes name
+    cdef public bytes report
+    cdef public int secret_bytes
     cdef public str kind
     cdef public int pool
     cdef public object generation
@@ -11,8 +20,8 @@ cdef class Route:
 
 
 cdef class Routes:
-    cdef object _roster
-    cdef object _changes
+    cdef Roster _roster
+    cdef long long _changes
     cdef dict _known
 
     cpdef Route find(self, bytes packet, bytes peer)

@@ -13,16 +13,40 @@ Rules
 from __future__ import annotations
 
 from doorman.auth.exchange import ScramExchange, TrustExchange
+from doorman.wire.backend import parameter_status
 from doorman.wire.startup import REMEMBERED_BYTES, StartupMessage
+from doorman.wire.text import encode
 from doorman.workers.roster import Roster
 
 MOST = 1024
 
 
-class Route:
-    """One decision. `exchange` is a model: each client gets one of its own (`again`)."""
+def application_name_of(startup: StartupMessage) -> str:
+    """As the client gave it; the reference's default otherwise."""
+    return startup.parameters.get("application_name", "pg_doorman")
 
-    __slots__ = ("address", "exchange", "generation", "has_settings", "kind", "pool", "startup")
+
+def secret_bytes_of(startup: StartupMessage) -> int:
+    """How long a cancel key the client understands."""
+    return 32 if startup.spoken_minor >= 2 else 4
+
+
+class Route:
+    """One decision. `scram` is a model, of which each client gets one of its own (`again`); None: no question is asked.
+    `name` is the application's, `report` the ParameterStatus that repeats it."""
+
+    __slots__ = (
+        "address",
+        "generation",
+        "has_settings",
+        "kind",
+        "name",
+        "pool",
+        "report",
+        "scram",
+        "secret_bytes",
+        "startup",
+    )
 
     def __init__(
         self,
@@ -36,7 +60,10 @@ class Route:
     ) -> None:
         self.startup = startup
         self.address = address
-        self.exchange = exchange
+        self.scram = exchange if isinstance(exchange, ScramExchange) else None
+        self.name = encode(application_name_of(startup))
+        self.report = parameter_status("application_name", application_name_of(startup))
+        self.secret_bytes = secret_bytes_of(startup)
         self.kind = kind
         self.pool = pool  # -1: who proves to be somebody learns that there is no such pool
         self.generation = generation

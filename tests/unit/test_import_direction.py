@@ -38,6 +38,7 @@ LEVELS: list[set[str]] = [
         "workers.lookup_connection",
     },
     {"workers.destination"},
+    {"workers.host"},
     {"workers.opening", "workers.cancel", "workers.login", "workers.refusals", "workers.lookup_executor"},
     {"workers.lookups"},
     {"workers.process"},

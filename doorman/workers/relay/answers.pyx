@@ -15,7 +15,8 @@ from libc.string cimport memcmp
 
 import re
 
-from doorman.wire.backend import message as make_message, notice_response
+from doorman.wire.backend import notice_response
+from doorman.wire.packing import message as make_message
 
 from doorman.shm.statements cimport set_add, set_clear, set_of, set_remove
 from doorman.workers.relay.batch cimport answer_batch

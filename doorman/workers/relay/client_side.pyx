@@ -318,7 +318,8 @@ cdef class ClientSide(ServerSide):
             return 0
         session, client.session = client.session, None
         self.logins.pop(client, None)
-        self.host.client_ended(client, session)
+        if session is not None or self.tells_ends:
+            self.host.client_ended(client, session)
         self.shut(client)
         end_gathering(self, client)
         if client.number == NONE:
@@ -367,7 +368,7 @@ cdef class ClientSide(ServerSide):
         return start_drain(self, server, client.took_leave)
 
     cdef int refuse(self, Client client, str severity, str sqlstate, str message) except -1:
-        if client.phase == PHASE_LOGIN and client.session.is_shaking:
+        if client.phase == PHASE_LOGIN and client.session.is_shaking():
             return self.end_client(client)          # it would take no words in clear now
         return self.send_off(client, messages.error_response(sqlstate, message, severity=severity))
 
@@ -454,7 +455,10 @@ cdef class ClientSide(ServerSide):
 
     cdef bytes check_of(self, int pool):
         """The check query of a pool as a message."""
-        return check_message(self.host.pools[pool].pooler_check_query)
+        cdef bytes message = self.check_messages.get(pool)
+        if message is None:
+            message = self.check_messages[pool] = check_message(self.host.pools[pool].pooler_check_query)
+        return message
 
     cdef int finish_login(self, Client client) except -1:
         cdef ClientRow *row = client.row

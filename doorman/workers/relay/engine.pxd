@@ -187,6 +187,7 @@ cdef class Engine:
     cdef Outgoing to_client
     cdef Statements statements
     cdef dict checks                # pool -> (check query, its answer)
+    cdef dict check_messages        # pool -> the check query as a message
     cdef uint64_t gather_limit      # bytes of messages being gathered, in all processes
     cdef uint64_t nonce             # for statements that nobody else may share
     cdef int64_t now                # microseconds; read once for a few events, not for each

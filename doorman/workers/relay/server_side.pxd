@@ -1,7 +1,8 @@
 """Fields and methods of `ServerSide`. See server_side.pyx."""
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport int64_t, uint32_t
 
+from doorman.tls.record cimport RecordLayer
 from doorman.workers.relay.engine cimport Client, Server
 from doorman.workers.relay.lending cimport Lending
 
@@ -12,6 +13,8 @@ cdef class ServerSide(Lending):
     cdef set orphans                # (slot, generation) of CLOSING slots of ours whose socket has been asked for
     cdef bint yield_now
 
+    cpdef opened(self, int slot, int fd, uint32_t pid, bytes secret, bytes parameters, int64_t lifetime_us,
+                 int64_t idle_timeout_us, RecordLayer layer=*, bytes peer=*)
     cdef int server_event(self, Server server, uint32_t events) except -1
     cdef int lose(self, Server server, bint has_ended) except -1
     cdef int read_server(self, Server server) except -1

@@ -254,6 +254,7 @@ cdef class ServerSide(Lending):
         """This process knows by which settings servers of the row are opened (lifecycle.pxd, rule 4)."""
         self.known_versions[pool] = version
         self.checks.pop(pool, None)
+        self.check_messages.pop(pool, None)
         self.settings_of = {key: told for key, told in self.settings_of.items() if key[0] != pool}
         self.open_if_needed(pool)
 
@@ -268,8 +269,8 @@ cdef class ServerSide(Lending):
         if slot != NONE:
             self.open(pool, slot)
 
-    def opened(self, slot: int, fd: int, pid: int, bytes secret, bytes parameters, *,
-               lifetime_us: int, idle_timeout_us: int, RecordLayer layer = None, bytes peer = b"") -> None:
+    cpdef opened(self, int slot, int fd, uint32_t pid, bytes secret, bytes parameters, int64_t lifetime_us,
+                 int64_t idle_timeout_us, RecordLayer layer=None, bytes peer=b""):
         """A server that this process opened is logged in; the socket is the relay's now. layer: it is encrypted. peer: the
         address (4 or 16 bytes) that its host name was found to have."""
         cdef Server server = self.handle(slot, self.table.slots[slot].generation, fd)

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint32_t
 
-from doorman.workers.relay.engine cimport Conn, Engine
+from doorman.workers.relay.engine cimport Conn, Engine, Watcher
 
 
 cdef extern from "<sys/epoll.h>" nogil:
@@ -28,6 +28,9 @@ cdef class Sockets(Engine):
     cdef list conns                 # by fd: whose it is
     cdef uint32_t next_serial
 
+    cpdef Watcher watch(self, int fd, uint32_t events, callback, bint stays=*)
+    cpdef rewatch(self, Watcher watcher, uint32_t events)
+    cpdef unwatch(self, Watcher watcher, bint keep=*)
     cdef int enroll(self, Conn conn, int fd) except -1
     cdef int arm(self, Conn conn, uint32_t events) except -1
     cdef int rest(self, Conn conn, uint32_t events) except -1

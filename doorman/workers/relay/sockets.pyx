@@ -171,7 +171,7 @@ cdef class Sockets(Engine):
             buffer_free(&conn.inb)
         return <Py_ssize_t>left + n
 
-    def watch(self, fd: int, events: int, callback, *, bint stays = False) -> Watcher:
+    cpdef Watcher watch(self, int fd, uint32_t events, callback, bint stays=False):
         """Call `callback(events)` when the fd is ready. The relay owns and closes the fd (`unwatch`). stays: what the
         callback does gives uvloop nothing to do, so the relay need not return to it."""
         cdef Watcher watcher = Watcher()
@@ -181,11 +181,11 @@ cdef class Sockets(Engine):
         self.arm(watcher, events)
         return watcher
 
-    def rewatch(self, Watcher watcher, events: int) -> None:
+    cpdef rewatch(self, Watcher watcher, uint32_t events):
         """Watch for other events."""
         self.arm(watcher, events)
 
-    def unwatch(self, Watcher watcher, *, keep: bool = False) -> None:
+    cpdef unwatch(self, Watcher watcher, bint keep=False):
         """Stop watching, and close the fd unless it is to be kept."""
         self.disarm(watcher)
         if keep:

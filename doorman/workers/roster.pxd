@@ -1,0 +1,8 @@
+"""Types for the compiled form of roster.py. The module works without it."""
+
+
+cdef class Roster:
+    cdef dict _last
+    cdef dict _live
+    cdef dict _accounts
+    cdef readonly long long changes
