@@ -32,7 +32,7 @@ from tests.unit.auth.tokens import sign
 WRONG = "wrong-secret-of-a-client"
 TOKENS = {"jwt": sign("ES256").decode(), "late": sign("ES256", exp=1).decode()}
 PATCH = """
-import doorman.auth.exchange, doorman.auth.jwt, doorman.auth.ldap, doorman.auth.pam, doorman.auth.server_login
+import doorman.auth.exchange, doorman.auth.jwt, doorman.auth.ldap, doorman.auth.pam, doorman.auth.scram
 def break_it(place, name):
     def broken(*arguments, **keys):
         raise ValueError("induced in " + name)
@@ -42,8 +42,9 @@ break_it(doorman.auth.exchange, "judge_password")
 break_it(doorman.auth.jwt, "check_token")
 break_it(doorman.auth.ldap, "check_password")
 break_it(doorman.auth.pam, "check_password")
-break_it(doorman.auth.exchange, "sasl_final")
-break_it(doorman.auth.server_login, "ScramClient")
+break_it(doorman.auth.exchange, "parse_verifier")
+break_it(doorman.auth.scram, "verifier_of_password")
+break_it(doorman.auth.scram, "derive_keys")
 """
 
 
@@ -195,7 +196,8 @@ def test_tracebacks(prepared: Doorman, secrets: dict[str, bytes], tmp_path: Path
         with running(prepared):
             assert use_all(prepared) == 1, "nobody gets in but by trust"
         log = prepared.log_text(mark)
-        wanted = {"md5_answer", "judge_password", "check_token", "sasl_final", "ScramClient"}
+        wanted = {"md5_answer", "judge_password", "check_token", "parse_verifier", "verifier_of_password"}
+        wanted |= {"derive_keys"}
         wanted |= {"check_password"} & {
             "check_password" for name in ("pam", "ldap") if name in prepared.config["pools"]
         }
