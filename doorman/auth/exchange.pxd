@@ -15,6 +15,8 @@ cdef int _FINAL
 cdef int _OVER
 
 
+@cython.final
+@cython.freelist(8)
 cdef class ScramExchange:
     cdef public bytes _binding
     cdef bint _is_plus

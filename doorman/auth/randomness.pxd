@@ -3,6 +3,7 @@
 cimport cython
 
 
+@cython.final
 cdef class RandomPage:
     cdef bytes _page
     cdef Py_ssize_t _at

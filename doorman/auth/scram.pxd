@@ -11,6 +11,8 @@ cdef bytes _PRINTABLE
 cdef bytes _END_POINT
 
 
+@cython.final
+@cython.freelist(8)
 cdef class ScramServer:
     cdef public str _user
     cdef ScramVerifier _verifier
@@ -35,6 +37,8 @@ cdef class ScramServer:
     cdef _check_proof(self, bytes message, bytes proof)
 
 
+@cython.final
+@cython.freelist(8)
 cdef class ScramClient:
     cdef str _password
     cdef bytes _client_key

@@ -19,6 +19,8 @@ cdef int _R, _V, _S, _K, _Z, _N, _E
 cdef int _OK, _CLEARTEXT, _MD5, _SASL, _SASL_CONTINUE, _SASL_FINAL
 
 
+@cython.final
+@cython.freelist(8)
 cdef class Credentials:
     cdef readonly str password
     cdef readonly str md5_hash
@@ -28,6 +30,8 @@ cdef class Credentials:
     cdef readonly str lacking
 
 
+@cython.final
+@cython.freelist(8)
 cdef class ServerLogin:
     cdef str _user
     cdef str _database

@@ -1,9 +1,12 @@
 """Types for the compiled form of verifier.py. The module works without it."""
 
+cimport cython
+
 from doorman.auth.digest cimport hmac_sha256, is_equal, sha256
 from doorman.wire.text cimport encode
 
 
+@cython.final
 cdef class ScramVerifier:
     cdef readonly int iterations
     cdef readonly str salt

@@ -1,5 +1,7 @@
 """The mapped segment of this process: typed pointers to its regions. Hot modules cimport this."""
 
+cimport cython
+
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from doorman.shm.layout cimport (
@@ -20,6 +22,7 @@ from doorman.shm.layout cimport (
 )
 
 
+@cython.final
 cdef class Table:
     cdef char *base
     cdef readonly size_t total_bytes

@@ -1,8 +1,10 @@
 """Types for the compiled `Frames` (framing.py)."""
 
-import cython
+cimport cython
 
 
+@cython.final
+@cython.freelist(8)
 cdef class Frames:
     cdef bytearray _buffer
     cdef Py_ssize_t _limit

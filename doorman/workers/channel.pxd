@@ -1,8 +1,11 @@
 """Types for the compiled form of channel.py. The module works without it."""
 
+cimport cython
+
 from doorman.workers.dial cimport send_descriptor
 
 
+@cython.final
 cdef class Channel:
     cdef public object socket
     cdef public object deposits

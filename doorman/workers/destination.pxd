@@ -9,6 +9,7 @@ from doorman.workers.credentials cimport passed_through
 from doorman.workers.roster cimport Roster
 
 
+@cython.final
 cdef class Destination:
     cdef public object pool
     cdef public str user
@@ -30,6 +31,7 @@ cdef class Destination:
     cpdef Credentials credentials(self, Table table)
 
 
+@cython.final
 cdef class Destinations:
     cdef readonly object options
     cdef Table _table

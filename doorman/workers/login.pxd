@@ -21,6 +21,8 @@ cdef int _POOL, _CONSOLE, _NOWHERE
 cdef int _PLAIN, _ENCRYPTED, _CANCEL
 
 
+@cython.final
+@cython.freelist(8)
 cdef class Login:
     cdef public str address
     cdef public Client client

@@ -17,6 +17,8 @@ cdef int _NEWEST, _DEBUG
 cdef double _LEAST, _RANGE
 
 
+@cython.final
+@cython.freelist(8)
 cdef class Opening:
     cdef public Host process
     cdef public Destination destination

@@ -290,7 +290,6 @@ class Opening:
         """The server is ready: from now on the relay owns the socket."""
         assert self.watcher is not None and self.login is not None
         self.end()
-        self.process.relay.unwatch(self.watcher, True)
         if log_setup.lowest_level <= _DEBUG:
             where = f"{self.pool.user}@{self.pool.database}"
             log.debug("opened server pid=%d pool=%s slot=%d", self.login.pid, where, self.slot)
@@ -304,6 +303,7 @@ class Opening:
             jitter(self.destination.idle_timeout_ms) * 1000,
             self.layer,
             self.peer,
+            self.watcher,
         )
 
     def time_out(self) -> None:

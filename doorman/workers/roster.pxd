@@ -1,6 +1,9 @@
 """Types for the compiled form of roster.py. The module works without it."""
 
+cimport cython
 
+
+@cython.final
 cdef class Roster:
     cdef dict _last
     cdef dict _live

@@ -1,11 +1,14 @@
 """Types for the compiled form of routes.py. The module works without it."""
 
+cimport cython
+
 from doorman.auth.exchange cimport ScramExchange
 from doorman.wire.backend cimport parameter_status
 from doorman.wire.text cimport encode
 from doorman.workers.roster cimport Roster
 
 
+@cython.final
 cdef class Route:
     cdef public object startup
     cdef public str address
@@ -19,6 +22,7 @@ cdef class Route:
     cdef public bint has_settings
 
 
+@cython.final
 cdef class Routes:
     cdef Roster _roster
     cdef long long _changes

@@ -290,7 +290,7 @@ class Stage:
         self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK)
         self.relay = Relay(
             self.table, self.host, [self.wake_fd] * processes, query_wait_us=5_000_000, probe_patience_us=1_000_000,
-            statements=cache, gather_limit=gather_limit,
+            statements=cache, gather_limit=gather_limit, tells_ends=True,
         )  # fmt: skip
         self.poll = select.epoll.fromfd(os.dup(self.relay.epoll))
         self.listen()

@@ -5,6 +5,8 @@ servers) and `upkeep` (servers without a client). Those modules know each other 
 the loop (`relay`) implements.
 """
 
+cimport cython
+
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from doorman.shm.layout cimport ClientRow, CounterRow, PoolRow, SlotRow
@@ -72,11 +74,13 @@ cdef class Conn:
     cdef object __weakref__
 
 
+@cython.final
 cdef class Watcher(Conn):
     cdef public object callback     # callback(epoll events)
     cdef bint stays                 # what it does gives uvloop nothing to do
 
 
+@cython.final
 cdef class Client(Conn):
     cdef readonly int number        # client row, -1: not admitted
     cdef ClientRow *row
@@ -123,6 +127,7 @@ cdef class Client(Conn):
     cdef uint64_t gathering         # bytes of a message that is to be whole before it is looked at; 0 = none
 
 
+@cython.final
 cdef class Server(Conn):
     cdef readonly int slot
     cdef uint32_t generation

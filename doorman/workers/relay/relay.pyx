@@ -11,6 +11,8 @@ Rules
 
 import logging
 import os
+cimport cython
+
 from collections import deque
 
 from libc.errno cimport EINTR, EMFILE, ENFILE, errno
@@ -100,6 +102,7 @@ cdef enum:
 cdef uint64_t ONE = 1
 
 
+@cython.final
 cdef class Relay(Leaving):
     """All client and server sockets of this process.
 

@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint32_t
 
 from doorman.tls.record cimport RecordLayer
-from doorman.workers.relay.engine cimport Client, Server
+from doorman.workers.relay.engine cimport Client, Server, Watcher
 from doorman.workers.relay.lending cimport Lending
 
 
@@ -14,7 +14,7 @@ cdef class ServerSide(Lending):
     cdef bint yield_now
 
     cpdef opened(self, int slot, int fd, uint32_t pid, bytes secret, bytes parameters, int64_t lifetime_us,
-                 int64_t idle_timeout_us, RecordLayer layer=*, bytes peer=*)
+                 int64_t idle_timeout_us, RecordLayer layer=*, bytes peer=*, Watcher watcher=*)
     cdef int server_event(self, Server server, uint32_t events) except -1
     cdef int lose(self, Server server, bint has_ended) except -1
     cdef int read_server(self, Server server) except -1

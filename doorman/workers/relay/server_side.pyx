@@ -51,6 +51,7 @@ from doorman.workers.relay.engine cimport (
     STAGE_SYNC,
     Client,
     Server,
+    Watcher,
 )
 from doorman.workers.relay.pending cimport pending_clear
 from doorman.workers.relay.sealed cimport is_between, link_server, say_farewell
@@ -270,11 +271,14 @@ cdef class ServerSide(Lending):
             self.open(pool, slot)
 
     cpdef opened(self, int slot, int fd, uint32_t pid, bytes secret, bytes parameters, int64_t lifetime_us,
-                 int64_t idle_timeout_us, RecordLayer layer=None, bytes peer=b""):
+                 int64_t idle_timeout_us, RecordLayer layer=None, bytes peer=b"", Watcher watcher=None):
         """A server that this process opened is logged in; the socket is the relay's now. layer: it is encrypted. peer: the
-        address (4 or 16 bytes) that its host name was found to have."""
+        address (4 or 16 bytes) that its host name was found to have. watcher: by whom the socket was watched, which it is
+        no more."""
         cdef Server server = self.handle(slot, self.table.slots[slot].generation, fd)
         cdef SlotRow *row = server.row
+        if watcher is not None:
+            self.replace(watcher, server)
         self.now = now_us()
         row.backend_pid = pid
         row.secret_length = min(<int>len(secret), <int>SECRET_BYTES)

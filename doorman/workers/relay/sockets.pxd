@@ -31,6 +31,7 @@ cdef class Sockets(Engine):
     cpdef Watcher watch(self, int fd, uint32_t events, callback, bint stays=*)
     cpdef rewatch(self, Watcher watcher, uint32_t events)
     cpdef unwatch(self, Watcher watcher, bint keep=*)
+    cdef int replace(self, Watcher watcher, Conn conn) except -1
     cdef int enroll(self, Conn conn, int fd) except -1
     cdef int arm(self, Conn conn, uint32_t events) except -1
     cdef int rest(self, Conn conn, uint32_t events) except -1

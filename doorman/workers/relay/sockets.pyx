@@ -195,6 +195,14 @@ cdef class Sockets(Engine):
             self.shut(watcher)
         watcher.callback = None
 
+    cdef int replace(self, Watcher watcher, Conn conn) except -1:
+        """The socket is another connection's from now on, which is enrolled; its registration serves on."""
+        conn.armed = EPOLLERR if watcher.armed else 0       # so that `arm` changes it
+        watcher.armed = 0
+        watcher.fd = -1
+        watcher.callback = None
+        return 0
+
 
 cdef bint is_tcp(int fd) noexcept:
     """Is this no Unix socket?"""

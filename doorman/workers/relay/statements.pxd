@@ -8,6 +8,8 @@ Rules
 3. The unnamed statement of a client is one reference: the protocol reaches no older one.
 """
 
+cimport cython
+
 from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -16,6 +18,7 @@ from doorman.shm.statements cimport Digest
 cdef enum:
     SERVER_NAME_LENGTH = 40         # DOORMAN_ and 32 hexadecimal digits
 
+@cython.final
 cdef class Statement:
     cdef Digest digest
     cdef Py_hash_t hash
@@ -33,12 +36,14 @@ cdef class Statement:
     cdef bint plain                 # none of these: running it leaves everything else as it is, but for `dirt`
     cdef bint recent                # used since the clock's hand passed
 
+@cython.final
 cdef class Named:
     cdef bytes name                 # the client's
     cdef Statement statement
     cdef bint told                  # the client was sent a description of it (or will be, when what was sent succeeds)
     cdef uint32_t shape             # of the rows by that description; 0 = none came yet
 
+@cython.final
 cdef class Statements:
     cdef PyObject **cells
     cdef uint32_t mask
