@@ -9,6 +9,8 @@ from doorman.wire.text cimport encode
 
 cdef bytes _PRINTABLE
 cdef bytes _END_POINT
+cdef bytes _USUAL_GS2, _USUAL_FIRST, _USUAL_BINDING
+cdef int _USUAL_HEADER, _PROOF_CHARS
 
 
 @cython.final
@@ -26,10 +28,14 @@ cdef class ScramServer:
     cdef public bytes client_key
 
     cpdef ScramServer again(self)
-    @cython.locals(client_nonce=bytes, flag=bytes, authzid=bytes, bare=bytes)
+    @cython.locals(is_usual=cython.bint, client_nonce=bytes, bare=bytes)
     cpdef bytes first(self, bytes data, bint is_plus, object rng=*)
-    @cython.locals(without_proof=bytes, proof_text=bytes, proof=bytes, fields=list, message=bytes)
+    @cython.locals(flag=bytes, authzid=bytes, bare=bytes)
+    cdef bytes _read_first(self, bytes data, bint is_plus)
+    @cython.locals(at=Py_ssize_t, is_usual=cython.bint, without_proof=bytes, proof=bytes, message=bytes)
     cpdef bytes final(self, bytes data)
+    @cython.locals(without_proof=bytes, proof_text=bytes, proof=bytes, fields=list)
+    cdef tuple _read_final(self, bytes data)
     cdef _check_binding_flag(self, bytes flag, bint is_plus)
     @cython.locals(expected=bytes)
     cdef _check_binding(self, bytes field)
@@ -67,3 +73,4 @@ cdef _check_message(bytes data)
 cdef tuple _split_client_first(bytes data)
 @cython.locals(fields=list, nonce=bytes)
 cdef bytes _client_nonce(bytes bare)
+cdef _check_nonce(bytes nonce)

@@ -39,6 +39,13 @@ MAX_NONCE_BYTES: Final = 1024
 _PRINTABLE: Final = bytes(range(0x21, 0x7F)).replace(b",", b"")
 _END_POINT: Final = b"p=tls-server-end-point"
 
+# What libpq and most drivers say: no binding, no name, no extensions. It is read at a glance.
+_USUAL_GS2: Final = b"n,,"
+_USUAL_FIRST: Final = b"n,,n=,r="
+_USUAL_HEADER: Final = 3
+_USUAL_BINDING: Final = b"c=biws,r="
+_PROOF_CHARS: Final = 44
+
 
 class ScramServer:
     """One client's exchange: `first`, then `final`. `is_doomed` refuses at the end, whatever the proof says.
@@ -83,6 +90,21 @@ class ScramServer:
 
     def first(self, data: bytes, is_plus: bool, rng: Random | None = None) -> bytes:
         """server-first-message for a client-first-message."""
+        is_usual = not is_plus and self._binding is None and data.startswith(_USUAL_FIRST)
+        if is_usual and data.find(b",", len(_USUAL_FIRST)) < 0:
+            bare, client_nonce = data[_USUAL_HEADER:], data[len(_USUAL_FIRST) :]
+            _check_nonce(client_nonce)
+        else:
+            bare = self._read_first(data, is_plus)
+            client_nonce = _client_nonce(bare)
+        self._gs2_header = data[: len(data) - len(bare)]
+        self._client_first_bare = bare
+        self._nonce = client_nonce + base64(draw(rng, NONCE_BYTES))
+        self._server_first = b"r=" + self._nonce + self._verifier.announcement
+        return self._server_first
+
+    def _read_first(self, data: bytes, is_plus: bool) -> bytes:
+        """The client-first-message-bare of a message that may have a binding, a name, an identity."""
         _check_message(data)
         flag, authzid, bare = _split_client_first(data)
         self._check_binding_flag(flag, is_plus)
@@ -90,16 +112,25 @@ class ScramServer:
             raise ClientFault(
                 SqlState.FEATURE_NOT_SUPPORTED, "client uses authorization identity, but it is not supported"
             )
-        client_nonce = _client_nonce(bare)
-        self._gs2_header = data[: len(data) - len(bare)]
-        self._client_first_bare = bare
-        self._nonce = client_nonce + base64(draw(rng, NONCE_BYTES))
-        self._server_first = b"r=" + self._nonce + self._verifier.announcement
-        return self._server_first
+        return bare
 
     def final(self, data: bytes) -> bytes:
         """server-final-message for a client-final-message. `ClientFault` 28P01 for a wrong proof."""
         _check_message(data)
+        at = len(data) - _PROOF_CHARS
+        without_proof = _USUAL_BINDING + self._nonce
+        is_usual = self._gs2_header == _USUAL_GS2 and is_equal(data[:at], without_proof + b",p=")
+        proof = decode_base64(data[at:]) if is_usual else None
+        if proof is None or len(proof) != KEY_BYTES:
+            without_proof, proof = self._read_final(data)
+        message = self._client_first_bare + b"," + self._server_first + b"," + without_proof
+        if self._password is not None:
+            self._verifier = verifier_of_password(self._user, self._password)
+        self._check_proof(message, proof)
+        return b"v=" + base64(hmac_sha256(self._verifier.server_key, message))
+
+    def _read_final(self, data: bytes) -> tuple[bytes, bytes]:
+        """client-final-message-without-proof, and the proof, of a message that may have a binding and extensions."""
         without_proof, _, proof_text = data.partition(b",p=")
         proof = decode_base64(proof_text)
         fields = without_proof.split(b",")
@@ -108,11 +139,7 @@ class ScramServer:
         self._check_binding(fields[0])
         if not is_equal(fields[1][2:], self._nonce):
             raise ProtocolViolation("invalid SCRAM response", detail="Nonce does not match.")
-        message = b",".join((self._client_first_bare, self._server_first, without_proof))
-        if self._password is not None:
-            self._verifier = verifier_of_password(self._user, self._password)
-        self._check_proof(message, proof)
-        return b"v=" + base64(hmac_sha256(self._verifier.server_key, message))
+        return without_proof, proof
 
     def _check_binding_flag(self, flag: bytes, is_plus: bool) -> None:
         """Flag against mechanism (RFC 5802 section 6): "y" from a client that was offered PLUS is a downgrade."""
@@ -286,9 +313,13 @@ def _client_nonce(bare: bytes) -> bytes:
     if len(fields) < 2 or not fields[0].startswith(b"n=") or not fields[1].startswith(b"r="):
         raise _malformed("Malformed client-first-message.")
     nonce = fields[1][2:]
+    _check_nonce(nonce)
+    return nonce
+
+
+def _check_nonce(nonce: bytes) -> None:
     if not nonce or len(nonce) > MAX_NONCE_BYTES or nonce.translate(None, _PRINTABLE):
         raise _malformed("Non-printable characters in SCRAM nonce, or its length is wrong.")
-    return nonce
 
 
 def _as_saslname(user: str) -> bytes:

@@ -16,6 +16,8 @@ from doorman.wire.frontend cimport sasl_initial, sasl_response
 
 cdef object _AUTHENTICATION, _SCRAM_FIRST, _SCRAM_FINAL, _AUTHENTICATED, _SETTINGS, _READY, _FAILED
 cdef int _R, _V, _S, _K, _Z, _N, _E
+cdef bytes _IDLE, _USUAL_MECHANISMS
+cdef list _USUAL_OFFER
 cdef int _OK, _CLEARTEXT, _MD5, _SASL, _SASL_CONTINUE, _SASL_FINAL
 
 

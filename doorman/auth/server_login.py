@@ -83,6 +83,9 @@ _MD5: Final = int(Auth.MD5)
 _SASL: Final = int(Auth.SASL)
 _SASL_CONTINUE: Final = int(Auth.SASL_CONTINUE)
 _SASL_FINAL: Final = int(Auth.SASL_FINAL)
+_IDLE: Final = b"I"
+_USUAL_MECHANISMS: Final = b"SCRAM-SHA-256\0\0"
+_USUAL_OFFER: Final = [SCRAM_SHA_256]
 _KNOWN_METHODS: Final = frozenset({_OK, _CLEARTEXT, _MD5, _SASL, _SASL_CONTINUE, _SASL_FINAL})
 
 
@@ -308,7 +311,7 @@ class ServerLogin:
         return _password_message(md5_answer(stored, salt))
 
     def _on_sasl(self, data: bytes) -> bytes:
-        offered = parse_sasl_mechanisms(data)
+        offered = _USUAL_OFFER if data == _USUAL_MECHANISMS else parse_sasl_mechanisms(data)
         can_bind = self._binding is not None and SCRAM_SHA_256_PLUS in offered
         if not can_bind and SCRAM_SHA_256 not in offered:
             raise ServerFault(SqlState.FEATURE_NOT_SUPPORTED, "server offers no SASL mechanism that can be used")
@@ -360,7 +363,7 @@ class ServerLogin:
 
     def _on_ready_for_query(self, body: bytes) -> bytes:
         self._expect_settings("ReadyForQuery")
-        if parse_ready_for_query(body) != "I":
+        if body != _IDLE and parse_ready_for_query(body) != "I":
             raise _broken("server is in a transaction at the end of its login")
         self.step = _READY
         return b""

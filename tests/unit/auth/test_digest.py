@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from base64 import b64encode
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doorman.auth.digest import hmac_sha256, is_equal, sha256, use_libcrypto, xor
+from doorman.auth.digest import base64, hmac_sha256, is_equal, sha256, use_libcrypto, xor
 
 KEYS = st.binary(max_size=200)
 TEXTS = st.binary(max_size=2000)
@@ -29,6 +30,11 @@ def library(request: pytest.FixtureRequest) -> Iterator[None]:
 def test_the_same_as_the_standard_library(key: bytes, text: bytes) -> None:
     assert sha256(text) == hashlib.sha256(text).digest()
     assert hmac_sha256(key, text) == hmac.digest(key, text, "sha256")
+
+
+@given(st.binary(max_size=200) | st.binary(min_size=3060, max_size=3090))
+def test_base64_is_that_of_the_standard_library(data: bytes) -> None:
+    assert base64(data) == b64encode(data)
 
 
 def test_rfc_4231() -> None:

@@ -211,7 +211,9 @@ def test_mandatory_extensions_are_not_supported() -> None:
 
 
 def test_optional_extensions_and_names_are_ignored() -> None:
-    assert ScramServer("app", VERIFIER).first(b"n,,n=somebody,r=abc,x=1", is_plus=False).startswith(b"r=abc")
+    for name in (b"somebody", b""):
+        first = ScramServer("app", VERIFIER).first(b"n,,n=%b,r=abc,x=1" % name, is_plus=False)
+        assert first.startswith(b"r=abc") and b"x=1" not in first
 
 
 def test_the_own_name_may_be_the_authorization_identity() -> None:
@@ -244,6 +246,9 @@ def final_of(change: Callable[[bytes], bytes]) -> None:
         lambda final: final.partition(b",p=")[0] + b",p=A",
         lambda final: final.partition(b",p=")[0] + b",p=AAAA",
         lambda final: b"p=" + b64encode(bytes(32)),
+        lambda final: final.partition(b",p=")[0] + b",p=" + b64encode(bytes(31)),
+        lambda final: final.partition(b",p=")[0] + b",p=" + b64encode(bytes(33)),
+        lambda final: final.partition(b",p=")[0] + b",p=" + b"!" * 44,
         lambda final: final.replace(b"c=biws", b"c=eSws"),
         lambda final: final.replace(b"c=biws", b"c="),
         lambda final: final.replace(b"c=biws,", b""),
