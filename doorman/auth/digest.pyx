@@ -15,7 +15,7 @@ import hmac
 import logging
 from binascii import b2a_base64
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -107,7 +107,7 @@ cpdef bytes xor(bytes left, bytes right):
 
 cpdef bytes base64(bytes data):
     """Without line breaks (RFC 4648 section 4)."""
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+    cdef Py_ssize_t size = len(data)
     cdef bytes encoded
     if not IS_USED or size > MOST_ENCODED:
         return b2a_base64(data, newline=False)

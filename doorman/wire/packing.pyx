@@ -1,10 +1,11 @@
 """Messages put together and numbers read out of them, without `struct`: a login in the cold pays for each line of code.
 
 Rules
-1. Bytes are never read or written outside their object: who asks for a number that is not there gets ValueError.
+1. Bytes are never read or written outside their object: who asks for a number that is not there gets ValueError, and
+   `len` is asked, not PyBytes_GET_SIZE: None gets TypeError.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 
@@ -16,10 +17,10 @@ cdef extern from "<arpa/inet.h>" nogil:
 
 cpdef bytes message(bytes letter, bytes body):
     """A whole message around `body`: letter, length, body."""
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(body)
+    cdef Py_ssize_t size = len(body)
     cdef bytes whole = PyBytes_FromStringAndSize(NULL, 5 + size)
     cdef char *at = PyBytes_AS_STRING(whole)
-    if PyBytes_GET_SIZE(letter) != 1:
+    if len(letter) != 1:
         raise ValueError("a message has a letter of one byte")
     at[0] = PyBytes_AS_STRING(letter)[0]
     put32(at + 1, <uint32_t>(4 + size))
@@ -29,10 +30,10 @@ cpdef bytes message(bytes letter, bytes body):
 
 cpdef bytes numbered(bytes letter, uint32_t number, bytes rest):
     """A message whose body is an int32 and what follows it: Authentication, BackendKeyData."""
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(rest)
+    cdef Py_ssize_t size = len(rest)
     cdef bytes whole = PyBytes_FromStringAndSize(NULL, 9 + size)
     cdef char *at = PyBytes_AS_STRING(whole)
-    if PyBytes_GET_SIZE(letter) != 1:
+    if len(letter) != 1:
         raise ValueError("a message has a letter of one byte")
     at[0] = PyBytes_AS_STRING(letter)[0]
     put32(at + 1, <uint32_t>(8 + size))
@@ -43,7 +44,7 @@ cpdef bytes numbered(bytes letter, uint32_t number, bytes rest):
 
 cpdef bytes counted(bytes data):
     """Its length as an int32, and the bytes."""
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+    cdef Py_ssize_t size = len(data)
     cdef bytes whole = PyBytes_FromStringAndSize(NULL, 4 + size)
     cdef char *at = PyBytes_AS_STRING(whole)
     put32(at, <uint32_t>size)
@@ -54,7 +55,7 @@ cpdef bytes counted(bytes data):
 cpdef long long number_at(bytes data, Py_ssize_t at) except -1:
     """The int32 that begins at this byte, without a sign."""
     cdef uint32_t number
-    if at < 0 or at > PyBytes_GET_SIZE(data) - 4:
+    if at < 0 or at > len(data) - 4:
         raise ValueError("no number is there")
     memcpy(&number, PyBytes_AS_STRING(data) + at, 4)
     return ntohl(number)

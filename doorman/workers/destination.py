@@ -21,6 +21,7 @@ from doorman.workers.roster import Roster
 from doorman.workers.socket_options import SocketOptions
 
 DEFAULT_CONNECT_TIMEOUT_MS = 3000
+LONGEST_MS = 1 << 50  # 35,000 years; as microseconds, and with a jitter, still a number of 64 bits
 
 Address = tuple[str, int] | tuple[str, int, int, int] | str
 """Of a socket, as Python's `socket` has it; a path is a Unix socket's."""
@@ -54,8 +55,9 @@ class Destination:
         self.user, self.database = pool.server_user, pool.server_database
         self.host_and_port = pool.server_host, pool.server_port
         self.mode: str = "disable" if pool.server_host.startswith("/") else pool.server_tls_mode
-        self.lifetime_ms, self.idle_timeout_ms = pool.server_lifetime_ms, pool.idle_timeout_ms
-        self.connect_timeout_ms = pool.connect_timeout_ms or DEFAULT_CONNECT_TIMEOUT_MS
+        self.lifetime_ms = min(pool.server_lifetime_ms, LONGEST_MS)
+        self.idle_timeout_ms = min(pool.idle_timeout_ms, LONGEST_MS)
+        self.connect_timeout_ms = min(pool.connect_timeout_ms or DEFAULT_CONNECT_TIMEOUT_MS, LONGEST_MS)
         self.is_local = pool.server_host.startswith("/") or is_loopback(pool.server_host)
         self.parameters = {**pool.startup_parameters, "application_name": pool.application_name}
         self.first_words: dict[int, bytes] = {}

@@ -157,13 +157,14 @@ class Process(Host):
             born.wake_fds,
             **self.relay_limits(),
         )
+        self.relay.tells_ends = general.log_client_disconnections
         for entry in self.pools.entries():
             self.relay.learn_pool(entry.row, entry.version)
         self.adopt_vault(born.vault)
         self.channel_watcher = self.relay.watch(self.channel.fileno(), select.EPOLLIN, self.on_channel)
         self.loop.add_reader(self.relay.epoll, self.relay.run)
 
-    def relay_limits(self) -> dict[str, Any]:
+    def relay_limits(self) -> dict[str, int]:
         """What the configuration says about the relay as a whole."""
         general = self.config.general
         return {
@@ -173,7 +174,6 @@ class Process(Host):
             "gather_limit": general.max_memory_usage,
             "stream_patience_us": general.proxy_copy_data_timeout * 1000,
             "login_patience_us": general.client_login_timeout * 1000,
-            "tells_ends": general.log_client_disconnections,
         }
 
     def adopt_vault(self, vault: Mapping[tuple[int, int], int]) -> None:
@@ -378,6 +378,7 @@ class Process(Host):
         self.encryption = Encryption(message.config, message.materials)
         self.destinations = Destinations(self.table, self.pools, SocketOptions.of(message.config.general))
         self.logs_logins = message.config.general.log_client_connections
+        self.relay.tells_ends = message.config.general.log_client_disconnections
         live = {(entry.row, entry.generation) for entry in message.pools}
         for entry in self.pools.entries():
             if (entry.row, entry.generation) not in live:

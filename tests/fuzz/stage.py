@@ -179,7 +179,9 @@ class ClientEnd(FarEnd):
 class Login:
     """Takes one byte and lets the client in."""
 
-    is_shaking = False  # no handshake
+    def is_shaking(self) -> bool:
+        """No handshake."""
+        return False
 
     def __init__(self, stage: Stage, client: Any, end: ClientEnd | None) -> None:
         self.stage = stage
@@ -290,8 +292,9 @@ class Stage:
         self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK)
         self.relay = Relay(
             self.table, self.host, [self.wake_fd] * processes, query_wait_us=5_000_000, probe_patience_us=1_000_000,
-            statements=cache, gather_limit=gather_limit, tells_ends=True,
+            statements=cache, gather_limit=gather_limit,
         )  # fmt: skip
+        self.relay.tells_ends = True
         self.poll = select.epoll.fromfd(os.dup(self.relay.epoll))
         self.listen()
 

@@ -14,7 +14,7 @@ cdef extern from "<sys/socket.h>" nogil:
 cdef class ClientSide(ServerSide):
     cdef dict logins                # client -> when it came; the oldest first, those that are known or gone are not in it
     cdef object farewells           # deque of (client, deadline)
-    cdef bint tells_ends            # the host is told of every client that ends, not only of those with a session
+    cdef public bint tells_ends     # the host is told of every client that ends, not only of those with a session
 
     cdef Client welcome(self, int fd, sockaddr_storage *address)
     cdef int hear(self, Client client) except -1

@@ -12,6 +12,7 @@ from doorman.workers.settings import Settings
 class Relay:
     epoll: int
     draining: bool
+    tells_ends: bool
     loop_work: int
     def __init__(
         self,
@@ -25,7 +26,6 @@ class Relay:
         gather_limit: int = 1 << 28,
         stream_patience_us: int = 0,
         login_patience_us: int = 0,
-        tells_ends: bool = False,
     ) -> None: ...
     def run(self) -> None: ...
     def tick(self) -> None: ...

@@ -122,8 +122,7 @@ cdef class Relay(Leaving):
     cdef uint64_t ticks
 
     def __init__(self, Table table, host, wake_fds, *, query_wait_us: int, probe_patience_us: int,
-                 statements: int = 0, gather_limit: int = 1 << 28, stream_patience_us: int = 0, login_patience_us: int = 0,
-                 tells_ends: bool = False):
+                 statements: int = 0, gather_limit: int = 1 << 28, stream_patience_us: int = 0, login_patience_us: int = 0):
         cdef int i
         self.table = table
         self.host = host
@@ -153,18 +152,16 @@ cdef class Relay(Leaving):
         self.query_wait = query_wait_us
         self.stream_patience = stream_patience_us
         self.login_patience = login_patience_us
-        self.tells_ends = tells_ends
         self.probe_patience = probe_patience_us
         self.patience = PATIENCE if len(wake_fds) <= FEW_PROCESSES else 0
         self.release_early = bool(os.environ.get("PG_DOORMAN_TEST_RELEASE_EARLY"))
         self.watch(wake_fds[table.process], EPOLLIN | EPOLLET, None)
 
     def configure(self, *, query_wait_us: int, probe_patience_us: int, statements: int, gather_limit: int,
-                  stream_patience_us: int, login_patience_us: int, tells_ends: bool = False) -> None:
+                  stream_patience_us: int, login_patience_us: int) -> None:
         """Limits that hold from now on; of statements `statements` texts are remembered. The check query may be another."""
         cdef Client client
         self.query_wait = query_wait_us
-        self.tells_ends = tells_ends
         self.login_patience = login_patience_us
         self.stream_patience = stream_patience_us
         self.probe_patience = probe_patience_us

@@ -275,8 +275,14 @@ cdef class ServerSide(Lending):
         """A server that this process opened is logged in; the socket is the relay's now. layer: it is encrypted. peer: the
         address (4 or 16 bytes) that its host name was found to have. watcher: by whom the socket was watched, which it is
         no more."""
-        cdef Server server = self.handle(slot, self.table.slots[slot].generation, fd)
-        cdef SlotRow *row = server.row
+        cdef SlotRow *row = &self.table.slots[slot]
+        cdef Server server
+        try:
+            server = self.handle(slot, row.generation, fd)
+        except BaseException:
+            if watcher is not None:
+                self.unwatch(watcher, True)
+            raise
         if watcher is not None:
             self.replace(watcher, server)
         self.now = now_us()

@@ -187,6 +187,8 @@ cdef class Sockets(Engine):
 
     cpdef unwatch(self, Watcher watcher, bint keep=False):
         """Stop watching, and close the fd unless it is to be kept."""
+        if watcher.fd < 0:
+            return
         self.disarm(watcher)
         if keep:
             self.conns[watcher.fd] = None

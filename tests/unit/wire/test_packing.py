@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -40,3 +41,13 @@ def test_a_letter_is_one_byte(letter: bytes) -> None:
 def test_a_number_has_four_bytes(number: int) -> None:
     with pytest.raises(OverflowError):
         numbered(b"R", number, b"")
+
+
+def test_none_is_no_bytes() -> None:
+    nothing: Any = None
+    for build in (lambda: message(b"R", nothing), lambda: message(nothing, b""), lambda: numbered(b"R", 1, nothing)):
+        with pytest.raises(TypeError):
+            build()
+    for read in (lambda: counted(nothing), lambda: number_at(nothing, 0)):
+        with pytest.raises(TypeError):
+            read()
