@@ -145,8 +145,8 @@ def test_each_comparison_would_be_found_if_it_were_not(path: Path, at: int) -> N
 
 
 def test_all_that_is_compared_is_there() -> None:
-    """MD5 answer and two kinds of passwords in clear; nonce (twice), binding, proof and (as it should be, and as it may be
-    besides) the server's signature; password in clear against a verifier, and both keys of two verifiers. Tokens are
+    """MD5 answer and two kinds of passwords in clear; nonce (twice), binding, proof and (as it should be, and as it may
+    be besides) the server's signature; password in clear against a verifier, and both keys of two verifiers. Tokens are
     checked by signatures with public keys: there is nothing secret to compare."""
     counts = {path.name: sum(found.name == path.name for found, _ in RIGHT) for path, _ in RIGHT}
     assert counts == {"exchange.py": 3, "scram.py": 6, "verifier.py": 3}
