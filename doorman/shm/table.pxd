@@ -51,7 +51,6 @@ cdef class Table:
     cdef LookUpRow *look_ups
     cdef SourceRow *sources
 
-    cpdef int pool_of_slot(self, int slot)
     cdef size_t lay_out(self, Header *shape)
     cdef void post_mail(self, int process, int slot) noexcept nogil
     cdef bint has_mail(self) noexcept nogil

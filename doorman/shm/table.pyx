@@ -262,10 +262,6 @@ cdef class Table:
         """Process rows of the table."""
         return self.header.n_processes
 
-    cpdef int pool_of_slot(self, int slot):
-        """The pool's row."""
-        return self.slots[slot].pool
-
     def next_connection_id(self) -> int:
         """A number that no other connection of any process has."""
         return add64(&self.header.next_connection_id, 1)

@@ -18,27 +18,17 @@ cdef extern from "<arpa/inet.h>" nogil:
 cpdef bytes message(bytes letter, bytes body):
     """A whole message around `body`: letter, length, body."""
     cdef Py_ssize_t size = len(body)
-    cdef bytes whole = PyBytes_FromStringAndSize(NULL, 5 + size)
-    cdef char *at = PyBytes_AS_STRING(whole)
-    if len(letter) != 1:
-        raise ValueError("a message has a letter of one byte")
-    at[0] = PyBytes_AS_STRING(letter)[0]
-    put32(at + 1, <uint32_t>(4 + size))
-    memcpy(at + 5, PyBytes_AS_STRING(body), size)
+    cdef bytes whole = begin(letter, size)
+    memcpy(PyBytes_AS_STRING(whole) + 5, PyBytes_AS_STRING(body), size)
     return whole
 
 
 cpdef bytes numbered(bytes letter, uint32_t number, bytes rest):
     """A message whose body is an int32 and what follows it: Authentication, BackendKeyData."""
     cdef Py_ssize_t size = len(rest)
-    cdef bytes whole = PyBytes_FromStringAndSize(NULL, 9 + size)
-    cdef char *at = PyBytes_AS_STRING(whole)
-    if len(letter) != 1:
-        raise ValueError("a message has a letter of one byte")
-    at[0] = PyBytes_AS_STRING(letter)[0]
-    put32(at + 1, <uint32_t>(8 + size))
-    put32(at + 5, number)
-    memcpy(at + 9, PyBytes_AS_STRING(rest), size)
+    cdef bytes whole = begin(letter, 4 + size)
+    put32(PyBytes_AS_STRING(whole) + 5, number)
+    memcpy(PyBytes_AS_STRING(whole) + 9, PyBytes_AS_STRING(rest), size)
     return whole
 
 
@@ -59,6 +49,17 @@ cpdef long long number_at(bytes data, Py_ssize_t at) except -1:
         raise ValueError("no number is there")
     memcpy(&number, PyBytes_AS_STRING(data) + at, 4)
     return ntohl(number)
+
+
+cdef bytes begin(bytes letter, Py_ssize_t size):
+    """Letter and length, and room for a body of so many bytes."""
+    cdef bytes whole = PyBytes_FromStringAndSize(NULL, 5 + size)
+    cdef char *at = PyBytes_AS_STRING(whole)
+    if len(letter) != 1:
+        raise ValueError("a message has a letter of one byte")
+    at[0] = PyBytes_AS_STRING(letter)[0]
+    put32(at + 1, <uint32_t>(4 + size))
+    return whole
 
 
 cdef inline void put32(char *at, uint32_t number) noexcept nogil:

@@ -56,7 +56,6 @@ cdef class Login:
     cdef take_pool(self, object startup, int row, object generation)
     cdef on_first_packet(self, bytes packet)
     cdef on_startup(self, object startup, bytes packet)
-    @cython.locals(answer=bytes)
     cdef on_auth_message(self, bytes body)
     cdef go_on(self, answer)
     cdef finish(self)

@@ -125,7 +125,7 @@ class Login:
         if not data:
             return 0
         if self.tls is not None or self.startup is None:
-            if (self.tls is not None or data[0] == _HELLO) and (self.is_shaking() or self.is_direct_tls(data)):
+            if self.is_shaking() or self.is_direct_tls(data):
                 return self.shake(data)
             route = self.known_route(data)
             if route is not None:
@@ -226,7 +226,7 @@ class Login:
 
     def is_direct_tls(self, data: bytes) -> bool:
         """TLS without an SSLRequest before it, as PostgreSQL 17 has it."""
-        return self.startup is None and not self.requests and data[0] == _HELLO and self.offers_tls
+        return data[0] == _HELLO and self.startup is None and not self.requests and self.offers_tls
 
     def start_handshake(self, *, is_direct: bool) -> None:
         """What comes next is not PostgreSQL's protocol."""
@@ -262,10 +262,10 @@ class Login:
             self.kind = route.kind
             if route.scram is not None:
                 self.scram = self.exchange = route.scram.again()
-                self.relay.send(self.client, self.scram.start())
+                self.go_on(self.scram.start())
             else:
                 self.exchange = TRUSTED
-                self.finish()
+                self.go_on(b"")
         except PeerFault as fault:
             self.refuse(fault)
 
@@ -443,15 +443,7 @@ class Login:
         """A password message."""
         assert self.exchange is not None
         self.heard_at_us = monotonic_us()
-        if self.scram is None:
-            self.go_on(self.exchange.feed(body))
-            return
-        answer = self.scram.feed(body)  # as `go_on` does, with fields of C's
-        if self.scram.done:
-            self.parting = answer
-            self.finish()
-        else:
-            self.relay.send(self.client, answer)
+        self.go_on(self.exchange.feed(body) if self.scram is None else self.scram.feed(body))
 
     def go_on(self, answer: Answer) -> None:
         """Do what the exchange says."""
@@ -460,7 +452,7 @@ class Login:
             self.relay.suspend(self.client)
             self.task = self.process.spawn(self.wait_for(answer))
             return
-        if self.exchange.done:
+        if self.is_over():
             self.parting = answer
             self.finish()
         elif answer:
@@ -522,7 +514,8 @@ class Login:
         assert self.startup is not None
         if self.pool < 0:
             raise wrong_password(self.startup.user)
-        client_key = self.scram.client_key if self.scram is not None else self.proved_key
+        assert self.exchange is not None
+        client_key = self.exchange.client_key if self.scram is None else self.scram.client_key
         if client_key is not None:
             learn(self.process.table, client_key)
         route = self.route
@@ -551,11 +544,6 @@ class Login:
         """Does it ask for more than a name?"""
         pool = self.process.pools[self.pool]
         return not startup.parameters.keys() <= (IDENTITY if pool.sync_server_parameters else PLAIN_PARAMETERS)
-
-    @property
-    def proved_key(self) -> bytes | None:
-        """What the client's proof has taught, other than by SCRAM."""
-        return self.exchange.client_key if self.exchange is not None else None
 
     @property
     def application_name(self) -> str:
