@@ -376,7 +376,7 @@ class Login:
     def look_up_exchange(self, startup: StartupMessage, admission: Admission, applicant: Applicant) -> ClientExchange:
         """How a user proves itself whom auth_query has to find. A stranger resembles an account or what was found; not
         one that nobody can log in as, like that of a `server_user`."""
-        database, user, loop = startup.database, startup.user, self.process.loop
+        database, user, users = startup.database, startup.user, self.process.users
 
         def choose(found: Found | None) -> ClientExchange:
             if found is not None and not found.is_decoy:
@@ -387,12 +387,15 @@ class Login:
             ]
             return exchange_for(admission, applicant, None, others)
 
+        async def tell_keeper(failed: str) -> None:
+            users.report(database, user, failed)
+
         def report(failed: str) -> None:
-            loop.call_soon(self.process.users.report, database, user, failed)
+            self.process.spawn(tell_keeper(failed))  # a task ends the relay's round: a bare callback waits for the tick
 
         return LookUpExchange(
             user,
-            ask=lambda failed: self.process.users.ask(database, user, failed),
+            ask=lambda failed: users.ask(database, user, failed),
             report=report,
             choose=choose,
             enter=self.find_pool,

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import statistics
 import threading
 import time
 import urllib.request
@@ -22,6 +23,7 @@ import pytest
 from psycopg import sql
 
 from tests.conftest import MakeDoorman
+from tests.e2e.raw import wait_until
 from tests.harness import Doorman, Postgres, find_debian_postgres
 from tests.harness.doorman import pool_of, user_of
 from tests.harness.ports import free_port
@@ -105,6 +107,16 @@ def calls(postgres: Postgres, user: str | None = None) -> int:
     """How often the query ran."""
     where, values = ("WHERE name = %s", [user]) if user is not None else ("", [])
     return int(postgres.admin(f"SELECT count(*) FROM finding.calls {where}", values)[0][0])
+
+
+@contextlib.contextmanager
+def one_more_look_up(postgres: Postgres, user: str) -> Iterator[None]:
+    """What happens here has a user looked up while no client waits for it: wait until PostgreSQL was asked, and long
+    enough for the keeper to have read the answer and to be allowed the next question."""
+    before = calls(postgres, user)
+    yield
+    wait_until(lambda: calls(postgres, user) > before, f"another look-up of {user}")
+    time.sleep(0.1)
 
 
 def pooler(make: MakeDoorman, postgres: Postgres, general: dict[str, Any] | None = None, **query: Any) -> Doorman:
@@ -272,16 +284,34 @@ def test_a_changed_password_is_known_at_the_next_login(
     doorman = pooler(make_doorman, directory, {"auth_failure_delay": 0}, min_interval=50)
     assert log_in(doorman, user, "old") == user
     for number in range(3):
-        time.sleep(0.1)
         make_user(directory, user, f"new {number}")
         if user == "changing":
-            assert "password authentication failed" in refusal(doorman, user, f"new {number}")
-            time.sleep(0.1)
+            with one_more_look_up(directory, user):
+                assert "password authentication failed" in refusal(doorman, user, f"new {number}")
         assert log_in(doorman, user, f"new {number}") == user
         directory.terminate_backends(user=user)
         doorman.wait_pool("shop", user, sv_idle=0, sv_active=0)
         assert log_in(doorman, user, f"new {number}") == user, "with a server opened by the new proof"
-        assert "password authentication failed" in refusal(doorman, user, "old")
+        time.sleep(0.1)
+        with one_more_look_up(directory, user):
+            assert "password authentication failed" in refusal(doorman, user, "old")
+
+
+def test_a_failed_password_is_looked_up_at_once(make_doorman: MakeDoorman, directory: Postgres) -> None:
+    """Not at the worker's next tick, which is up to 100 ms away when nothing else happens."""
+    make_user(directory, "hasty", "right")
+    doorman = pooler(make_doorman, directory, {"auth_failure_delay": 0}, min_interval=1)
+    assert log_in(doorman, "hasty", "right") == "hasty"
+    lags = []
+    with directory.connect(user="postgres", autocommit=True) as connection:
+        statement = "SELECT count(*) FROM finding.calls WHERE name = 'hasty'"
+        for number in range(1, 16):
+            refusal(doorman, "hasty")
+            began = time.monotonic()
+            wait_until(lambda number=number: connection.execute(statement).fetchone() == (number + 1,), "a look-up")
+            lags.append(time.monotonic() - began)
+            time.sleep(0.01)
+    assert statistics.median(lags) < 0.04, lags
 
 
 def test_a_password_that_changes_under_load_ends_no_session(make_doorman: MakeDoorman, directory: Postgres) -> None:
