@@ -1,11 +1,8 @@
-"""The tables that scripts/bench prints: medians, and ratios to PgBouncer (or what else is compared)."""
+"""The tables that scripts/bench prints: medians, and ratios to PgBouncer (or what else it is)."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-
-REFERENCES = ("pgbouncer", "not scraped")
 
 # Columns of a result: key, heading, format. A ratio stands beside every number.
 COLUMNS: dict[str, list[tuple[str, str, str]]] = {
@@ -32,26 +29,40 @@ COLUMNS: dict[str, list[tuple[str, str, str]]] = {
 }
 COLUMNS["scraped"] = COLUMNS["load"]
 
+SPREAD = "cpu_us"
+"""The column beside whose ratio stands the middle half of all rounds' ratios."""
+
 Numbers = Mapping[str, float]
 
 
 def table(kind: str, results: Mapping[str, Mapping[str, Numbers]]) -> list[str]:
-    """Lines of one table: `results[title][pooler][key]`."""
+    """Lines of one table: `results[title][pooler][key]`, as `rounds.summarize` gives them."""
     columns = COLUMNS[kind]
-    heads = "".join(f"{head:>13} {'ratio':>6}" for _, head, _ in columns)
+    heads = "".join(f"{head:>13} {'ratio':>6}{spread_head(key)}" for key, head, _ in columns)
     lines = [f"{kind:<16}{'pooler':<12}{heads}"]
     for title, by_pooler in results.items():
-        reference = next((by_pooler[name] for name in REFERENCES if name in by_pooler), None)
         for pooler, numbers in by_pooler.items():
             cells = "".join(
-                f"{form.format(numbers[key]):>13} {ratio(numbers, reference, key):>6}" for key, _, form in columns
+                f"{form.format(numbers[key]):>13} {ratio(numbers, key):>6}{spread(numbers, key)}"
+                for key, _, form in columns
             )
             lines.append(f"{title:<16}{pooler:<12}{cells}")
     return lines
 
 
-def ratio(numbers: Numbers, reference: Numbers | None, key: str) -> str:
-    """This number divided by the reference's; empty where there is none."""
-    if reference is None or numbers is reference or not reference[key] or math.isnan(reference[key]):
+def ratio(numbers: Numbers, key: str) -> str:
+    """To the reference; empty where there is none."""
+    return f"{numbers[f'{key}_ratio']:.3f}" if f"{key}_ratio" in numbers else ""
+
+
+def spread_head(key: str) -> str:
+    return f" {'middle half':>11}" if key == SPREAD else ""
+
+
+def spread(numbers: Numbers, key: str) -> str:
+    """From the lower quartile to the upper one."""
+    if key != SPREAD:
         return ""
-    return f"{numbers[key] / reference[key]:.3f}"
+    is_there = f"{key}_ratio" in numbers
+    text = f"{numbers[f'{key}_low']:.2f}-{numbers[f'{key}_high']:.2f}" if is_there else ""
+    return f" {text:>11}"

