@@ -2,6 +2,8 @@
 
 cimport cython
 
+from doorman.wire.packing cimport part
+
 
 @cython.final
 cdef class RandomPage:

@@ -9,6 +9,8 @@ import os
 from collections.abc import Callable
 from typing import Final
 
+from doorman.wire.packing import part
+
 PAGE_BYTES: Final = 2048
 
 Random = Callable[[int], bytes]
@@ -35,7 +37,7 @@ class RandomPage:
         end = self._at + count
         if end > len(self._page):
             self._page, self._at, end = os.urandom(PAGE_BYTES), 0, count
-        taken, self._at = self._page[self._at : end], end
+        taken, self._at = part(self._page, self._at, end), end
         return taken
 
 

@@ -5,12 +5,12 @@ cimport cython
 from doorman.auth.digest cimport base64, hmac_sha256, is_equal, sha256, xor
 from doorman.auth.randomness cimport draw
 from doorman.auth.verifier cimport ScramVerifier, decode_base64
+from doorman.wire.packing cimport is_nonce, joined, part, place_of, rest_from
 from doorman.wire.text cimport encode
 
-cdef bytes _PRINTABLE
 cdef bytes _END_POINT
 cdef bytes _USUAL_GS2, _USUAL_FIRST, _USUAL_BINDING
-cdef int _USUAL_HEADER, _PROOF_CHARS
+cdef int _USUAL_HEADER, _USUAL_START, _COMMA, _PROOF_CHARS
 
 
 @cython.final
@@ -61,7 +61,7 @@ cdef class ScramClient:
     cpdef bytes first(self, object rng=*)
     @cython.locals(nonce=bytes, client_key=bytes, stored_key=bytes, without_proof=bytes)
     cpdef bytes final(self, bytes server_first)
-    @cython.locals(known=ScramVerifier, nonce=bytes, announcement=bytes, is_plain=cython.bint)
+    @cython.locals(known=ScramVerifier, nonce=bytes, end=Py_ssize_t)
     cdef bytes _expected_nonce(self, bytes server_first)
     @cython.locals(expected=bytes)
     cpdef finish(self, bytes server_final)

@@ -26,6 +26,7 @@ from doorman.auth.verifier import (
 )
 from doorman.errors import ClientFault, ProtocolViolation, ServerFault
 from doorman.wire.codes import SqlState
+from doorman.wire.packing import is_nonce, joined, part, place_of, rest_from
 from doorman.wire.text import encode
 
 SCRAM_SHA_256: Final = "SCRAM-SHA-256"
@@ -36,13 +37,14 @@ MAX_MESSAGE_BYTES: Final = 4096
 """Longest SCRAM message taken from either side. PostgreSQL's own have about 100 bytes."""
 MAX_NONCE_BYTES: Final = 1024
 
-_PRINTABLE: Final = bytes(range(0x21, 0x7F)).replace(b",", b"")
 _END_POINT: Final = b"p=tls-server-end-point"
 
 # What libpq and most drivers say: no binding, no name, no extensions. It is read at a glance.
 _USUAL_GS2: Final = b"n,,"
 _USUAL_FIRST: Final = b"n,,n=,r="
 _USUAL_HEADER: Final = 3
+_USUAL_START: Final = len(_USUAL_FIRST)
+_COMMA: Final = ord(",")
 _USUAL_BINDING: Final = b"c=biws,r="
 _PROOF_CHARS: Final = 44
 
@@ -91,16 +93,16 @@ class ScramServer:
     def first(self, data: bytes, is_plus: bool, rng: Random | None = None) -> bytes:
         """server-first-message for a client-first-message."""
         is_usual = not is_plus and self._binding is None and data.startswith(_USUAL_FIRST)
-        if is_usual and data.find(b",", len(_USUAL_FIRST)) < 0:
-            bare, client_nonce = data[_USUAL_HEADER:], data[len(_USUAL_FIRST) :]
+        if is_usual and place_of(data, _COMMA, _USUAL_START) < 0:
+            bare, client_nonce = rest_from(data, _USUAL_HEADER), rest_from(data, _USUAL_START)
             _check_nonce(client_nonce)
         else:
             bare = self._read_first(data, is_plus)
             client_nonce = _client_nonce(bare)
-        self._gs2_header = data[: len(data) - len(bare)]
+        self._gs2_header = part(data, 0, len(data) - len(bare))
         self._client_first_bare = bare
-        self._nonce = client_nonce + base64(draw(rng, NONCE_BYTES))
-        self._server_first = b"r=" + self._nonce + self._verifier.announcement
+        self._nonce = joined(client_nonce, base64(draw(rng, NONCE_BYTES)))
+        self._server_first = joined(b"r=", self._nonce, self._verifier.announcement)
         return self._server_first
 
     def _read_first(self, data: bytes, is_plus: bool) -> bytes:
@@ -118,16 +120,17 @@ class ScramServer:
         """server-final-message for a client-final-message. `ClientFault` 28P01 for a wrong proof."""
         _check_message(data)
         at = len(data) - _PROOF_CHARS
-        without_proof = _USUAL_BINDING + self._nonce
-        is_usual = self._gs2_header == _USUAL_GS2 and is_equal(data[:at], without_proof + b",p=")
-        proof = decode_base64(data[at:]) if is_usual else None
+        without_proof = joined(_USUAL_BINDING, self._nonce)
+        is_usual = at > 0 and self._gs2_header == _USUAL_GS2
+        is_usual = is_usual and is_equal(part(data, 0, at), joined(without_proof, b",p="))
+        proof = decode_base64(rest_from(data, at)) if is_usual else None
         if proof is None or len(proof) != KEY_BYTES:
             without_proof, proof = self._read_final(data)
-        message = self._client_first_bare + b"," + self._server_first + b"," + without_proof
+        message = joined(self._client_first_bare, b",", self._server_first, b",", without_proof)
         if self._password is not None:
             self._verifier = verifier_of_password(self._user, self._password)
         self._check_proof(message, proof)
-        return b"v=" + base64(hmac_sha256(self._verifier.server_key, message))
+        return joined(b"v=", base64(hmac_sha256(self._verifier.server_key, message)))
 
     def _read_final(self, data: bytes) -> tuple[bytes, bytes]:
         """client-final-message-without-proof, and the proof, of a message that may have a binding and extensions."""
@@ -218,8 +221,8 @@ class ScramClient:
     def first(self, rng: Random | None = None) -> bytes:
         """client-first-message. The name is empty, as libpq's: PostgreSQL knows it from the StartupMessage."""
         self._nonce = base64(draw(rng, NONCE_BYTES))
-        self._first_bare = b"n=,r=" + self._nonce
-        return self._gs2_header + self._first_bare
+        self._first_bare = joined(b"n=,r=", self._nonce)
+        return joined(self._gs2_header, self._first_bare)
 
     def final(self, server_first: bytes) -> bytes:
         """client-final-message for a server-first-message."""
@@ -235,9 +238,9 @@ class ScramClient:
             self._server_key = keys.server_key or None
         if not nonce.startswith(self._nonce) or len(nonce) == len(self._nonce):
             raise _server_fault("SCRAM nonce from server does not extend ours")
-        without_proof = b"c=" + base64(self._gs2_header + self._binding) + b",r=" + nonce
-        self._message = self._first_bare + b"," + server_first + b"," + without_proof
-        return without_proof + b",p=" + base64(xor(client_key, hmac_sha256(stored_key, self._message)))
+        without_proof = joined(b"c=", base64(joined(self._gs2_header, self._binding)), b",r=", nonce)
+        self._message = joined(self._first_bare, b",", server_first, b",", without_proof)
+        return joined(without_proof, b",p=", base64(xor(client_key, hmac_sha256(stored_key, self._message))))
 
     def _expected_nonce(self, server_first: bytes) -> bytes | None:
         """The nonce of a server-first-message that says of salt and iterations what the verifier of our key has: then
@@ -245,14 +248,16 @@ class ScramClient:
         known = self._verifier
         if known is None or self._client_key is None or not server_first.endswith(known.announcement):
             return None
-        nonce = server_first[2 : len(server_first) - len(known.announcement)]
-        is_plain = server_first.startswith(b"r=") and len(nonce) <= MAX_NONCE_BYTES - 2
-        return nonce if is_plain and not nonce.translate(None, _PRINTABLE) else None
+        end = len(server_first) - len(known.announcement)
+        if end < 2 or end > MAX_NONCE_BYTES or not server_first.startswith(b"r="):
+            return None
+        nonce = part(server_first, 2, end)
+        return nonce if is_nonce(nonce) else None
 
     def finish(self, server_final: bytes) -> None:
         """Check the server-final-message: the server knows the password too, or `ServerFault`."""
         expected = None if self._server_key is None else hmac_sha256(self._server_key, self._message)
-        if expected is None or not is_equal(server_final, b"v=" + base64(expected)):
+        if expected is None or not is_equal(server_final, joined(b"v=", base64(expected))):
             self._judge(server_final, expected)
         self.is_finished = True
 
@@ -318,7 +323,7 @@ def _client_nonce(bare: bytes) -> bytes:
 
 
 def _check_nonce(nonce: bytes) -> None:
-    if not nonce or len(nonce) > MAX_NONCE_BYTES or nonce.translate(None, _PRINTABLE):
+    if not nonce or len(nonce) > MAX_NONCE_BYTES or not is_nonce(nonce):
         raise _malformed("Non-printable characters in SCRAM nonce, or its length is wrong.")
 
 
@@ -336,7 +341,7 @@ def _parse_server_first(data: bytes) -> tuple[bytes, bytes, int]:
     salt = decode_base64(salt_text[2:])
     if not (nonce.startswith(b"r=") and salt_text.startswith(b"s=") and count.startswith(b"i=") and salt):
         raise _server_fault("malformed SCRAM message from server (server-first-message)")
-    if len(nonce) > MAX_NONCE_BYTES or nonce.translate(None, _PRINTABLE):
+    if len(nonce) > MAX_NONCE_BYTES or not is_nonce(nonce):
         raise _server_fault("malformed SCRAM message from server (nonce)")
     if not count[2:].isdigit() or len(count) > 11 or not 1 <= int(count[2:]) <= MAX_ITERATIONS:
         raise _server_fault("SCRAM iteration count from server is out of range")

@@ -13,6 +13,7 @@ from doorman.wire.backend cimport (
 )
 from doorman.wire.framing cimport Frames
 from doorman.wire.frontend cimport sasl_initial, sasl_response
+from doorman.wire.packing cimport joined
 
 cdef object _AUTHENTICATION, _SCRAM_FIRST, _SCRAM_FINAL, _AUTHENTICATED, _SETTINGS, _READY, _FAILED
 cdef int _R, _V, _S, _K, _Z, _N, _E
@@ -56,7 +57,7 @@ cdef class ServerLogin:
     cdef public bytes leftover
 
     cpdef bytes feed(self, bytes data)
-    @cython.locals(answers=list, frame=tuple)
+    @cython.locals(answer=bytes, frame=tuple)
     cdef bytes _advance(self, bytes data)
     cdef bytes _handle(self, int letter, bytes body)
     cdef tuple _take_frame(self)

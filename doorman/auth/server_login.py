@@ -35,6 +35,7 @@ from doorman.wire.backend import (
 from doorman.wire.codes import MAX_AUTH_MESSAGE_BYTES, MAX_SERVER_STARTUP_BYTES, Auth, Backend, SqlState
 from doorman.wire.framing import BadLength, Frames
 from doorman.wire.frontend import sasl_initial, sasl_response
+from doorman.wire.packing import joined
 from doorman.wire.text import decode
 
 DEFAULT_APPLICATION_NAME: Final = "pg_doorman"
@@ -208,18 +209,18 @@ class ServerLogin:
         if self._received > MAX_LOGIN_BYTES:
             raise _broken("server sent too much before it was ready")
         self._frames.feed(data)
-        answers: list[bytes] = []
+        answer = b""
         while self.step is not _READY:
             if self.step is _SETTINGS:
                 self._take_statuses()
             frame = self._take_frame()
             if frame is None:
                 break
-            answers.append(self._handle(frame[0], frame[1]))
+            answer = joined(answer, self._handle(frame[0], frame[1]))
         if self.step is _READY:
             self._check_leftover()
             self.done = True
-        return b"".join(answers)
+        return answer
 
     def _handle(self, letter: int, body: bytes) -> bytes:
         if letter == _R:
@@ -354,7 +355,7 @@ class ServerLogin:
         """All that have come, at once: PostgreSQL sends a dozen and more."""
         run = self._frames.take_run(_S)
         if run:
-            self.status_messages += checked_parameter_statuses(run, NOT_FOR_CLIENTS)
+            self.status_messages = joined(self.status_messages, checked_parameter_statuses(run, NOT_FOR_CLIENTS))
 
     def _on_backend_key_data(self, body: bytes) -> bytes:
         self._expect_settings("BackendKeyData")

@@ -2,7 +2,7 @@
 
 cimport cython
 
-from doorman.wire.packing cimport counted, message, number_at, numbered
+from doorman.wire.packing cimport counted, message, number_at, numbered, rest_from, statuses_without
 from doorman.wire.text cimport cstring, decode, encode
 
 cdef int _SASL_CONTINUE
@@ -15,7 +15,7 @@ cpdef bytes parameter_status(name, value)
 cpdef bytes backend_key_data(pid, bytes secret)
 cpdef tuple parse_authentication(bytes body)
 cpdef list parse_sasl_mechanisms(bytes data)
-@cython.locals(at=Py_ssize_t, there=Py_ssize_t, end=Py_ssize_t, body=Py_ssize_t, first=Py_ssize_t, kept_from=Py_ssize_t, kept=bytes)
+@cython.locals(kept=bytes)
 cpdef bytes checked_parameter_statuses(bytes messages, bytes hidden)
 cpdef tuple parse_backend_key_data(bytes body)
 cpdef str parse_ready_for_query(bytes body)

@@ -21,11 +21,10 @@ from doorman.wire.codes import (
     Auth,
     SqlState,
 )
-from doorman.wire.packing import counted, message, number_at, numbered
+from doorman.wire.packing import counted, message, number_at, numbered, rest_from, statuses_without
 from doorman.wire.startup import StartupMessage
 from doorman.wire.text import cstring, decode, encode
 
-HEADER_BYTES: Final = 5
 _INT32: Final = struct.Struct("!I")
 _COUNT: Final = struct.Struct("!H")
 _COLUMN: Final = struct.Struct("!IhIhih")
@@ -183,7 +182,7 @@ def parse_authentication(body: bytes) -> tuple[int, bytes]:
     """Code of an Authentication message (see `codes.Auth`) and what follows it."""
     if len(body) < 4:
         raise _malformed("Authentication")
-    return number_at(body, 0), body[4:]
+    return number_at(body, 0), rest_from(body, 4)
 
 
 def parse_sasl_mechanisms(data: bytes) -> list[str]:
@@ -196,21 +195,10 @@ def parse_sasl_mechanisms(data: bytes) -> list[str]:
 def checked_parameter_statuses(messages: bytes, hidden: bytes) -> bytes:
     """Whole ParameterStatus messages, without those of one parameter (its name and NUL). Raises what
     `parse_parameter_status` would."""
-    at, there = 0, len(messages)
-    kept, kept_from = b"", 0
-    while at < there:
-        body = at + HEADER_BYTES
-        end = at + 1 + (messages[at + 2] << 16) + (messages[at + 3] << 8) + messages[at + 4]
-        first = body
-        while first < end - 1 and messages[first]:
-            first += 1
-        if first == body or first >= end - 1 or messages.find(b"\0", first + 1, end) != end - 1:
-            raise _malformed("ParameterStatus")
-        if first + 1 - body == len(hidden) and messages[body : first + 1] == hidden:
-            kept += messages[kept_from:at]
-            kept_from = end
-        at = end
-    return kept + messages[kept_from:]
+    kept = statuses_without(messages, hidden)
+    if kept is None:
+        raise _malformed("ParameterStatus")
+    return kept
 
 
 def parse_parameter_status(body: bytes) -> tuple[str, str]:
@@ -225,7 +213,7 @@ def parse_backend_key_data(body: bytes) -> tuple[int, bytes]:
     """Pid and cancel secret (4…256 bytes) of a BackendKeyData."""
     if not MIN_SECRET_BYTES <= len(body) - 4 <= MAX_SECRET_BYTES:
         raise _malformed("BackendKeyData")
-    return number_at(body, 0), body[4:]
+    return number_at(body, 0), rest_from(body, 4)
 
 
 def parse_ready_for_query(body: bytes) -> str:

@@ -2,6 +2,8 @@
 
 cimport cython
 
+from doorman.wire.packing cimport part_of_buffer, refill
+
 
 @cython.final
 @cython.freelist(8)
@@ -14,5 +16,5 @@ cdef class Frames:
     cpdef tuple take(self)
     @cython.locals(buffer=bytearray, start=Py_ssize_t, at=Py_ssize_t, there=Py_ssize_t, length=Py_ssize_t)
     cpdef bytes take_run(self, int letter)
-    cpdef feed(self, data)
+    cpdef feed(self, bytes data)
     cpdef bytes rest(self)

@@ -11,6 +11,8 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from doorman.wire.packing import part_of_buffer, refill
+
 HEADER: Final = struct.Struct("!BI")
 
 
@@ -35,10 +37,8 @@ class Frames:
 
     def feed(self, data: bytes) -> None:
         """Add bytes from the peer; what was taken before is forgotten first."""
-        if self._start:
-            del self._buffer[: self._start]
-            self._start = 0
-        self._buffer += data
+        refill(self._buffer, self._start, data)
+        self._start = 0
 
     def take(self) -> tuple[int, bytes] | None:
         """Next message as (letter, body), `None` when it is not complete. Raises `BadLength`."""
@@ -53,7 +53,7 @@ class Frames:
         if len(buffer) < end:
             return None
         self._start = end
-        return buffer[start], bytes(buffer[start + 5 : end])
+        return buffer[start], part_of_buffer(buffer, start + 5, end)
 
     def take_run(self, letter: int) -> bytes:
         """All whole messages at the front that have this letter, as they came; there may be none."""
@@ -65,8 +65,8 @@ class Frames:
                 break
             at += 1 + length
         self._start = at
-        return bytes(buffer[start:at])
+        return part_of_buffer(buffer, start, at)
 
     def rest(self) -> bytes:
         """What was fed and not taken."""
-        return bytes(self._buffer[self._start :])
+        return part_of_buffer(self._buffer, self._start, len(self._buffer))

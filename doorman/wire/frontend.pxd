@@ -2,7 +2,7 @@
 
 cimport cython
 
-from doorman.wire.packing cimport counted, message, number_at
+from doorman.wire.packing cimport counted, message, number_at, part, place_of, rest_from
 from doorman.wire.text cimport cstring, decode, encode
 
 cdef int _PASSWORD

@@ -19,7 +19,7 @@ from doorman.wire.codes import (
     Frontend,
     SqlState,
 )
-from doorman.wire.packing import counted, message, number_at
+from doorman.wire.packing import counted, message, number_at, part, place_of, rest_from
 from doorman.wire.text import cstring, decode, encode
 
 _INT16: Final = struct.Struct("!H")
@@ -146,14 +146,14 @@ def parse_password(body: bytes) -> bytes:
 def parse_sasl_initial(body: bytes) -> tuple[str, bytes | None]:
     """Mechanism and initial response of a SASLInitialResponse; `None` when the client sent no response (-1)."""
     _check_size(body)
-    name_end = body.find(b"\0")
+    name_end = place_of(body, 0)
     if name_end <= 0 or len(body) < name_end + 5:
         raise ProtocolViolation("malformed SASLInitialResponse message")
     length = number_at(body, name_end + 1)
-    data = body[name_end + 5 :]
+    data = rest_from(body, name_end + 5)
     if (0 if length == _NOTHING else length) != len(data):
         raise ProtocolViolation("malformed SASLInitialResponse message")
-    return decode(body[:name_end]), None if length == _NOTHING else data
+    return decode(part(body, 0, name_end)), None if length == _NOTHING else data
 
 
 def parse_sasl_response(body: bytes) -> bytes:

@@ -9,6 +9,7 @@ from doorman.shm.orders cimport is_enabled
 from doorman.shm.table cimport monotonic_us
 from doorman.wire.backend cimport backend_key_data, parameter_status
 from doorman.wire.frontend cimport auth_message_length
+from doorman.wire.packing cimport part, rest_from
 from doorman.wire.text cimport encode
 from doorman.workers.credentials cimport learn
 from doorman.workers.host cimport Host
@@ -44,7 +45,7 @@ cdef class Login:
     cdef public object task
     cdef public object tls
 
-    @cython.locals(used=Py_ssize_t, length=Py_ssize_t, route=Route, packet=bytes)
+    @cython.locals(used=Py_ssize_t, at=Py_ssize_t, length=Py_ssize_t, route=Route)
     cpdef Py_ssize_t feed(self, bytes data) except -1
     cpdef bint is_over(self) except -1
     cpdef bint is_shaking(self) except -1

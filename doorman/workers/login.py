@@ -35,6 +35,7 @@ from doorman.tls.handshake import HandshakeFault
 from doorman.wire import backend
 from doorman.wire.backend import AUTHENTICATION_OK, READY_IDLE, backend_key_data, parameter_status
 from doorman.wire.frontend import auth_message_length
+from doorman.wire.packing import part, rest_from
 from doorman.wire.startup import (
     CancelRequest,
     GssEncRequest,
@@ -132,13 +133,12 @@ class Login:
                 self.follow(route)
                 return len(data)
         try:
-            while not self.client.closed and (length := self.packet_length(data[used:] if used else data)):
-                packet = data[used : used + length]
-                used += length
+            while not self.client.closed and (length := self.packet_length(rest_from(data, used) if used else data)):
+                at, used = used, used + length
                 if self.startup is None:
-                    self.on_first_packet(packet)
+                    self.on_first_packet(part(data, at, used))
                 else:
-                    self.on_auth_message(packet[AUTH_HEADER:])
+                    self.on_auth_message(part(data, at + AUTH_HEADER, used))
                 if self.is_over() or self.task is not None or self.is_shaking():
                     break
             if self.is_shaking() and used < len(data):
