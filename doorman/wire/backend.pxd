@@ -12,7 +12,7 @@ cdef dict _READY
 cpdef bytes sasl_continue(bytes data)
 cpdef bytes sasl_final(bytes data)
 cpdef bytes parameter_status(name, value)
-cpdef bytes backend_key_data(pid, bytes secret)
+cpdef bytes backend_key_data(long long pid, bytes secret)
 cpdef tuple parse_authentication(bytes body)
 cpdef list parse_sasl_mechanisms(bytes data)
 @cython.locals(kept=bytes)

@@ -19,7 +19,7 @@ from doorman.wire.codes import (
     Frontend,
     SqlState,
 )
-from doorman.wire.packing import counted, message, number_at, part, place_of, rest_from
+from doorman.wire.packing import counted, joined, message, number_at, part, place_of, rest_from
 from doorman.wire.text import cstring, decode, encode
 
 _INT16: Final = struct.Struct("!H")
@@ -34,6 +34,8 @@ TERMINATE: Final = b"X\0\0\0\x04"
 
 AUTH_HEADER_BYTES: Final = 5
 _PASSWORD: Final = int(Frontend.PASSWORD)
+_USUAL_MECHANISM: Final = "SCRAM-SHA-256"
+_USUAL_NAME: Final = b"SCRAM-SHA-256\0"
 _NO_BYTES: Final = b"\xff\xff\xff\xff"
 _NOTHING: Final = 0xFFFFFFFF
 """-1 as a length."""
@@ -62,7 +64,8 @@ def password(text: str) -> bytes:
 
 def sasl_initial(mechanism: str, data: bytes | None) -> bytes:
     """SASLInitialResponse; `None` means that there is no initial response."""
-    return message(b"p", cstring(mechanism) + (_NO_BYTES if data is None else counted(data)))
+    name = _USUAL_NAME if mechanism == _USUAL_MECHANISM else cstring(mechanism)
+    return message(b"p", joined(name, _NO_BYTES if data is None else counted(data)))
 
 
 def sasl_response(data: bytes) -> bytes:
@@ -153,7 +156,8 @@ def parse_sasl_initial(body: bytes) -> tuple[str, bytes | None]:
     data = rest_from(body, name_end + 5)
     if (0 if length == _NOTHING else length) != len(data):
         raise ProtocolViolation("malformed SASLInitialResponse message")
-    return decode(part(body, 0, name_end)), None if length == _NOTHING else data
+    name = _USUAL_MECHANISM if body.startswith(_USUAL_NAME) else decode(part(body, 0, name_end))
+    return name, None if length == _NOTHING else data
 
 
 def parse_sasl_response(body: bytes) -> bytes:

@@ -5,6 +5,7 @@ from libc.stdint cimport uint32_t
 cpdef bytes message(bytes letter, bytes body)
 cpdef bytes numbered(bytes letter, uint32_t number, bytes rest)
 cpdef bytes counted(bytes data)
+cpdef bytes number(uint32_t value)
 cpdef long long number_at(bytes data, Py_ssize_t at) except -1
 cpdef bytes joined(bytes a, bytes b, bytes c=*, bytes d=*, bytes e=*)
 cpdef bytes part(bytes data, Py_ssize_t start, Py_ssize_t end)

@@ -46,6 +46,13 @@ cpdef bytes counted(bytes data):
     return whole
 
 
+cpdef bytes number(uint32_t value):
+    """An int32."""
+    cdef bytes whole = PyBytes_FromStringAndSize(NULL, 4)
+    put32(PyBytes_AS_STRING(whole), value)
+    return whole
+
+
 cpdef long long number_at(bytes data, Py_ssize_t at) except -1:
     """The int32 that begins at this byte, without a sign."""
     if at < 0 or at > len(data) - 4:

@@ -2,7 +2,10 @@
 
 cimport cython
 
+from doorman.wire.packing cimport joined, number
 from doorman.workers.dial cimport send_descriptor
+
+cdef bytes _PUBLISH, _GENERATION
 
 
 @cython.final
@@ -13,6 +16,7 @@ cdef class Channel:
     cdef object _queue
     cdef list _parts
 
-    cpdef bint deposit(self, message, int fd=*) except -1
+    cpdef bint deposit(self, message) except -1
+    cpdef bint deposit_server(self, int slot, long long generation, int fd) except -1
 
 cpdef bint may_wait(int code) except -1

@@ -18,12 +18,14 @@ import os
 import socket
 from collections import deque
 from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 
 from doorman.admin.orders import Order, OrderResult
 from doorman.auth.auth_query import Found
 from doorman.config.schema import Config
+from doorman.wire.packing import joined, number
 from doorman.workers.dial import send_descriptor
 from doorman.workers.encryption import Materials
 from doorman.workers.roster import PoolEntry
@@ -192,6 +194,9 @@ Message = (
 )
 
 _encoder = msgspec.msgpack.Encoder()
+# A Publish as the encoder would write it, but with numbers of a fixed width; every server that is opened needs one.
+_PUBLISH: Final = b"\x83\xa4type\xa7Publish\xa4slot\xce"
+_GENERATION: Final = b"\xaageneration\xce"
 _decoder: msgspec.msgpack.Decoder[Message | Part] = msgspec.msgpack.Decoder(Message | Part)
 PART_BYTES = MAX_PACKET - 64
 
@@ -249,15 +254,17 @@ class Channel:
         for packet in packets:
             self._send_packet(packet, list(descriptors))
 
-    def deposit(self, message: Message, fd: int = -1) -> bool:
-        """Leave a message for the peer to collect, with this descriptor; False when it is too long or there is no room.
-        Raises OSError."""
+    def deposit(self, message: Message) -> bool:
+        """Leave a message for the peer to collect; False when it is too long or there is no room. Raises OSError."""
         packet = _encoder.encode(message)
         if len(packet) > MAX_PACKET:
             return False
-        if fd >= 0:
-            return not may_wait(send_descriptor(self._deposits_fd, packet, fd))
         return self._try(self.deposits, packet, [])
+
+    def deposit_server(self, slot: int, generation: int, fd: int) -> bool:
+        """`deposit` of a Publish."""
+        packet = joined(_PUBLISH, number(slot), _GENERATION, number(generation))
+        return not may_wait(send_descriptor(self._deposits_fd, packet, fd))
 
     def collect(self) -> tuple[Message, list[int]] | None:
         """The next deposit, None when there is none. Raises EOFError when the peer is gone and no more is there."""

@@ -9,7 +9,7 @@ from doorman.shm.orders cimport is_enabled
 from doorman.shm.table cimport monotonic_us
 from doorman.wire.backend cimport backend_key_data, parameter_status
 from doorman.wire.frontend cimport auth_message_length
-from doorman.wire.packing cimport part, rest_from
+from doorman.wire.packing cimport joined, part, rest_from
 from doorman.wire.text cimport encode
 from doorman.workers.credentials cimport learn
 from doorman.workers.host cimport Host
@@ -62,6 +62,6 @@ cdef class Login:
     cdef finish(self)
     @cython.locals(client_key=bytes, route=Route, name=bytes)
     cdef enter_pool(self)
-    @cython.locals(route=Route, name=bytes, key=bytes)
+    @cython.locals(route=Route, name=bytes, key=bytes, before=bytes)
     cpdef greet(self, bytes parameters, pid)
     cpdef stop_waiting(self)

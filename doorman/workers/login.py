@@ -35,7 +35,7 @@ from doorman.tls.handshake import HandshakeFault
 from doorman.wire import backend
 from doorman.wire.backend import AUTHENTICATION_OK, READY_IDLE, backend_key_data, parameter_status
 from doorman.wire.frontend import auth_message_length
-from doorman.wire.packing import part, rest_from
+from doorman.wire.packing import joined, part, rest_from
 from doorman.wire.startup import (
     CancelRequest,
     GssEncRequest,
@@ -561,7 +561,8 @@ class Login:
         route = self.route
         name = route.report if route is not None else parameter_status("application_name", self.application_name)
         key = backend_key_data(pid, self.secret)
-        self.relay.send(self.client, b"".join((self.parting, AUTHENTICATION_OK, parameters, name, key, READY_IDLE)))
+        before = joined(self.parting, AUTHENTICATION_OK, parameters)
+        self.relay.send(self.client, joined(before, name, key, READY_IDLE))
 
     def enter_console(self) -> None:
         """The client is the administrator."""

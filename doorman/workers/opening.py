@@ -94,7 +94,8 @@ class Opening:
         self.tls: ServerTls | None = None  # while it is being agreed on
         self.layer: RecordLayer | None = None  # from then on
         self.row = row
-        is_old = self.destination.host_and_port in self.process.old_servers
+        old = self.process.old_servers
+        is_old = len(old) > 0 and self.destination.host_and_port in old
         self.minor = 0 if is_old else _NEWEST  # 3.2 has longer cancel keys
         self.login: ServerLogin | None = None
         self.phase_began = monotonic_us()

@@ -332,16 +332,21 @@ class Process(Host):
         if self.channel.has_queue:
             self.watch_channel_again()
 
-    def deposit(self, message: Message, fd: int = -1) -> None:
+    def deposit(self, message: Message) -> None:
         """Leave the master what it need not know at once."""
         try:
-            if not self.channel.deposit(message, fd):
+            if self.channel.deposit(message):
+                self.note_deposit()
+            else:
                 self.have_collected()
-                self.tell(message, *((fd,) if fd >= 0 else ()))
-            elif not self.deposited_at:
-                self.deposited_at = time.monotonic()
+                self.tell(message)
         except OSError:  # `on_channel` sees to it
             return
+
+    def note_deposit(self) -> None:
+        """The master is told in a while that something lies there."""
+        if not self.deposited_at:
+            self.deposited_at = time.monotonic()
 
     def leave(self) -> None:
         """The pooler stops. Clients are told; what PostgreSQL runs for them is not to run on for nobody."""
@@ -459,7 +464,14 @@ class Process(Host):
 
     def publish(self, slot: int, generation: int, fd: int) -> None:
         """A connection to a server stands: others may need its socket, if only to end it."""
-        self.deposit(Publish(slot, generation), fd)
+        try:
+            if self.channel.deposit_server(slot, generation, fd):
+                self.note_deposit()
+            else:
+                self.have_collected()
+                self.tell(Publish(slot, generation), fd)
+        except OSError:  # `on_channel` sees to it
+            return
 
     def republish_later(self, slot: int, generation: int) -> None:
         """The master had no descriptor left for it: not at once, or both would spin."""

@@ -156,7 +156,7 @@ def test_a_message_longer_than_a_packet_arrives_whole_and_in_its_place(ends: tup
 
 def test_a_deposit_wakes_nobody_and_is_collected_in_order(ends: tuple[Channel, Channel]) -> None:
     reader, writer = os.pipe()
-    assert ends[0].deposit(Publish(1, 2), writer)
+    assert ends[0].deposit_server(1, 2, writer)
     os.close(writer)
     assert ends[0].deposit(Forget([(1, 2)]))
     assert select.select([ends[1]], [], [], 0) == ([], [], [])
@@ -173,7 +173,7 @@ def test_a_deposit_wakes_nobody_and_is_collected_in_order(ends: tuple[Channel, C
 def test_a_deposit_outlives_who_made_it(ends: tuple[Channel, Channel]) -> None:
     reader, writer = os.pipe()
     if not (child := os.fork()):
-        ends[0].deposit(Publish(3, 4), writer)
+        ends[0].deposit_server(3, 4, writer)
         os._exit(0)
     os.close(writer)
     os.waitpid(child, 0)
@@ -185,6 +185,15 @@ def test_a_deposit_outlives_who_made_it(ends: tuple[Channel, Channel]) -> None:
     with pytest.raises(EOFError):
         ends[1].collect()
     close_all([reader, *published[1]])
+
+
+@pytest.mark.parametrize(("slot", "generation"), [(0, 0), (1, 127), (128, 65_536), (2**31 - 1, 2**32 - 1)])
+def test_a_deposited_server_is_a_publish(ends: tuple[Channel, Channel], slot: int, generation: int) -> None:
+    reader, writer = os.pipe()
+    assert ends[0].deposit_server(slot, generation, writer)
+    published = ends[1].collect()
+    assert published is not None and published[0] == Publish(slot, generation) and len(published[1]) == 1
+    close_all([reader, writer, *published[1]])
 
 
 def test_there_is_an_end_to_deposits(ends: tuple[Channel, Channel]) -> None:

@@ -92,9 +92,10 @@ def test_a_publish_that_could_not_be_sent_is_sent_later() -> None:
 def test_what_was_deposited_is_announced_before_anything_waits_in_the_queue() -> None:
     """The kernel takes none while too many of a user's descriptors are on their way: those must be collected first."""
     told: list[Message] = []
-    channel = SimpleNamespace(deposit=lambda message, fd: False)
+    channel = SimpleNamespace(deposit=lambda message: False, deposit_server=lambda *server: False)
     process: Any = SimpleNamespace(channel=channel, deposited_at=1.0, tell=lambda message, *fds: told.append(message))
     process.have_collected = lambda: Process.have_collected(process)
     for _ in range(2):
-        Process.deposit(process, Publish(3, 7), 0)
-    assert told == [Deposited(), Publish(3, 7), Publish(3, 7)]
+        Process.publish(process, 3, 7, 0)
+    Process.deposit(process, Forget([(3, 7)]))
+    assert told == [Deposited(), Publish(3, 7), Publish(3, 7), Forget([(3, 7)])]
