@@ -55,7 +55,7 @@ class ClientTls:
         if delay_us:
             self.must_wait = True
             self.process.relay.suspend(self.client)
-            self.process.loop.call_later(delay_us / 1e6, self.process.relay.resume, self.client, self.begin)
+            self.process.later(delay_us / 1e6, self.process.relay.resume, self.client, self.begin)
 
     def begin(self) -> None:
         """Its turn has come."""

@@ -77,7 +77,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DRAIN_LOOK_SECONDS = 0.05
 LEAVE_SECONDS = 0.3  # less than the master's FAREWELL_SECONDS
 FAILURE_LOG_SECONDS = 1.0
 REPUBLISH_SECONDS = 0.5
@@ -147,7 +146,9 @@ class Process(Host):
         self.tasks: set[asyncio.Task[None]] = set()
         self.is_ending = False
         self.cancels: set[asyncio.Task[None]] = set()  # those of them that send a cancel request
-        self.others_at_work = 0  # 1: uvloop has more to serve than `tasks` show
+        self.timers = 0  # of `later`
+        self.others_at_work = 0  # 1: uvloop has more to serve than `tasks` and `timers` show
+        self.is_draining = False
         self.waiting_consoles: set[ConsoleSession] = set()
         self.loop = uvloop.new_event_loop()
         asyncio.set_event_loop(self.loop)
@@ -203,17 +204,29 @@ class Process(Host):
         """Ten times a second: everything that has a deadline."""
         try:
             self.relay.tick()
-            self.refusals.tick()
-            self.users.look_at_keeper()
-            self.tell_what_is_over()
-            self.time_out_openings()
-            self.dismiss_clients()
-            for console in tuple(self.waiting_consoles):
-                console.look()
+            if self.refusals.delayed:
+                self.refusals.tick()
+            if self.users.waiting:
+                self.users.look_at_keeper()
+            if self.over or self.deposited_at:
+                self.tell_what_is_over()
+            if self.openings:
+                self.time_out_openings()
+            if self.dismissing:
+                self.dismiss_clients()
+            if self.waiting_consoles:
+                self.look_at_consoles()
+            if self.is_draining:
+                self.drain()
             self.upkeep()
             repeats.flush(time.monotonic())
         except Exception:
             log.exception("upkeep failed")
+
+    def look_at_consoles(self) -> None:
+        """Whether what they wait for has come about."""
+        for console in tuple(self.waiting_consoles):
+            console.look()
 
     def upkeep(self) -> None:
         """What a kind of process does besides, ten times a second."""
@@ -222,14 +235,30 @@ class Process(Host):
         """Run a coroutine that reports its end itself."""
         task = self.loop.create_task(work)
         self.tasks.add(task)
-        self.relay.loop_work = len(self.tasks) + self.others_at_work
+        self.note_work()
         task.add_done_callback(self.reap)
         return task
+
+    def later(self, seconds: float, callback: Callable[..., object], *args: object) -> None:
+        """Call once, when so much time has passed."""
+        self.timers += 1
+        self.note_work()
+        self.loop.call_later(seconds, self.on_time, callback, args)
+
+    def on_time(self, callback: Callable[..., object], args: tuple[object, ...]) -> None:
+        """So much time has passed."""
+        self.timers -= 1
+        self.note_work()
+        callback(*args)
+
+    def note_work(self) -> None:
+        """The relay gives uvloop its turn often while there is something to do for it."""
+        self.relay.loop_work = len(self.tasks) + self.timers + self.others_at_work
 
     def reap(self, task: asyncio.Task[None]) -> None:
         """Log what a coroutine did not handle."""
         self.tasks.discard(task)
-        self.relay.loop_work = len(self.tasks) + self.others_at_work
+        self.note_work()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a task failed", exc_info=error)
 
@@ -254,7 +283,7 @@ class Process(Host):
         log.warning("the channel to the master could not be used, which is tried again: %s", error)
         with contextlib.suppress(OSError):
             self.relay.rewatch(self.channel_watcher, select.EPOLLERR)
-        self.loop.call_later(CHANNEL_REST_SECONDS, self.watch_channel_again)
+        self.later(CHANNEL_REST_SECONDS, self.watch_channel_again)
 
     def watch_channel_again(self) -> None:
         """After a rest; if there are messages, they are announced at once."""
@@ -293,6 +322,7 @@ class Process(Host):
         elif isinstance(message, Want):
             self.republish_later(message.slot, message.generation)
         elif isinstance(message, Drain):
+            self.is_draining = True
             self.drain()
         elif isinstance(message, Leave):
             self.leave()
@@ -367,11 +397,10 @@ class Process(Host):
         os._exit(0)
 
     def drain(self) -> None:
-        """Let clients end their transactions, then leave."""
+        """Let clients end their transactions, then leave. Looked at ten times a second."""
         self.relay.stop_accepting()
         if self.relay.drain() == 0:
             self.end()
-        self.loop.call_later(DRAIN_LOOK_SECONDS, self.drain)
 
     # --- pools and configuration -------------------------------------------------------------------------------------
 
@@ -480,7 +509,7 @@ class Process(Host):
             if not self.relay.republish(slot, generation):
                 self.republish_later(slot, generation)
 
-        self.loop.call_later(REPUBLISH_SECONDS, republish)
+        self.later(REPUBLISH_SECONDS, republish)
 
     def forget(self, slot: int, generation: int) -> None:
         """A server connection is over: only duplicates are left of it, which `tick` has closed."""

@@ -78,8 +78,6 @@ class Refusals:
 
     def tick(self) -> None:
         """Ten times a second: whose time has come."""
-        if not self.delayed:
-            return
         now = time.monotonic()
         for client in [client for client, (told_at, _) in self.delayed.items() if told_at <= now]:
             _, last_words = self.delayed.pop(client)

@@ -4,6 +4,7 @@ they hold, and they go on where they were. And servers that end while a cancel r
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from typing import Any
 
@@ -99,6 +100,27 @@ async def test_servers_that_were_opened_and_closed_while_a_worker_stood_still_ar
     for _ in range(10):
         assert await asyncio.gather(*(ask(session, "SELECT 'fine'") for session in (still, *others))) == [["fine"]] * 9
     wait_whole(doorman, postgres, 2)
+
+
+async def test_an_end_that_was_announced_while_a_server_was_anothers_is_not_missed(
+    make_doorman: Any, postgres: Postgres
+) -> None:
+    """Both workers watch it by edge. Its home stands still, the other passes by that it was half closed, and then has
+    it: what is sent there is swallowed, without a reset, as many a proxy does; nothing announces the end again."""
+    with Proxy(postgres) as proxy:
+        doorman = start(make_doorman, postgres, size=1, **proxy.pool)
+        first, second = doorman.pids().workers
+        [still], [other] = await open_on(doorman, first), await open_on(doorman, second)
+        for _ in range(3):
+            for session in (other, still):
+                assert await ask(session, "SELECT 1") == ["1"]
+        with stopped(first):
+            [server] = [sock for sock in proxy.open if sock.getsockname()[1] == proxy.port]
+            server.shutdown(socket.SHUT_WR)
+            await asyncio.sleep(0.2)
+            assert await ask(other, "SELECT 'by another'") == ["by another"]
+        assert await ask(still, "SELECT 'served'") == ["served"]
+        wait_whole(doorman, postgres, 3)
 
 
 async def test_nobody_waits_for_a_keeper_that_stands_still(make_doorman: Any, postgres: Postgres) -> None:

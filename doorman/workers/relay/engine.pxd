@@ -135,6 +135,7 @@ cdef class Server(Conn):
     cdef Client client
     cdef int stage
     cdef uint32_t passed_by         # events in a row that were another process's
+    cdef bint hung_up               # one of them announced the end of the stream
     cdef char status                # of the last ReadyForQuery: I T E
     cdef Pending pending
     cdef Replies replies

@@ -9,7 +9,8 @@ Rules
 4. With two workers a busy server is as likely to come back as not, and an event too many costs less than to stop and to
    start watching: so both watch it by edge, and who does not own it passes its events by (`passed_by`), up to
    `patience` of them. Such an event may have announced what comes after the owner is done: who waits for a server to
-   speak, without having sent it anything, begins with `listen_to`.
+   speak, without having sent it anything, begins with `listen_to`; and who gets one whose end was announced (`hung_up`)
+   asks first whether it is there: what is sent to a peer that has closed its side alone is answered by nothing at all.
 """
 
 import logging
@@ -100,6 +101,11 @@ cdef class Lending(Sockets):
     cdef bint prepared(self, Client client) except -1:
         """True: nothing stands between the client and its server any more."""
         cdef Server server = client.server
+        if server.hung_up:
+            server.hung_up = False
+            self.look_again(server)
+            start_probe(self, server, self.probe_patience)
+            return False
         if client.settings_digest != server.row.parameter_digest or self.must_learn_settings(client):
             query = client.settings.query if client.settings is not None else RESET_SETTINGS
             start_sync(self, server, query, self.must_learn_settings(client), self.probe_patience)

@@ -1,8 +1,10 @@
 """The loop of a worker (and of the keeper, which has no listener): who is ready, whose time is over, who came.
 
 Rules
-1. One wake-up drains what is ready and waits for more, for at most BURST_US; then uvloop gets its turn, and at each tick
-   of the clock, and at once after every callback of Python's.
+1. One wake-up drains what is ready and waits for more. uvloop gets its turn once in BURST_US; while it has work of its own
+   (`loop_work`: coroutines, timers) once in BURST_WITH_WORK_US, and within a millisecond when nothing else happens; and
+   at once after a callback of Python's, but for those that leave it nothing to do (`stays`). What is scheduled on uvloop
+   without any of that waits.
 2. `asleep` is set before the mailbox is looked at for the last time: who posts mail later takes the flag down and writes
    the eventfd, so one wake-up serves all posts until the sleeper has run.
 3. An exception while one connection is handled ends that connection and is logged; the loop goes on.
@@ -90,8 +92,8 @@ cdef extern from "<sys/timerfd.h>" nogil:
 
 cdef enum:
     EVENTS = 256                    # taken from epoll at once
-    BURST_US = 20_000               # rule 1
-    BURST_WITH_WORK_US = 2_000      # while coroutines are under way
+    BURST_US = 1_000_000            # rule 1
+    BURST_WITH_WORK_US = 2_000
     TICK_NS = 100_000_000
     RECOUNT = 300                   # ticks
     GIVEN_BACK = 1_048_576          # bytes; a buffer of this size or more goes back to the kernel as soon as it is freed
@@ -116,7 +118,7 @@ cdef class Relay(Leaving):
     cdef int64_t stream_patience    # 0 = endless
     cdef int64_t login_patience     # 0 = endless
     cdef int handled                # events of this round that were taken up
-    cdef public int loop_work       # coroutines under way: uvloop must be served often
+    cdef public int loop_work       # coroutines and timers: uvloop must be served often (rule 1)
     cdef bint stop_listening
     cdef int64_t complained_at
     cdef uint64_t ticks
@@ -221,7 +223,7 @@ cdef class Relay(Leaving):
                 self.open_queued()
             if self.yield_now or self.loop_work > work or (n <= 0 and timeout) or self.now > until:
                 break
-            timeout = 1 if self.loop_work else -1       # the clock's timerfd ends it; a timer for each sleep costs
+            timeout = 1 if self.loop_work else -1       # the clock's timerfd ends it: a timer for each sleep costs
         return 0
 
     cdef int open_queued(self) except -1:
@@ -250,7 +252,7 @@ cdef class Relay(Leaving):
             os.read(fd, 8)                          # only that starts the next period
             callback(events)
 
-        self.watch(fd, EPOLLIN, on_tick)
+        self.watch(fd, EPOLLIN, on_tick, True)
 
     cdef int dispatch_rest(self, epoll_event *events, int n) except -1:
         """Handle events from `handled` on; one that raises is the last one counted."""

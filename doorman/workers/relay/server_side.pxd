@@ -18,8 +18,8 @@ cdef class ServerSide(Lending):
     cdef int server_event(self, Server server, uint32_t events) except -1
     cdef int lose(self, Server server, bint has_ended) except -1
     cdef int read_server(self, Server server) except -1
-    cdef bint idle_server_speaks(self, Server server) except -1
-    cdef int pass_by(self, Server server) except -1
+    cdef bint idle_server_speaks(self, Server server, uint32_t events) except -1
+    cdef int pass_by(self, Server server, uint32_t events) except -1
     cdef int heard_nothing(self, Server server) except -1
     cdef int finish_server(self, Server server) except -1
     cdef int open_if_needed(self, int pool) except -1

@@ -91,7 +91,7 @@ cdef class ServerSide(Lending):
 
     cdef int server_event(self, Server server, uint32_t events) except -1:
         if server.client is None and server.stage == STAGE_NONE:
-            if not self.idle_server_speaks(server):
+            if not self.idle_server_speaks(server, events):
                 return 0
         else:
             if events & EPOLLOUT and self.flush(server):
@@ -139,7 +139,7 @@ cdef class ServerSide(Lending):
         server.stage = STAGE_NONE
         return self.ready_again(server)
 
-    cdef bint idle_server_speaks(self, Server server) except -1:
+    cdef bint idle_server_speaks(self, Server server, uint32_t events) except -1:
         """Only its home reads an idle server, and only after taking it out of the pool. True: it was read."""
         cdef SlotRow *row = server.row
         if row.generation != server.generation:
@@ -151,7 +151,7 @@ cdef class ServerSide(Lending):
             self.look_again(server)                 # just granted to us: its mail is on the way
             return False
         if row.home != self.table.process or not claim_idle(self.table, server.slot, server.generation, SLOT_RESETTING):
-            self.pass_by(server)
+            self.pass_by(server, events)
             return False
         server.stage = STAGE_LISTEN
         self.equip(server)
@@ -159,9 +159,11 @@ cdef class ServerSide(Lending):
         self.read_server(server)
         return True
 
-    cdef int pass_by(self, Server server) except -1:
+    cdef int pass_by(self, Server server, uint32_t events) except -1:
         """It speaks to another process (rule 4 of lending)."""
         server.passed_by += 1
+        if events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+            server.hung_up = True
         if not server.edge or server.passed_by > self.patience:
             server.passed_by = 0
             self.disarm(server)
