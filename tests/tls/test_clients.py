@@ -152,11 +152,12 @@ def test_a_cancel_request_in_clear_and_over_tls(make_pooler: MakePooler) -> None
 
 
 def test_handshakes_are_limited_over_all_workers(make_pooler: MakePooler) -> None:
+    """40 at 100 a second: not sooner, and not each at its worker's next tick (which took 2 s and more)."""
     pooler = make_pooler(tls_rate_limit_per_second=100)
     began = time.monotonic()
     for _ in range(40):
         pooler.connect(sslmode="require").close()
-    assert time.monotonic() - began > 0.3
+    assert 0.3 < time.monotonic() - began < 1.5
 
 
 def test_certificates_are_reloaded_and_bad_ones_are_not(

@@ -108,7 +108,7 @@ def test_a_buffer_is_refilled(steps: list[tuple[int, bytes]]) -> None:
         assert buffer == model
 
 
-def test_a_buffer_that_is_looked_at_is_not_moved() -> None:
+def test_a_buffer_that_is_looked_at_cannot_be_refilled() -> None:
     buffer = bytearray(b"abc")
     with memoryview(buffer), pytest.raises(BufferError):
         refill(buffer, 1, b"defg")
