@@ -152,12 +152,15 @@ def test_a_cancel_request_in_clear_and_over_tls(make_pooler: MakePooler) -> None
 
 
 def test_handshakes_are_limited_over_all_workers(make_pooler: MakePooler) -> None:
-    """40 at 100 a second: not sooner, and not each at its worker's next tick (which took 2 s and more)."""
+    """40 at 100 a second: not sooner, and not each at its worker's next tick (which took 1.8 s at best)."""
     pooler = make_pooler(tls_rate_limit_per_second=100)
-    began = time.monotonic()
-    for _ in range(40):
-        pooler.connect(sslmode="require").close()
-    assert 0.3 < time.monotonic() - began < 1.5
+    took = []
+    for _ in range(4):
+        began = time.monotonic()
+        for _ in range(40):
+            pooler.connect(sslmode="require").close()
+        took.append(time.monotonic() - began)
+    assert 0.3 < min(took) < 1.5, took
 
 
 def test_certificates_are_reloaded_and_bad_ones_are_not(
