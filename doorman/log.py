@@ -174,8 +174,6 @@ class Repeats:
 
     def flush(self, now: float) -> None:
         """Say what was left out in times that are over."""
-        if not self._seen:
-            return
         over = [key for key, burst in self._seen.items() if now >= burst.until]
         for burst in [self._seen.pop(key) for key in over]:
             if burst.count > BURST:

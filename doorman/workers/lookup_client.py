@@ -62,9 +62,7 @@ class LookUpClient:
             waiting[1].set_result(answer)
 
     def look_at_keeper(self) -> None:
-        """Rule 1; called ten times a second."""
-        if not self.waiting:
-            return
+        """Rule 1; called ten times a second while a question waits."""
         generation = keeper_generation(self.table)
         if generation != self.generation:
             self.generation = generation

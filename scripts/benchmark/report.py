@@ -1,4 +1,4 @@
-"""The tables that scripts/bench prints: medians, and ratios to PgBouncer (or what else it is)."""
+"""The tables that scripts/bench prints: medians, and ratios to PgBouncer (or to what else is the reference)."""
 
 from __future__ import annotations
 

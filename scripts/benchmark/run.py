@@ -219,7 +219,7 @@ def measure_scrapes(postgres: Postgres, options: argparse.Namespace, progress: P
 
 def measure_idle(poolers: dict[str, Any], options: argparse.Namespace, progress: Progress) -> Results:
     """Once each: memory does not vary like time does."""
-    title = f"{options.idle_clients} idle clients"
+    title = f"{options.idle_clients} clients"
     return {title: measure_each(poolers, title, 1, progress, lambda one: run_idle(one, one.port, options.idle_clients))}
 
 
