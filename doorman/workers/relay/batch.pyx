@@ -21,21 +21,18 @@ from doorman.workers.relay.backend cimport may_part, take_note
 from doorman.workers.relay.engine cimport CHANGES_NONE, Client, Engine, Server
 from doorman.workers.relay.heal cimport note_shape, seal, watch_for_stale
 from doorman.workers.relay.outgoing cimport outgoing_add, outgoing_room
-from doorman.workers.relay.pending cimport pending_sent
+from doorman.workers.relay.pending cimport pending_batch
 from doorman.workers.relay.prepare cimport note_start
 from doorman.workers.relay.rename cimport find_named, write_renamed
 from doorman.workers.relay.replies cimport (
-    REPLY_BIND,
     REPLY_DESCRIBE,
-    REPLY_EXECUTE,
     REPLY_PARSE_KNOWN,
     REPLY_QUERY,
-    REPLY_SYNC,
     Reply,
     replies_at,
     replies_clear,
     replies_head,
-    replies_push,
+    replies_push_batch,
 )
 from doorman.workers.relay.statements cimport Named, Statement
 
@@ -176,23 +173,18 @@ cdef Py_ssize_t take_batch(Engine engine, Client client, Server server, const ch
 cdef int queue_replies(Client client, Server server, Batch *batch, Statement statement, Named named) except -1:
     """What will answer it, and what it does to the client's names and portal."""
     cdef PyObject *bound = <PyObject *>named if named is not None else <PyObject *>statement
-    pending_sent(&server.pending, b"B")
-    pending_sent(&server.pending, b"S")
+    pending_batch(&server.pending)
+    replies_push_batch(&server.replies, <PyObject *>statement, <PyObject *>client.unnamed, bound,
+                       batch.body != NULL, batch.described)
     if batch.body != NULL:
-        replies_push(&server.replies, REPLY_PARSE_KNOWN, <PyObject *>statement, <PyObject *>client.unnamed, NULL)
         client.unnamed = statement
         client.unnamed_told = False
         client.unnamed_shape = 0
-    replies_push(&server.replies, REPLY_BIND, bound, NULL, NULL)
     if batch.described:
         if named is not None:
             named.told = True
         else:
             client.unnamed_told = True
-        replies_push(&server.replies, REPLY_DESCRIBE, bound, NULL, NULL)
-    replies_push(&server.replies, REPLY_EXECUTE, NULL, NULL, NULL)
-    replies_push(&server.replies, REPLY_SYNC, NULL, NULL, NULL)
-    server.replies.batch = True
     client.last_bound = <object>bound
     client.fresh_unnamed = False
     client.target = None

@@ -206,7 +206,7 @@ cdef class ClientSide(ServerSide):
         cdef Server server = client.server
         if server is None or client.session_mode or client.phase != PHASE_READY or server.stage != STAGE_NONE:
             return 0
-        if may_part(server, client):
+        if not server.pending.length and may_part(server, client):
             return self.release(server)
         return self.hurry(server) if server.replies.length > MANY_REPLIES else 0
 

@@ -305,22 +305,21 @@ cdef class Lending(Sockets):
         server.local_planner = 0
         server.explained = 0
         server.unexplained = False
-        server.lent = None
-        server.forgetting = None
         server.replaying = False
         server.verifying = False
-        server.verified = None
         server.healing = False
-        server.kept = None
         server.replayed = None
-        server.capture = None
         server.row.running = 0
         client.server = None
-        client.portals = None                           # they end with the transaction, the unnamed one as well:
         client.last_bound = None
-        client.target = None
         client.forgets_all = False
         client.bound_sets = 0
+        if (
+            server.lent is not None or server.forgetting is not None or server.verified is not None
+            or server.kept is not None or server.capture is not None or client.portals is not None
+            or client.target is not None
+        ):
+            part_work(server, client)
         client.row.state = CLIENT_IDLE
         return 0
 
@@ -437,3 +436,15 @@ cdef class Lending(Sockets):
             self.servers[server.slot] = None
         self.shut(server)
         return 0
+
+
+cdef int part_work(Server server, Client client) except -1:
+    """What few transactions leave."""
+    server.lent = None
+    server.forgetting = None
+    server.verified = None
+    server.kept = None
+    server.capture = None
+    client.portals = None                               # they end with the transaction, the unnamed one as well
+    client.target = None
+    return 0

@@ -37,6 +37,7 @@ cdef struct Pending:
     bint doubtful           # rules 5 and 6
 
 cdef int pending_sent(Pending *pending, char kind) except -1
+cdef int pending_batch(Pending *pending) except -1
 cdef bint pending_ready(Pending *pending) noexcept
 cdef void pending_error(Pending *pending) noexcept
 cdef void pending_copy_in(Pending *pending) noexcept

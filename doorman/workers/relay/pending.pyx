@@ -59,6 +59,17 @@ cdef int pending_sent(Pending *pending, char kind) except -1:
     return 0
 
 
+cdef int pending_batch(Pending *pending) except -1:
+    """Extended messages and their Sync go to a server that owes nothing and does not skip."""
+    while pending.capacity < 2:
+        grow(pending)
+    pending.head = 0
+    pending.entries[0] = UNSYNCED
+    pending.entries[1] = SYNC
+    pending.length = 2
+    return 0
+
+
 cdef bint ends_with_run(Pending *pending) noexcept:
     """What was sent last belongs to the same run of extended messages as what comes now (rule 1)."""
     return pending.length > 0 and entry_at(pending, pending.length - 1) == UNSYNCED

@@ -70,6 +70,9 @@ cdef int replies_grow(Replies *replies) except -1
 cdef int replies_push_first(Replies *replies, uint8_t kind, PyObject *new) except -1
 cdef void replies_copy_in(Replies *replies) noexcept
 cdef int replies_unskip(Replies *replies, uint32_t syncs) except -1
+cdef int replies_push_batch(
+    Replies *replies, PyObject *statement, PyObject *unnamed, PyObject *bound, bint parsed, bint described
+) except -1
 cdef void replies_clear(Replies *replies) noexcept
 cdef void replies_free(Replies *replies) noexcept
 

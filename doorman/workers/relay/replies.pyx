@@ -1,7 +1,7 @@
 """The queue of replies; replies.pxd has the rules. Pure state, no sockets."""
 
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_XINCREF
+from cpython.ref cimport Py_XDECREF, Py_XINCREF
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 
@@ -91,12 +91,54 @@ cdef void recount(Replies *replies) noexcept:
         replies.unproven_synced += is_unproven(replies_at(replies, at).kind)
 
 
+cdef int replies_push_batch(
+    Replies *replies, PyObject *statement, PyObject *unnamed, PyObject *bound, bint parsed, bint described
+) except -1:
+    """Into an empty queue, all at once: Parse (parsed; `unnamed` is the statement before), Bind, Describe (described),
+    Execute, Sync."""
+    cdef Reply *reply
+    cdef uint32_t length = 3 + parsed + described
+    while replies.capacity < length:
+        replies_grow(replies)
+    replies.head = 0
+    reply = replies.ring
+    if parsed:
+        fill(reply, REPLY_PARSE_KNOWN, statement, unnamed)
+        reply += 1
+    fill(reply, REPLY_BIND, bound, NULL)
+    if described:
+        reply += 1
+        fill(reply, REPLY_DESCRIBE, bound, NULL)
+    fill(reply + 1, REPLY_EXECUTE, NULL, NULL)
+    fill(reply + 2, REPLY_SYNC, NULL, NULL)
+    replies.length = length
+    replies.synced = length
+    replies.batch = True
+    return 0
+
+
+cdef inline void fill(Reply *reply, uint8_t kind, PyObject *new, PyObject *old) noexcept:
+    Py_XINCREF(new)
+    Py_XINCREF(old)
+    reply.kind = kind
+    reply.new = new
+    reply.old = old
+
+
 cdef void replies_clear(Replies *replies) noexcept:
     """Forget everything, undo nothing."""
-    while replies.length:
-        replies_pop(replies)
+    cdef uint32_t at
+    for at in range(replies.length):
+        Py_XDECREF(replies_at(replies, at).new)
+        Py_XDECREF(replies_at(replies, at).old)
     replies.head = 0                                    # the same few lines of cache again
+    replies.length = 0
+    replies.synced = 0
+    replies.unproven = 0
+    replies.unproven_synced = 0
+    replies.queries = 0
     replies.broken = False
+    replies.batch = False
 
 
 cdef void replies_free(Replies *replies) noexcept:
