@@ -71,7 +71,7 @@ digest_install() {
 
 digest_sources() {
     (cd "$ROOT" && {
-        find doorman -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.h' | LC_ALL=C sort | xargs -r sha256sum
+        find doorman -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.h' -o -name '*.lds' | LC_ALL=C sort | xargs -r sha256sum
         sed -n 's/^ *"\(doorman\/.*\.py\)",$/\1/p' setup.py | xargs -r sha256sum
         sha256sum setup.py
         "$VENV/bin/python" -VV
@@ -100,6 +100,7 @@ build_extensions() {
     [ "$(cat "$VENV/.built" 2>/dev/null)" = "$(digest_sources)" ] && return 0
     require_toolchain
     say "building the compiled modules"
+    find "$ROOT/doorman" -name '*.so' ! -name '_compiled.*' -delete # of a time when each module was a library
     local log="$VENV/build.log"
     if ! (cd "$ROOT" && "$VENV/bin/python" setup.py -q build_ext --inplace -j "$(nproc)" >"$log" 2>&1 </dev/null); then
         tail -n 60 "$log" >&2

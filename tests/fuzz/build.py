@@ -88,9 +88,11 @@ def runtime(clang: str, name: str, suffix: str) -> Path:
 def build(into: Path) -> dict[str, str]:
     """Bring the copy up to date. Returns what a process that uses it needs in its environment."""
     clang = find_clang()
-    copied = copy_sources(into)
     library = into / "fuzzer.so"
-    if copied or not library.exists():
+    if copy_sources(into):
+        for outdated in built_modules(into):  # first, so that a build that is cut short is begun again
+            outdated.unlink()
+    if not library.exists() or not built_modules(into):
         build_fuzzer(clang, library)
         build_modules(clang, into)
     return {
@@ -104,11 +106,16 @@ def build(into: Path) -> dict[str, str]:
     }
 
 
+def built_modules(into: Path) -> list[Path]:
+    """The library that setup.py makes; empty when it is not there."""
+    return list((into / "doorman").glob("_compiled.*.so"))
+
+
 def copy_sources(into: Path) -> bool:
     """Copy what changed; True when something did that has to be compiled."""
     changed = False
     for source in [ROOT / "setup.py", *(ROOT / "doorman").rglob("*")]:
-        if source.suffix not in (".py", ".pyx", ".pxd"):
+        if source.suffix not in (".py", ".pyx", ".pxd", ".lds"):
             continue
         target = into / source.relative_to(ROOT)
         if target.exists() and target.read_bytes() == source.read_bytes():
@@ -136,7 +143,6 @@ def build_fuzzer(clang: str, library: Path) -> None:
 
 def build_modules(clang: str, into: Path) -> None:
     """The Cython of setup.py and PARSERS."""
-    drop_strangers(into)
     link = f"{clang} -shared -shared-libasan {SANITIZE}"
     environment = {
         "CC": clang,
@@ -146,14 +152,6 @@ def build_modules(clang: str, into: Path) -> None:
         "DOORMAN_COMPILE": " ".join(PARSERS),
     }
     run([sys.executable, "setup.py", "-q", "build_ext", "--inplace", "-j", "2"], into, environment)
-
-
-def drop_strangers(into: Path) -> None:
-    """Modules of an earlier build that this one leaves as Python."""
-    for library in (into / "doorman").rglob("*.so"):
-        source = library.with_name(library.name.partition(".")[0])
-        if not source.with_suffix(".pyx").exists() and str(source.with_suffix(".py").relative_to(into)) not in PARSERS:
-            library.unlink()
 
 
 def run(command: list[str], where: Path, environment: dict[str, str] | None = None) -> None:
