@@ -15,6 +15,7 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import LinkError
 
 DIRECTIVES = {
     "language_level": "3",
@@ -108,7 +109,7 @@ def together(modules: list[Extension]) -> Extension:
     directory = Path("build/cython/_compiled.c")
     directory.parent.mkdir(parents=True, exist_ok=True)
     directory.write_text(DIRECTORY.replace("NAMES", names, 1))
-    library = Extension(LIBRARY, [str(directory)], extra_link_args=[f"-Wl,-T,{OFTEN}"])
+    library = Extension(LIBRARY, [str(directory)])
     library.modules = modules  # type: ignore[attr-defined]
     return library
 
@@ -119,9 +120,12 @@ class BuildTogether(build_ext):
     def build_extension(self, ext: Extension) -> None:
         with ThreadPoolExecutor(self.parallel or 1) as pool:
             objects = [name for names in pool.map(self.compile_module, [*ext.modules, ext]) for name in names]
-        self.compiler.link_shared_object(
-            objects, self.get_ext_fullpath(ext.name), extra_postargs=ext.extra_link_args, build_temp=self.build_temp
-        )
+        path = self.get_ext_fullpath(ext.name)
+        try:
+            self.compiler.link_shared_object(objects, path, extra_postargs=[f"-Wl,-T,{OFTEN}"])
+        except LinkError:
+            self.warn(f"this linker does not take {OFTEN} (GNU ld and LLVM's do): linked without it, a little slower")
+            self.compiler.link_shared_object(objects, path)
 
     def compile_module(self, module: Extension) -> list[str]:
         """Object files, made anew when the source or what this file says is newer."""
