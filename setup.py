@@ -8,7 +8,9 @@ transaction runs through stands together (doorman/often.lds). As a library each,
 and on several of data for each module; a worker that wakes up finds few of them in the processor's caches.
 """
 
+import hashlib
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -108,7 +110,9 @@ def together(modules: list[Extension]) -> Extension:
     names = ", ".join(f'"{module.name}"' for module in modules)
     directory = Path("build/cython/_compiled.c")
     directory.parent.mkdir(parents=True, exist_ok=True)
-    directory.write_text(DIRECTORY.replace("NAMES", names, 1))
+    text = DIRECTORY.replace("NAMES", names, 1)
+    if not directory.exists() or directory.read_text() != text:
+        directory.write_text(text)
     library = Extension(LIBRARY, [str(directory)])
     library.modules = modules  # type: ignore[attr-defined]
     return library
@@ -117,8 +121,14 @@ def together(modules: list[Extension]) -> Extension:
 class BuildTogether(build_ext):
     """Compiles each module by itself, several at a time, and links them."""
 
+    def finalize_options(self) -> None:
+        """Objects stay, by what they were made with: pip has each build begin in a directory of its own."""
+        super().finalize_options()
+        made_with = repr((sys.version, FLAGS, os.environ.get("CC"), os.environ.get("CFLAGS")))
+        self.build_temp = f"build/objects-{hashlib.sha256(made_with.encode()).hexdigest()[:12]}"
+
     def build_extension(self, ext: Extension) -> None:
-        with ThreadPoolExecutor(self.parallel or 1) as pool:
+        with ThreadPoolExecutor(self.parallel or len(os.sched_getaffinity(0))) as pool:
             objects = [name for names in pool.map(self.compile_module, [*ext.modules, ext]) for name in names]
         path = self.get_ext_fullpath(ext.name)
         try:
@@ -150,5 +160,4 @@ MODULES = cythonize(compiled_modules(), compiler_directives=DIRECTIVES, build_di
 setup(
     ext_modules=[together(MODULES)],
     cmdclass={"build_ext": BuildTogether},
-    options={"build_ext": {"parallel": len(os.sched_getaffinity(0))}},
 )
