@@ -319,7 +319,7 @@ cdef class Lending(Sockets):
             or server.kept is not None or server.capture is not None or client.portals is not None
             or client.target is not None
         ):
-            part_work(server, client)
+            forget_leftovers(server, client)
         client.row.state = CLIENT_IDLE
         return 0
 
@@ -438,7 +438,7 @@ cdef class Lending(Sockets):
         return 0
 
 
-cdef int part_work(Server server, Client client) except -1:
+cdef int forget_leftovers(Server server, Client client) except -1:
     """What few transactions leave."""
     server.lent = None
     server.forgetting = None

@@ -97,17 +97,21 @@ cdef inline Reply *replies_head(Replies *replies) noexcept:
     return &replies.ring[replies.head] if replies.length else NULL
 
 
+cdef inline void reply_set(Reply *reply, uint8_t kind, PyObject *new, PyObject *old) noexcept:
+    Py_XINCREF(new)
+    Py_XINCREF(old)
+    reply.kind = kind
+    reply.new = new
+    reply.old = old
+
+
 cdef inline int replies_push(Replies *replies, uint8_t kind, PyObject *new, PyObject *old, const Digest *digest) except -1:
     """One message more that will be answered."""
     cdef Reply *reply
     if replies.length == replies.capacity:
         replies_grow(replies)
     reply = replies_at(replies, replies.length)
-    Py_XINCREF(new)
-    Py_XINCREF(old)
-    reply.kind = kind
-    reply.new = new
-    reply.old = old
+    reply_set(reply, kind, new, old)
     replies.batch = False
     if digest != NULL:
         reply.digest = digest[0]

@@ -103,26 +103,18 @@ cdef int replies_push_batch(
     replies.head = 0
     reply = replies.ring
     if parsed:
-        fill(reply, REPLY_PARSE_KNOWN, statement, unnamed)
+        reply_set(reply, REPLY_PARSE_KNOWN, statement, unnamed)
         reply += 1
-    fill(reply, REPLY_BIND, bound, NULL)
+    reply_set(reply, REPLY_BIND, bound, NULL)
     if described:
         reply += 1
-        fill(reply, REPLY_DESCRIBE, bound, NULL)
-    fill(reply + 1, REPLY_EXECUTE, NULL, NULL)
-    fill(reply + 2, REPLY_SYNC, NULL, NULL)
+        reply_set(reply, REPLY_DESCRIBE, bound, NULL)
+    reply_set(reply + 1, REPLY_EXECUTE, NULL, NULL)
+    reply_set(reply + 2, REPLY_SYNC, NULL, NULL)
     replies.length = length
     replies.synced = length
     replies.batch = True
     return 0
-
-
-cdef inline void fill(Reply *reply, uint8_t kind, PyObject *new, PyObject *old) noexcept:
-    Py_XINCREF(new)
-    Py_XINCREF(old)
-    reply.kind = kind
-    reply.new = new
-    reply.old = old
 
 
 cdef void replies_clear(Replies *replies) noexcept:
