@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from typing import Any
 
@@ -34,10 +35,18 @@ async def test_who_takes_nothing_of_a_large_row_is_ended(make_doorman: Any, post
     other.close()
 
 
+def limit_receive_buffer(session: Session, size: int) -> None:
+    session.wire.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
+
 async def test_who_reads_slowly_and_who_copies_are_left_alone(make_doorman: Any, postgres: Postgres) -> None:
     pools = {"postgres": pool_of(postgres, users=[user_of("app", 4)])}
     doorman = make_doorman(pools=pools, general={"proxy_copy_data_timeout": "1s"})
     slow, copying = await open_many(doorman, 2)
+    await slow.query(f"SELECT repeat('x', {SIZE})")      # the sender's buffer grows: up to 4 MiB
+    # The sender's kernel asks for more when a third of that is free, which takes seconds. (With a large receive buffer
+    # nobody could tell: its kernel offers room again when a sixteenth is free, 2 MiB of 32.)
+    limit_receive_buffer(slow, 16 << 10)
     await copying.send(query(f"COPY (SELECT repeat('x', {SIZE})) TO STDOUT"))
     await slow.send(query(f"SELECT repeat('x', {SIZE})"))
     copying.wire.transport.pause_reading()
@@ -47,6 +56,7 @@ async def test_who_reads_slowly_and_who_copies_are_left_alone(make_doorman: Any,
         await asyncio.sleep(0.4)
         slow.wire.transport.resume_reading()
         await asyncio.sleep(0.001)
+    limit_receive_buffer(slow, 4 << 20)
     copying.wire.transport.resume_reading()
     (row,) = first_columns(await slow.answer())
     assert row is not None and len(row) == SIZE

@@ -50,7 +50,7 @@ from doorman.workers.relay.local cimport ready
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_free
 from doorman.workers.relay.replies cimport replies_clear
 from doorman.workers.relay.sealed cimport link_client, take_rest
-from doorman.workers.relay.sockets cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
+from doorman.workers.relay.sockets cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, has_unread
 from doorman.workers.relay.upkeep cimport cancel, start_drain
 from doorman.workers.relay.server_side cimport ServerSide
 
@@ -65,10 +65,6 @@ check_message = lru_cache(maxsize=256)(query)
 cdef extern from "<sys/socket.h>" nogil:
     int AF_INET, AF_INET6, SHUT_WR
     int shutdown(int fd, int how)
-
-cdef extern from "<sys/ioctl.h>" nogil:
-    int ioctl(int fd, unsigned long request, int *value)
-    unsigned long FIONREAD
 
 cdef extern from "<netinet/in.h>" nogil:
     struct in_addr:
@@ -515,9 +511,3 @@ cdef void drop_message(Client client) noexcept:
         client.dropping = True
         total = have
     buffer_consume(&client.inb, total)
-
-
-cdef bint has_unread(int fd) noexcept:
-    """Has something come that was not read?"""
-    cdef int unread = 0
-    return ioctl(fd, FIONREAD, &unread) == 0 and unread > 0

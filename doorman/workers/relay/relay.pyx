@@ -61,7 +61,15 @@ from doorman.workers.relay.engine cimport (
 )
 from doorman.workers.relay.outgoing cimport outgoing_free
 from doorman.workers.relay.statements cimport Named, Statements
-from doorman.workers.relay.sockets cimport EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, Sockets, epoll_event, epoll_wait
+from doorman.workers.relay.sockets cimport (
+    EPOLLET,
+    EPOLLEXCLUSIVE,
+    EPOLLIN,
+    Sockets,
+    count_unacknowledged,
+    epoll_event,
+    epoll_wait,
+)
 from doorman.workers.relay.client_side cimport sockaddr_storage
 from doorman.workers.relay.settle cimport settle_idle
 from doorman.workers.relay.leaving cimport Leaving
@@ -514,7 +522,10 @@ cdef class Relay(Leaving):
 
     cdef int look_at_streams(self, int64_t now) except -1:
         """A client that takes nothing of a row, or of a function's result, that is too large to be held keeps its server
-        from everybody else. In the middle of a message it cannot be told why it ends. COPY may take its time."""
+        from everybody else. In the middle of a message it cannot be told why it ends. COPY may take its time.
+
+        What the kernel has not got rid of counts too: it asks for more only when a third of its buffer (4 MiB) is free,
+        which takes a slow client longer than our patience."""
         cdef Client client
         cdef Server server
         cdef uint64_t left
@@ -522,7 +533,7 @@ cdef class Relay(Leaving):
             server = client.server if client is not None and not client.closed else None
             if server is None or server.streaming not in (1, 3):
                 continue
-            left = server.body_left + buffer_length(&client.outb)
+            left = server.body_left + buffer_length(&client.outb) + count_unacknowledged(client.fd)
             if not server.stream_moved or left != server.stream_left or not buffer_length(&client.outb):
                 server.stream_left = left
                 server.stream_moved = now

@@ -21,6 +21,8 @@ cdef enum:
     SEND_GONE = -1
 
 cdef bint is_tcp(int fd) noexcept
+cdef bint has_unread(int fd) noexcept
+cdef int count_unacknowledged(int fd) noexcept
 
 
 cdef class Sockets(Engine):

@@ -29,6 +29,10 @@ cdef extern from "<sys/socket.h>" nogil:
     int getsockopt(int fd, int level, int option, void *value, unsigned int *length)
     int MSG_DONTWAIT, MSG_NOSIGNAL, SOL_SOCKET, SO_DOMAIN, AF_INET, AF_INET6
 
+cdef extern from "<sys/ioctl.h>" nogil:
+    int ioctl(int fd, unsigned long request, int *value)
+    unsigned long FIONREAD, TIOCOUTQ
+
 
 cdef class Sockets(Engine):
     """Epoll set, reading and writing."""
@@ -212,3 +216,15 @@ cdef bint is_tcp(int fd) noexcept:
     cdef unsigned int length = sizeof(domain)
     getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length)
     return domain == AF_INET or domain == AF_INET6
+
+
+cdef bint has_unread(int fd) noexcept:
+    """Has something come that was not read?"""
+    cdef int unread = 0
+    return ioctl(fd, FIONREAD, &unread) == 0 and unread > 0
+
+
+cdef int count_unacknowledged(int fd) noexcept:
+    """Bytes that were sent and that the peer has not acknowledged (for a Unix socket: not read); 0 if it cannot be told."""
+    cdef int sent = 0
+    return sent if ioctl(fd, TIOCOUTQ, &sent) == 0 else 0
