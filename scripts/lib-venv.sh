@@ -79,7 +79,15 @@ digest_sources() {
     } | sha256sum)
 }
 
-# build_package EXTRA[,EXTRA]: the package in development mode with these extras; only what is out of date.
+pip_install() { "$VENV/bin/python" -m pip install -q --disable-pip-version-check "$@" </dev/null; }
+
+list_build_requirements() {
+    "$VENV/bin/python" -c 'import tomllib, sys; print(*tomllib.load(sys.stdin.buffer)["build-system"]["requires"])' \
+        <"$ROOT/pyproject.toml"
+}
+
+# build_package EXTRA[,EXTRA]: the package in development mode with these extras; only what is out of date. It is built
+# with the Cython of .venv: in an environment that pip makes for a build, Cython is new, and takes all C for outdated.
 build_package() {
     local extras=$1 stamp installed
     make_venv
@@ -88,8 +96,8 @@ build_package() {
     if [ "$(cat "$stamp" 2>/dev/null)" != "$installed" ]; then
         require_toolchain
         say "installing pg_doorman with [$extras] into $VENV"
-        (cd "$ROOT" && "$VENV/bin/python" -m pip install -q --disable-pip-version-check -e ".[$extras]" </dev/null)
-        "$VENV/bin/python" -m pip install -q --disable-pip-version-check 'setuptools>=68' 'Cython>=3.1' </dev/null
+        pip_install $(list_build_requirements)
+        (cd "$ROOT" && pip_install --no-build-isolation -e ".[$extras]")
         printf '%s\n' "$installed" >"$stamp"
         digest_sources >"$VENV/.built"
     fi
