@@ -43,7 +43,7 @@ async def test_who_reads_slowly_and_who_copies_are_left_alone(make_doorman: Any,
     pools = {"postgres": pool_of(postgres, users=[user_of("app", 4)])}
     doorman = make_doorman(pools=pools, general={"proxy_copy_data_timeout": "1s"})
     slow, copying = await open_many(doorman, 2)
-    await slow.query(f"SELECT repeat('x', {SIZE})")      # the sender's buffer grows: up to 4 MiB
+    await slow.query(f"SELECT repeat('x', {SIZE})")  # the sender's buffer grows: up to 4 MiB
     # The sender's kernel asks for more when a third of that is free, which takes seconds. (With a large receive buffer
     # nobody could tell: its kernel offers room again when a sixteenth is free, 2 MiB of 32.)
     limit_receive_buffer(slow, 16 << 10)
