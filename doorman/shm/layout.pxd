@@ -21,7 +21,7 @@ cdef extern from "<semaphore.h>" nogil:
     int sem_post(sem_t *sem)
 
 cdef enum:
-    LAYOUT_VERSION = 14
+    LAYOUT_VERSION = 15
     NONE = -1
     NAME_BYTES = 128            # database, user, application_name: bytes kept, terminating NUL included
     SECRET_BYTES = 256          # protocol 3.2: a cancel secret has 4 to 256 bytes
@@ -331,7 +331,11 @@ cdef struct ProcessCounterRow:      # one for each process, [worker] throughout
     int64_t loop_delay_high         # largest of late, decaying
     uint64_t texts_forgotten        # to make room for others
     uint64_t gathered               # bytes of large messages that are being gathered (max_memory_usage)
-    uint64_t spare[2]
+    uint32_t clients                # that it has, logged in or not (relay/accepting.pyx, rule 4)
+    uint32_t offered                # [atomic] clients that other workers have handed to it, ever
+    uint32_t taken                  # and that it has taken
+    uint32_t spare_word
+    uint64_t spare
 
 cdef struct WindowRow:              # one for each pool, written by the keeper when a statistics window ends
     int64_t began_at                # of the window that is running

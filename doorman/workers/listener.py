@@ -7,6 +7,8 @@ Rules
    removed only if it is still ours.
 4. A TCP client speaks first. Until it has, or ACCEPT_SILENT_AFTER is over, the kernel keeps its connection to itself
    (TCP_DEFER_ACCEPT): a worker wakes once for a new client and its first packet.
+5. By the socket pairs of `Handovers` workers hand new clients to each other (relay/accepting.pyx). They live as long as
+   the master, so that a worker's successor takes what its predecessor has not taken.
 """
 
 from __future__ import annotations
@@ -74,6 +76,26 @@ class Listeners:
         """Remove the Unix socket's file if it is still the one that we made."""
         if self.unix_path is not None and identity(self.unix_path) == self.unix_identity:
             self.unix_path.unlink(missing_ok=True)
+
+
+class Handovers:
+    """A socket pair for each worker: where its clients come from other workers, and where those send them."""
+
+    def __init__(self, workers: int) -> None:
+        self.pairs = [socket.socketpair() for _ in range(workers)]
+
+    def of_worker(self, row: int) -> tuple[int, list[int]]:
+        """In a worker: its own end, and by row the ends of all by which clients are sent. The rest is closed."""
+        for number, (incoming, _) in enumerate(self.pairs):
+            if number != row:
+                incoming.close()
+        return self.pairs[row][0].fileno(), [outgoing.fileno() for _, outgoing in self.pairs]
+
+    def close(self) -> None:
+        """In a process that takes no clients."""
+        for pair in self.pairs:
+            for end in pair:
+                end.close()
 
 
 def bind_web(web: Web, options: SocketOptions) -> socket.socket:

@@ -59,7 +59,7 @@ from doorman.workers.channel import (
 from doorman.workers.descriptors import find_shortage, raise_descriptor_limit
 from doorman.workers.encryption import read_materials
 from doorman.workers.keeper import Keeper
-from doorman.workers.listener import Listeners, UnixSocketError, WebSocketError
+from doorman.workers.listener import Handovers, Listeners, UnixSocketError, WebSocketError
 from doorman.workers.prctl import name_process
 from doorman.workers.process import Inheritance, set_up_signals
 from doorman.workers.reload import Reloader
@@ -141,6 +141,7 @@ class Master:
         self.listeners = listeners
         self.workers = config.general.worker_threads
         self.keeper_row = self.workers
+        self.handovers = Handovers(self.workers)
         self.materials = read_materials(config)
         pools = resolve_pools(config)
         self.table = make_table(config, pools, self.workers + 1)
@@ -314,13 +315,14 @@ class Master:
         )
         if row == self.keeper_row:
             self.listeners.close()
+            self.handovers.close()
             Keeper(born).run()
         for number, sock in enumerate(self.listeners.tcp):
             if number != row:
                 sock.close()
         if self.listeners.web is not None:
             self.listeners.web.close()
-        Worker(born, self.listeners.tcp[row], self.listeners.unix).run()
+        Worker(born, self.listeners.tcp[row], self.listeners.unix, self.handovers).run()
 
     def let_go(self) -> None:
         """In any child: close what joins the master to others, so that its end is noticed."""

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import socket
 
+from doorman.workers.listener import Handovers
 from doorman.workers.process import Inheritance, Process
 
 
 class Worker(Process):
     """One of `worker_threads` processes that do the same."""
 
-    def __init__(self, born: Inheritance, tcp: socket.socket | None, unix: socket.socket | None) -> None:
+    def __init__(
+        self, born: Inheritance, tcp: socket.socket | None, unix: socket.socket | None, handovers: Handovers
+    ) -> None:
         super().__init__(born)
+        self.handovers = handovers  # its sockets close with it
+        self.relay.share_clients(*handovers.of_worker(born.row))
         if tcp is not None:
             self.relay.listen(tcp.detach(), shared=False)
         if unix is not None:

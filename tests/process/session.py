@@ -105,14 +105,20 @@ def worker_of(doorman: Doorman, session: Session) -> int:
 
 
 async def open_on(doorman: Doorman, pid: int, count: int = 1, **options: Any) -> list[Session]:
-    """So many clients of one worker: the kernel spreads connections, so those that went elsewhere are closed again."""
+    """So many clients of one worker. Clients are spread over all; those that went elsewhere are closed at the end: if
+    they went sooner, others would be handed over in their place."""
     found: list[Session] = []
-    for _ in range(40 * count):
-        session = await Session.open(doorman, **options)
-        if session.port in client_ports(pid, doorman.port):
-            found.append(session)
-            if len(found) == count:
-                return found
-        else:
+    elsewhere: list[Session] = []
+    try:
+        for _ in range(40 * count):
+            session = await Session.open(doorman, **options)
+            if session.port in client_ports(pid, doorman.port):
+                found.append(session)
+                if len(found) == count:
+                    return found
+            else:
+                elsewhere.append(session)
+    finally:
+        for session in elsewhere:
             session.close()
     raise AssertionError(f"no {count} connections went to worker {pid}")

@@ -95,6 +95,8 @@ cdef class ClientSide(ServerSide):
         cdef int64_t now = now_us()
         self.enroll(client, fd)
         self.table.process_counters[self.table.process].connections += 1
+        self.table.process_counters[self.table.process].clients += 1
+        client.counted = True
         client.is_unix = address.ss_family != AF_INET and address.ss_family != AF_INET6
         client.edge = not client.is_unix
         number = admit_client(self.table, now)
@@ -312,6 +314,9 @@ cdef class ClientSide(ServerSide):
         """Close the connection and free what it holds, whatever state it is in."""
         if client.closed:
             return 0
+        if client.counted:
+            client.counted = False
+            self.table.process_counters[self.table.process].clients -= 1
         session, client.session = client.session, None
         self.logins.pop(client, None)
         if session is not None or self.tells_ends:

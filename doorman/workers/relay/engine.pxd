@@ -103,6 +103,7 @@ cdef class Client(Conn):
     cdef uint64_t settings_digest
     cdef uint32_t standing_dirt     # what any of its statements may leave, with these settings
     cdef readonly bint is_unix
+    cdef bint counted               # among the clients of this process
     cdef bint suspended             # its login waits for a coroutine or for time to pass: what it sends is kept
     cdef bint follows               # transaction mode: each message's answer is followed (`replies`)
     cdef bint renames               # its prepared statements are renamed and shared

@@ -70,21 +70,14 @@ from doorman.workers.relay.sockets cimport (
     epoll_event,
     epoll_wait,
 )
-from doorman.workers.relay.client_side cimport sockaddr_storage
 from doorman.workers.relay.settle cimport settle_idle
-from doorman.workers.relay.leaving cimport Leaving
+from doorman.workers.relay.accepting cimport ACCEPTS, Accepting
 from doorman.workers.relay.upkeep cimport cancel_again
 
 from doorman.shm.lifecycle import REMOVED
 from doorman.shm.rows import get_failure
 
 log = logging.getLogger("doorman.relay")
-
-cdef extern from "<sys/socket.h>" nogil:
-    struct sockaddr:
-        pass
-    int accept4(int fd, sockaddr *address, unsigned int *length, int flags)
-    int SOCK_NONBLOCK, SOCK_CLOEXEC
 
 cdef extern from "<malloc.h>" nogil:
     int mallopt(int parameter, int value)
@@ -107,13 +100,12 @@ cdef enum:
     GIVEN_BACK = 1_048_576          # bytes; a buffer of this size or more goes back to the kernel as soon as it is freed
     PATIENCE = 3                    # rule 4 of lending
     FEW_PROCESSES = 3               # two workers and the keeper
-    ACCEPTS = 32                    # connections accepted in a row
 
 cdef uint64_t ONE = 1
 
 
 @cython.final
-cdef class Relay(Leaving):
+cdef class Relay(Accepting):
     """All client and server sockets of this process.
 
     `host` is the Python side (`workers.process.Process`): it logs clients in, opens servers, talks to the master.
@@ -121,14 +113,11 @@ cdef class Relay(Leaving):
 
     cdef ProcessRow *me
     cdef list to_process
-    cdef list listeners
     cdef int64_t query_wait
     cdef int64_t stream_patience    # 0 = endless
     cdef int64_t login_patience     # 0 = endless
     cdef int handled                # events of this round that were taken up
     cdef public int loop_work       # coroutines and timers: uvloop must be served often (rule 1)
-    cdef bint stop_listening
-    cdef int64_t complained_at
     cdef uint64_t ticks
 
     def __init__(self, Table table, host, wake_fds, *, query_wait_us: int, probe_patience_us: int,
@@ -152,6 +141,7 @@ cdef class Relay(Leaving):
         self.to_grant = []
         self.timed = []
         self.listeners = []
+        self.handing = []
         self.known_versions = <uint32_t *>calloc(table.header.n_pools, sizeof(uint32_t))
         self.settings_of = {}
         self.checks = {}
@@ -159,6 +149,7 @@ cdef class Relay(Leaving):
         self.statements = Statements(statements)
         self.gather_limit = gather_limit
         table.process_counters[table.process].gathered = 0      # a predecessor may have been killed amid it
+        table.process_counters[table.process].clients = 0
         self.query_wait = query_wait_us
         self.stream_patience = stream_patience_us
         self.login_patience = login_patience_us
@@ -343,14 +334,6 @@ cdef class Relay(Leaving):
             self.to_process.append(client)
         return 0
 
-    def listen(self, fd: int, *, shared: bool) -> None:
-        """Accept clients here. shared: other processes accept from the same socket."""
-        cdef Watcher listener = Watcher()
-        listener.kind = KIND_LISTENER
-        self.enroll(listener, fd)
-        self.arm(listener, EPOLLIN | EPOLLEXCLUSIVE if shared else EPOLLIN)
-        self.listeners.append((listener, shared))
-
     def known_statements(self) -> list[tuple[int, bytes]]:
         """Digest and text of the statements that this process remembers."""
         return self.statements.known()
@@ -358,59 +341,6 @@ cdef class Relay(Leaving):
     def forget_statements(self) -> None:
         """Forget these texts; clients keep what they have names for."""
         self.statements.clear()
-
-    def stop_accepting(self) -> None:
-        """No more clients but those that knock already. The port refuses when every process has closed its descriptor."""
-        for listener, _ in self.listeners:
-            self.accept(listener, ACCEPTS)
-            self.shut(listener)
-        self.listeners = []
-
-    cdef int accept(self, Watcher listener, int most) except -1:
-        """While nothing else is to be done epoll says whether there are more; otherwise it is not asked for each."""
-        cdef sockaddr_storage address
-        cdef Client client
-        cdef unsigned int length
-        cdef int fd, i
-        for i in range(most):
-            length = sizeof(address)
-            fd = accept4(listener.fd, <sockaddr *>&address, &length, SOCK_NONBLOCK | SOCK_CLOEXEC)
-            if fd >= 0:
-                client = self.welcome(fd, &address)
-                try:
-                    self.hear(client)
-                except Exception:
-                    self.fail(client)
-            elif errno == EMFILE or errno == ENFILE:
-                return self.rest_from_accepting()
-            elif errno != EINTR:
-                return 0
-        return 0
-
-    cdef int rest_from_accepting(self) except -1:
-        """Out of file descriptors: accepting again at once would spin. The next tick resumes."""
-        cdef int64_t now = now_us()
-        for listener, _ in self.listeners:
-            self.disarm(listener)
-        self.stop_listening = True
-        if now - self.complained_at > 5_000_000:
-            self.complained_at = now
-            log.error("no file descriptor is left for a new client; accepting again in a moment (raise LimitNOFILE)")
-        return 0
-
-    cdef int resume_accepting(self) except -1:
-        self.stop_listening = False
-        for listener, shared in self.listeners:
-            self.arm(listener, EPOLLIN | EPOLLEXCLUSIVE if shared else EPOLLIN)
-        return 0
-
-    cdef int accept_forgotten(self) except -1:
-        """From a shared socket the kernel wakes one process (EPOLLEXCLUSIVE). If that was just being killed, nobody else
-        hears of the connection."""
-        for listener, shared in self.listeners:
-            if shared:
-                self.accept(listener, ACCEPTS)
-        return 0
 
     cdef int read_mail(self) except -1:
         """Each entry is somebody else's: one that raises costs its own client or server (rule 3), and the rest is read."""

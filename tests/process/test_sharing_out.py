@@ -1,0 +1,113 @@
+"""New clients are shared out among the workers, whatever the kernel's hash says, and none is lost on its way."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+
+from tests.harness import Doorman, Postgres
+from tests.harness.doorman import pool_of, user_of
+from tests.process.load import stopped
+from tests.process.session import Session, open_many, open_on, worker_of
+from tests.process.watching import wait_for
+from tests.torture.chaos import client_ports
+from tests.torture.wire import query
+
+STALE = 0.7  # seconds without a sign of life, after which nobody is handed to a worker
+
+
+def start(make_doorman: Any, postgres: Postgres, *, workers: int = 2) -> Doorman:
+    pools = {"postgres": pool_of(postgres, users=[user_of("app", 4)])}
+    doorman: Doorman = make_doorman(pools=pools, general={"worker_threads": workers})
+    return doorman
+
+
+def clients_of(doorman: Doorman) -> list[int]:
+    """How many clients each worker has."""
+    return [len(client_ports(pid, doorman.port)) for pid in doorman.pids().workers]
+
+
+@pytest.mark.parametrize(("workers", "clients"), [(2, 40), (4, 60)])
+async def test_workers_have_equally_many_clients(
+    make_doorman: Any, postgres: Postgres, workers: int, clients: int
+) -> None:
+    """By the hash alone four workers have them within two of each other once in a hundred times."""
+    doorman = start(make_doorman, postgres, workers=workers)
+    sessions = [await Session.open(doorman) for _ in range(clients)]
+    counts = clients_of(doorman)
+    assert sum(counts) == clients
+    assert max(counts) - min(counts) <= 2
+    assert await asyncio.gather(*(session.query("SELECT 'served'") for session in sessions)) == [["served"]] * clients
+
+
+async def test_a_worker_whose_clients_left_gets_the_next(make_doorman: Any, postgres: Postgres) -> None:
+    doorman = start(make_doorman, postgres)
+    sessions = await open_many(doorman, 20)
+    first, second = doorman.pids().workers
+    for session in sessions:
+        if worker_of(doorman, session) == first:
+            session.close()
+    wait_for(lambda: not client_ports(first, doorman.port), "the first worker has no client")
+    had = len(client_ports(second, doorman.port))
+    more = [await Session.open(doorman) for _ in range(had - 1)]
+    assert all(worker_of(doorman, session) == first for session in more[:-2])
+
+
+async def test_many_that_come_at_once_are_all_served(make_doorman: Any, postgres: Postgres) -> None:
+    doorman = start(make_doorman, postgres)
+    for _ in range(5):
+        sessions = await open_many(doorman, 150)
+        assert await asyncio.gather(*(session.query("SELECT 1") for session in sessions)) == [["1"]] * 150
+        few, many = sorted(clients_of(doorman))
+        assert many - few <= few // 8 + 3
+        for session in sessions:
+            session.close()
+        wait_for(lambda: clients_of(doorman) == [0, 0], "all clients are gone")
+
+
+async def open_crowd(doorman: Doorman, pid: int) -> list[Session]:
+    """Many clients of the other worker, none of this one."""
+    (other,) = set(doorman.pids().workers) - {pid}
+    crowd = await open_on(doorman, other, 24)
+    wait_for(lambda: not client_ports(pid, doorman.port), "one worker has no client")
+    return crowd
+
+
+async def test_nobody_is_handed_to_a_worker_that_shows_no_sign_of_life(make_doorman: Any, postgres: Postgres) -> None:
+    """What the kernel gave to it waits for it; all others are served by the other, however many it has."""
+    doorman = start(make_doorman, postgres)
+    first, second = doorman.pids().workers
+    crowd = await open_crowd(doorman, first)
+    with stopped(first):
+        time.sleep(STALE)
+        late = [asyncio.create_task(Session.open(doorman)) for _ in range(20)]
+        done, _ = await asyncio.wait(late, timeout=1.5)
+        assert done
+        assert len(client_ports(second, doorman.port)) == len(crowd) + len(done)
+    for session in await asyncio.wait_for(asyncio.gather(*late), 5):
+        assert await session.query("SELECT 1") == ["1"]
+
+
+async def test_whom_a_worker_has_not_taken_when_it_dies_its_successor_takes(
+    make_doorman: Any, postgres: Postgres
+) -> None:
+    """Stopped, but not for long enough to be taken for dead: clients are handed to it."""
+    doorman = start(make_doorman, postgres)
+    first, second = doorman.pids().workers
+    crowd = await open_crowd(doorman, first)
+    os.kill(first, signal.SIGSTOP)
+    late = [asyncio.create_task(Session.open(doorman)) for _ in range(20)]
+    done, _ = await asyncio.wait(late, timeout=0.3)
+    assert not done, "even with all of these it has fewer"
+    assert len(client_ports(second, doorman.port)) == len(crowd)
+    os.kill(first, signal.SIGKILL)
+    sessions = await asyncio.wait_for(asyncio.gather(*late), 5)
+    for session in [*sessions, *crowd]:
+        await session.send(query("SELECT 1"))
+        await session.answer()
+    assert first not in doorman.pids().workers
