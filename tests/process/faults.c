@@ -4,6 +4,7 @@
  * recvmsg.PID  as long as the file is there recvmsg fails in that process, with ENOMEM
  * back         the wall clock is a day behind as long as the file is there
  * ahead        or a day ahead
+ * epoll        as long as the file is there epoll_create1 fails with EMFILE
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -41,6 +42,17 @@ ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
         return -1;
     }
     return next(fd, message, flags);
+}
+
+int epoll_create1(int flags) {
+    static int (*next)(int);
+    char room[4096];
+    if (!next) next = dlsym(RTLD_NEXT, "epoll_create1");
+    if (access(path_of("epoll", room, sizeof room), F_OK) == 0) {
+        errno = EMFILE;
+        return -1;
+    }
+    return next(flags);
 }
 
 int clock_gettime(clockid_t clock, struct timespec *into) {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import select
@@ -78,22 +77,6 @@ def test_a_worker_that_dies_once_at_boot_does_not_end_the_start(make_doorman: An
     os.kill(min(birth(doorman)), signal.SIGKILL)
     doorman.wait_until(doorman.is_serving, "opening of the port", 5)
     assert doorman.query("SELECT 1") == [(1,)]
-
-
-def test_workers_that_die_at_boot_again_and_again_end_the_start_with_a_clear_error(make_doorman: Any) -> None:
-    """There are descriptors enough for the master, but not for a worker's event loop."""
-    for limit in range(14, 24):
-        doorman = make_doorman(start=False, limit_files=limit)
-        doorman.spawn_only()
-        with contextlib.suppress(Exception):
-            code = doorman.wait_exit(5)
-            if doorman.log_contains("died 3 times before it was ready"):
-                break
-        doorman.log_path.write_text("")  # too few for the second fork, or enough
-    assert code == EXIT_FAILURE
-    assert doorman.log_contains(r"ERROR.*the start was given up: (worker \d|the keeper) died 3 times")
-    assert doorman.log_contains("Too many open files")
-    doorman.log_path.write_text("")  # the workers' tracebacks are what this test is about
 
 
 @pytest.mark.parametrize("limit", [6, 8, 10, 12])

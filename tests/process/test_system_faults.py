@@ -20,6 +20,7 @@ from tests.process.session import Session, SqlError, open_many, open_on
 from tests.process.watching import wait_for, wait_whole
 from tests.torture.wire import ConnectionEnded
 
+EXIT_FAILURE = 1
 SOURCE = Path(__file__).with_name("faults.c")
 ROOT = Path(__file__).parents[2]
 SLEEP = """
@@ -64,8 +65,26 @@ def faults(tmp_path: Path) -> Iterator[Path]:
 
 def start(make_doorman: Any, postgres: Postgres, library: Path, faults: Path, **general: Any) -> Any:
     pools = {"postgres": pool_of(postgres, users=[user_of("app", 2)])}
-    env = {"LD_PRELOAD": str(library), "DOORMAN_FAULTS": str(faults)}
-    return make_doorman(pools=pools, general=general, env=env)
+    return make_doorman(pools=pools, general=general, env=environment(library, faults))
+
+
+def environment(library: Path, faults: Path) -> dict[str, str]:
+    return {"LD_PRELOAD": str(library), "DOORMAN_FAULTS": str(faults)}
+
+
+def test_workers_that_die_at_boot_again_and_again_end_the_start_with_a_clear_error(
+    make_doorman: Any, library: Path, faults: Path
+) -> None:
+    """The master needs no event loop; for those of the workers there is no descriptor."""
+    (faults / "epoll").touch()
+    doorman = make_doorman(start=False, env=environment(library, faults))
+    doorman.spawn_only()
+    assert doorman.wait_exit(10) == EXIT_FAILURE
+    assert doorman.log_contains(
+        r"ERROR.*the start was given up: (worker \d|the keeper) died 3 times before it was ready"
+    )
+    assert doorman.log_contains("(?i)too many open files")
+    doorman.log_path.write_text("")  # the workers' tracebacks are what this test is about
 
 
 @pytest.mark.parametrize("half", ["the query", "the answer"])

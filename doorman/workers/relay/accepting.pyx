@@ -2,8 +2,8 @@
 
 Rules
 1. The kernel spreads connections over the workers' sockets by a hash: of 16 clients one of two workers has ten or more
-   in two cases of five, and every transaction costs more then. So a worker that has MARGIN clients (or an eighth) more
-   than another hands a new one over to the worker that has fewest.
+   in nearly half of all cases, and every transaction costs more then. So a worker that has MARGIN clients (or an
+   eighth) more than another hands a new one over to the worker that has fewest.
 2. Nothing has been read of a client that is handed over. What cannot be handed over is served here.
 3. It goes through a socket pair that the master keeps: what a worker has not taken when it dies its successor takes.
 4. A client counts as the other's from before it is sent (`offered`) until that has taken it (`taken`), then as its own
@@ -23,7 +23,7 @@ from doorman.shm.atomics cimport add32, load32, sub32
 from doorman.shm.layout cimport ROLE_WORKER, ProcessCounterRow, ProcessRow
 from doorman.shm.table cimport Table, now_us
 from doorman.workers.relay.client_side cimport sockaddr_storage
-from doorman.workers.relay.engine cimport KIND_LISTENER, Client, Watcher
+from doorman.workers.relay.engine cimport KIND_LISTENER, Conn, Watcher
 from doorman.workers.relay.leaving cimport Leaving
 from doorman.workers.relay.sockets cimport EPOLLEXCLUSIVE, EPOLLIN
 
@@ -132,12 +132,15 @@ cdef class Accepting(Leaving):
         return 0
 
     cdef int meet(self, int fd, sockaddr_storage *address) except -1:
-        """A new client of this process."""
-        cdef Client client = self.welcome(fd, address)
+        """A new client of this process. An error ends it, and neither the listening socket nor the pair of rule 3."""
+        cdef Conn conn
         try:
-            self.hear(client)
+            self.hear(self.welcome(fd, address))
         except Exception:
-            self.fail(client)
+            conn = <Conn>self.conns[fd] if fd < len(self.conns) else None
+            if conn is None:
+                close(fd)
+            self.fail(conn)
         return 0
 
     cdef bint hand_over(self, int fd, sockaddr_storage *address) except -1:
