@@ -19,6 +19,7 @@ cdef class Accepting(Leaving):
 
     cdef int accept(self, Watcher listener, int most) except -1
     cdef int meet(self, int fd, sockaddr_storage *address) except -1
+    cdef int turn_away(self, int fd) except -1
     cdef int resume_accepting(self) except -1
     cdef int rest_from_accepting(self) except -1
     cdef int accept_forgotten(self) except -1

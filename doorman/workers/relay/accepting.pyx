@@ -15,7 +15,7 @@ Rules
 import logging
 
 from libc.errno cimport EINTR, EMFILE, ENFILE, errno
-from libc.stdint cimport int32_t, int64_t, uint32_t
+from libc.stdint cimport int32_t, int64_t
 from posix.fcntl cimport F_DUPFD_CLOEXEC, fcntl
 from posix.unistd cimport close
 
@@ -23,7 +23,7 @@ from doorman.shm.atomics cimport add32, load32, sub32
 from doorman.shm.layout cimport ROLE_WORKER, ProcessCounterRow, ProcessRow
 from doorman.shm.table cimport Table, now_us
 from doorman.workers.relay.client_side cimport sockaddr_storage
-from doorman.workers.relay.engine cimport KIND_LISTENER, Conn, Watcher
+from doorman.workers.relay.engine cimport KIND_LISTENER, Client, Conn, Watcher
 from doorman.workers.relay.leaving cimport Leaving
 from doorman.workers.relay.sockets cimport EPOLLEXCLUSIVE, EPOLLIN
 
@@ -133,15 +133,24 @@ cdef class Accepting(Leaving):
 
     cdef int meet(self, int fd, sockaddr_storage *address) except -1:
         """A new client of this process. An error ends it, and neither the listening socket nor the pair of rule 3."""
-        cdef Conn conn
+        cdef Client client
         try:
-            self.hear(self.welcome(fd, address))
+            client = self.welcome(fd, address)
         except Exception:
-            conn = <Conn>self.conns[fd] if fd < len(self.conns) else None
-            if conn is None:
-                close(fd)
-            self.fail(conn)
+            self.turn_away(fd)
+            return 0
+        try:
+            self.hear(client)
+        except Exception:
+            self.fail(client)
         return 0
+
+    cdef int turn_away(self, int fd) except -1:
+        """It could not even be welcomed: whether the socket is a client's already depends on how far that came."""
+        cdef Conn conn = <Conn>self.conns[fd] if fd < len(self.conns) else None
+        if conn is None:
+            close(fd)
+        return self.fail(conn)
 
     cdef bint hand_over(self, int fd, sockaddr_storage *address) except -1:
         """Rule 1. False: the client is to be served here."""
@@ -167,14 +176,14 @@ cdef class Accepting(Leaving):
         cdef ProcessRow *row
         cdef int process, chosen = table.process
         cdef int64_t fewest = clients_of(&table.process_counters[chosen])
-        cdef int64_t ours = fewest, clients
+        cdef int64_t ours = fewest, clients, fresh
         if fewest < MARGIN or load32(&table.header.phase) != PHASE_OPEN:
             return chosen
-        self.now = now_us()
+        fresh = now_us() - FRESH_US
         for process in range(<int>table.header.n_processes):
             row = &table.processes[process]
             clients = clients_of(&table.process_counters[process])
-            if clients < fewest and row.role == ROLE_WORKER and load32(&row.pid) and self.now - row.heartbeat < FRESH_US:
+            if clients < fewest and row.role == ROLE_WORKER and load32(&row.pid) and row.heartbeat > fresh:
                 chosen = process
                 fewest = clients
         return chosen if ours - fewest >= max(<int64_t>MARGIN, fewest // 8) else table.process

@@ -17,11 +17,11 @@ cimport cython
 
 from collections import deque
 
-from libc.errno cimport EINTR, EMFILE, ENFILE, errno
+from libc.errno cimport errno
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from posix.time cimport CLOCK_MONOTONIC, timespec
-from posix.unistd cimport close, write
+from posix.unistd cimport write
 
 from doorman.shm.atomics cimport store32, swap32
 from doorman.shm.layout cimport (
@@ -63,7 +63,6 @@ from doorman.workers.relay.outgoing cimport outgoing_free
 from doorman.workers.relay.statements cimport Named, Statements
 from doorman.workers.relay.sockets cimport (
     EPOLLET,
-    EPOLLEXCLUSIVE,
     EPOLLIN,
     Sockets,
     count_unacknowledged,
