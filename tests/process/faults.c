@@ -2,6 +2,7 @@
  *
  * send         the file is taken away, and one call of send fails with ENOBUFS: no memory in the kernel
  * recvmsg.PID  as long as the file is there recvmsg fails in that process, with ENOMEM
+ * sendmsg.PID  as long as the file is there that process sleeps for half a second after it has sent a descriptor
  * back         the wall clock is a day behind as long as the file is there
  * ahead        or a day ahead
  * epoll        as long as the file is there epoll_create1 fails with EMFILE
@@ -42,6 +43,17 @@ ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
         return -1;
     }
     return next(fd, message, flags);
+}
+
+ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
+    static ssize_t (*next)(int, const struct msghdr *, int);
+    char name[32], room[4096];
+    ssize_t sent;
+    if (!next) next = dlsym(RTLD_NEXT, "sendmsg");
+    sent = next(fd, message, flags);
+    snprintf(name, sizeof name, "sendmsg.%d", getpid());
+    if (message->msg_controllen && access(path_of(name, room, sizeof room), F_OK) == 0) usleep(500000);
+    return sent;
 }
 
 int epoll_create1(int flags) {

@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Iterator, Set
 
 from tests.harness import Doorman, procfs
+from tests.harness.clients import client_ports
 from tests.process.session import Session, SqlError
 from tests.torture import wire
-from tests.torture.chaos import client_ports
 from tests.torture.wire import ConnectionEnded
 
 STATEMENTS = (

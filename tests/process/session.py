@@ -6,9 +6,9 @@ import asyncio
 from typing import Any, Self
 
 from tests.harness import Doorman
+from tests.harness.clients import worker_of
 from tests.harness.endpoint import Endpoint
 from tests.torture import wire
-from tests.torture.chaos import client_ports
 from tests.torture.wire import Message, Wire
 
 
@@ -96,14 +96,6 @@ async def open_many(endpoint: Endpoint, count: int, **options: Any) -> list[Sess
     return list(await asyncio.gather(*(Session.open(endpoint, **options) for _ in range(count))))
 
 
-def worker_of(doorman: Doorman, session: Session) -> int:
-    """Pid of the worker that serves this client."""
-    for pid in doorman.pids().workers:
-        if session.port in client_ports(pid, doorman.port):
-            return pid
-    raise AssertionError(f"no worker has the client with port {session.port}")
-
-
 async def open_on(doorman: Doorman, pid: int, count: int = 1, **options: Any) -> list[Session]:
     """So many clients of one worker. Clients are spread over all; those that went elsewhere are closed at the end: if
     they went sooner, others would be handed over in their place."""
@@ -112,7 +104,7 @@ async def open_on(doorman: Doorman, pid: int, count: int = 1, **options: Any) ->
     try:
         for _ in range(40 * count):
             session = await Session.open(doorman, **options)
-            if session.port in client_ports(pid, doorman.port):
+            if worker_of(doorman, session.port) == pid:
                 found.append(session)
                 if len(found) == count:
                     return found

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from tests.harness import Doorman, Postgres
+from tests.harness.clients import worker_of
 from tests.harness.doorman import pool_of, user_of
 from tests.process.load import kill, stopped
 from tests.process.proxy import Proxy
-from tests.process.session import Session, open_many, open_on, worker_of
+from tests.process.session import Session, open_many, open_on
 from tests.process.watching import no_clients, until, wait_for, wait_whole
 from tests.torture import wire
 from tests.torture.wire import ConnectionEnded
@@ -142,14 +143,11 @@ async def test_a_server_whose_canceller_was_killed_is_not_lent_again(make_doorma
 async def cancel_at(doorman: Doorman, worker: int, session: Session) -> None:
     """Send the cancel request to this worker: until one of the connections is its own, none of them says more than how
     long its first packet is."""
-    from tests.torture.chaos import client_ports
-
     packet = (80877102).to_bytes(4, "big") + session.wire.pid.to_bytes(4, "big") + session.wire.secret
     for _ in range(100):
         reader, writer = await asyncio.open_connection(doorman.host, doorman.port)
         writer.write((len(packet) + 4).to_bytes(4, "big"))  # nobody accepts a connection that says nothing
-        await asyncio.sleep(0.01)
-        if writer.get_extra_info("sockname")[1] in client_ports(worker, doorman.port):
+        if worker_of(doorman, writer.get_extra_info("sockname")[1]) == worker:
             writer.write(packet)
             await reader.read(1)
             return
@@ -198,7 +196,7 @@ async def test_a_killed_workers_servers_are_ended_whatever_its_client_was_doing(
         await session.send(wire.query("SELECT '" + "x" * 200_000 + "'")[:150_000])
     await asyncio.sleep(0.1)
     began = time.monotonic()
-    kill(worker_of(doorman, session))
+    kill(worker_of(doorman, session.port))
     assert await session.is_ended(1)
     wait_whole(doorman, postgres, 1.0 - (time.monotonic() - began) + 0.2)
     assert doorman.query("SELECT count(*) FROM copied") == [(0,)]

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from tests.harness import Postgres, procfs
+from tests.harness.clients import client_ports
 from tests.harness.doorman import pool_of, user_of
 from tests.process.session import Session, SqlError, open_many, open_on
 from tests.process.watching import wait_for, wait_whole
-from tests.torture.wire import ConnectionEnded
+from tests.torture.wire import TERMINATE, ConnectionEnded
 
 EXIT_FAILURE = 1
 SOURCE = Path(__file__).with_name("faults.c")
@@ -107,6 +108,34 @@ async def test_bytes_that_the_kernel_had_no_memory_for_end_the_connection_and_ar
     assert not list(faults.iterdir())
     assert await asyncio.wait_for(bystander.query("SELECT 'served'"), 2) == ["served"]
     wait_whole(doorman, postgres)
+
+
+async def test_a_worker_that_is_slow_to_let_go_of_whom_it_handed_over_harms_nobody(
+    make_doorman: Any, postgres: Postgres, library: Path, faults: Path
+) -> None:
+    """Its descriptor keeps the socket alive that the other worker has closed: what comes there is not for the next
+    client that gets this number."""
+    doorman = start(make_doorman, postgres, library, faults)
+    first, second = doorman.pids().workers
+    crowd = await open_on(doorman, first, 6)
+    wait_for(lambda: not client_ports(second, doorman.port), "the second worker has no client")
+    (faults / f"sendmsg.{first}").touch()
+    for _ in range(20):
+        leaver = await Session.open(doorman)
+        if leaver.port in client_ports(first, doorman.port) & client_ports(second, doorman.port):
+            break
+        leaver.close()
+    else:
+        raise AssertionError("nobody was handed over")
+    await leaver.send(TERMINATE)
+    wait_for(lambda: leaver.port not in client_ports(second, doorman.port), "the second worker has closed it")
+    followers = [asyncio.create_task(Session.open(doorman)) for _ in range(10)]
+    assert (await asyncio.wait(followers, timeout=0.2))[0], "the first worker sleeps, but not all go there"
+    assert leaver.port in client_ports(first, doorman.port)
+    leaver.wire.close_abruptly(reset=True)
+    await asyncio.sleep(0.1)
+    for session in [*await asyncio.gather(*followers), *crowd]:
+        assert await asyncio.wait_for(session.query("SELECT 'served'"), 5) == ["served"]
 
 
 async def test_a_wall_clock_that_jumps_ends_nothing_and_stops_nothing(

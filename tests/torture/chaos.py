@@ -17,11 +17,11 @@ from typing import Any
 
 import psycopg
 
-from tests.harness import Doorman, Postgres, procfs
+from tests.harness import Doorman, Postgres
+from tests.harness.clients import client_ports
 from tests.torture.actions_fault import hold_server
 from tests.torture.client import Client, Shared
 
-LOOKS = 3  # at the kernel's list of connections
 QUIET_SECONDS = 2.0  # at the end, without faults from outside
 HOG_NUMBERS = 100_000  # numbers of the clients that hold servers begin here
 
@@ -136,18 +136,3 @@ class Chaos:
         once = dataclasses.replace(self.shared, stop_at=time.monotonic() + 0.5)
         hog = Client(HOG_NUMBERS + self._hogs, once, self.rng)
         await hog.live(lambda _: hold_server(seconds))
-
-
-def client_ports(pid: int, port: int) -> set[int]:
-    """Client-side ports of the connections to `port` that this process, which must be stopped, holds.
-
-    The kernel's list is read in pieces, and while others come and go an entry between two pieces may be left out: hence
-    several looks.
-    """
-    sockets = set(procfs.fd_targets(pid))
-    return {
-        remote
-        for _ in range(LOOKS)
-        for inode, remote in procfs.accepted_connections(port)
-        if f"socket:[{inode}]" in sockets
-    }

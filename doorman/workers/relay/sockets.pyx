@@ -2,7 +2,8 @@
 
 Rules
 1. A socket is taken out of epoll before it is closed: its duplicates in other processes keep a registration alive. Only
-   a client's has none (but in a child between fork and exec: an event by edge comes once, and rule 2 drops it).
+   a client's has none (but in a child between fork and exec, and where it was handed over a moment ago: an event by edge
+   comes once, and rule 2 drops it).
 2. An event names fd and serial; one for an earlier owner of the fd is dropped.
 3. A TCP socket is watched by edge (`edge`, EPOLLET), which spares the kernel a second look at it: an event then comes
    once for what arrived. A read that took less than it had room for took everything (epoll(7)); whoever leaves something

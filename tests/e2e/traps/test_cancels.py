@@ -16,7 +16,7 @@ from tests.e2e.conftest import Connect, backends, counts, is_idle
 from tests.e2e.raw import Ended, Raw, cancel, tell, wait_until
 from tests.e2e.traps.clients import SERVERS, WORK, ask, on_each_server, run, whole, words
 from tests.harness import Doorman, Postgres
-from tests.torture.chaos import client_ports
+from tests.harness.clients import worker_of
 from tests.torture.wire import FLUSH, SYNC, bind, close_statement, describe_statement, execute, parse, query
 
 Address = tuple[str, int]
@@ -203,7 +203,7 @@ def test_a_server_that_was_held_for_a_cancel_is_listened_to_again(
 ) -> None:
     """The postmaster stands still while the cancel waits for it, so that the statement ends first."""
     holder, raw, waiter = connect("keeps_1"), connect("keeps_1"), connect("keeps_1")
-    while worker_of(pooler, waiter) == worker_of(pooler, raw):
+    while worker_of(pooler, port_of(waiter)) == worker_of(pooler, port_of(raw)):
         waiter = connect("keeps_1")
     for one in (holder, raw):  # both servers are open: the postmaster is not needed for more
         one.ask(WORK)
@@ -232,6 +232,6 @@ def test_a_server_that_was_held_for_a_cancel_is_listened_to_again(
                 other.until("Z")
 
 
-def worker_of(pooler: Doorman, raw: Raw) -> int:
-    port = raw.socket.getsockname()[1]
-    return next(pid for pid in pooler.pids().workers if port in client_ports(pid, pooler.port))
+def port_of(raw: Raw) -> int:
+    port: int = raw.socket.getsockname()[1]
+    return port
