@@ -82,21 +82,22 @@ digest_sources() {
 pip_install() { "$VENV/bin/python" -m pip install -q --disable-pip-version-check "$@" </dev/null; }
 
 list_build_requirements() {
-    "$VENV/bin/python" -c 'import tomllib, sys; print(*tomllib.load(sys.stdin.buffer)["build-system"]["requires"])' \
+    "$VENV/bin/python" -c 'import tomllib, sys; print(*tomllib.load(sys.stdin.buffer)["build-system"]["requires"], sep="\n")' \
         <"$ROOT/pyproject.toml"
 }
 
 # build_package EXTRA[,EXTRA]: the package in development mode with these extras; only what is out of date. It is built
 # with the Cython of .venv: in an environment that pip makes for a build, Cython is new, and takes all C for outdated.
 build_package() {
-    local extras=$1 stamp installed
+    local extras=$1 stamp installed requirements
     make_venv
     stamp="$VENV/.installed-${extras//,/-}"
     installed=$(digest_install "$extras")
     if [ "$(cat "$stamp" 2>/dev/null)" != "$installed" ]; then
         require_toolchain
         say "installing pg_doorman with [$extras] into $VENV"
-        pip_install $(list_build_requirements)
+        mapfile -t requirements < <(list_build_requirements)
+        pip_install "${requirements[@]}"
         (cd "$ROOT" && pip_install --no-build-isolation -e ".[$extras]")
         printf '%s\n' "$installed" >"$stamp"
         digest_sources >"$VENV/.built"

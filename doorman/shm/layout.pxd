@@ -334,7 +334,7 @@ cdef struct ProcessCounterRow:      # one for each process, [worker] throughout
     uint32_t clients                # that it has, logged in or not (relay/accepting.pyx, rule 4)
     uint32_t offered                # [atomic] clients that other workers have handed to it, ever
     uint32_t taken                  # and that it has taken
-    uint32_t spare
+    uint32_t resting                # 1: it has no descriptor for a client
 
 cdef struct WindowRow:              # one for each pool, written by the keeper when a statistics window ends
     int64_t began_at                # of the window that is running

@@ -9,6 +9,8 @@ from doorman.config.resolve import PoolSettings
 
 OWN = 64
 """For listeners, channels, logs, look-ups and the like, in one process."""
+FOR_EACH_WORKER = 2
+"""By which a process wakes it, and hands it clients."""
 
 
 def raise_descriptor_limit() -> int:
@@ -19,13 +21,13 @@ def raise_descriptor_limit() -> int:
     return hard
 
 
-def find_shortage(limit: int, max_connections: int, pools: Iterable[PoolSettings]) -> str | None:
+def find_shortage(limit: int, max_connections: int, pools: Iterable[PoolSettings], workers: int) -> str | None:
     """What a process may come to need that the limit does not allow; None when it is enough.
 
     Every process has a descriptor of each server (of all pools), and one worker may happen to get all clients.
     """
     servers = sum(pool.pool_size for pool in pools)
-    needed = max_connections + servers + OWN
+    needed = max_connections + servers + OWN + workers * FOR_EACH_WORKER
     if limit >= needed:
         return None
     return (

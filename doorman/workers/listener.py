@@ -93,9 +93,13 @@ class Handovers:
 
     def close(self) -> None:
         """In a process that takes no clients."""
-        for pair in self.pairs:
-            for end in pair:
-                end.close()
+        for row in range(len(self.pairs)):
+            self.give_up(row)
+
+    def give_up(self, row: int) -> None:
+        """In the master, when a worker is gone and gets no successor: who waits for it is let go."""
+        for end in self.pairs[row]:
+            end.close()
 
 
 def bind_web(web: Web, options: SocketOptions) -> socket.socket:

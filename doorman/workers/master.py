@@ -105,12 +105,12 @@ class StartFailed(Exception):
 
 def run_master(config: Config, config_path: str, log_level: str, log_format: str, color: bool) -> int:
     """Run the pooler until it is told to stop; the exit code of the command."""
-    limit = raise_descriptor_limit()
-    if shortage := find_shortage(limit, config.general.max_connections, resolve_pools(config)):
+    limit, workers = raise_descriptor_limit(), config.general.worker_threads
+    if shortage := find_shortage(limit, config.general.max_connections, resolve_pools(config), workers):
         log.warning("%s", shortage)
     leave_memory_out_of_cores()
     try:
-        listeners = Listeners(config.general, config.general.worker_threads, config.web)
+        listeners = Listeners(config.general, workers, config.web)
     except (UnixSocketError, WebSocketError) as error:
         log.error("%s", error)
         return EXIT_OS
@@ -239,9 +239,17 @@ class Master:
         log.info("shutting down: waiting for transactions to end, at most %d ms", self.config.general.shutdown_timeout)
         self.deadline = time.monotonic() + self.config.general.shutdown_timeout / 1000
         self.listeners.close()
+        for row in list(self.restart_at):
+            self.give_up(row)
         for child in self.children.values():
             if child.row != self.keeper_row:
                 self.tell(child, Drain())
+
+    def give_up(self, row: int) -> None:
+        """While the pooler ends a worker that is gone gets no successor: no client may wait for it."""
+        if row != self.keeper_row:
+            self.restart_at.pop(row, None)
+            self.handovers.give_up(row)
 
     def is_leaving(self) -> bool:
         """Carry out what the console ordered, once its answer has had time to get through."""
@@ -362,6 +370,7 @@ class Master:
     def plan_successor(self, child: Child, status: int) -> None:
         """Replace it, at once if it had been well, later and later if it dies at boot."""
         if self.deadline is not None:
+            self.give_up(child.row)
             return
         name = self.name_of(child.row)
         log.error("%s (pid %d) died: %s", name, child.pid, describe(status))
@@ -570,6 +579,7 @@ class Master:
 
     def end(self) -> None:
         """Rule 5. Clients are told, as far as that goes quickly."""
+        self.table.phase = "draining"
         self.notifier.stopping("stopping")
         self.reloader.stop_reading()
         for child in self.children.values():

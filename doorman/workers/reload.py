@@ -104,6 +104,7 @@ class Reloader:
         """In the reading child: it must keep neither the port open nor anybody from noticing the master's end."""
         self.master.let_go()
         self.master.listeners.close()
+        self.master.handovers.close()
 
     def let_go(self) -> None:
         """In any other child."""
@@ -171,7 +172,7 @@ class Reloader:
             lines.append(
                 f"the pools may have {servers} servers, until a restart {self.master.table.slot_count} at most"
             )
-        shortage = find_shortage(raise_descriptor_limit(), wanted, candidate.pools)
+        shortage = find_shortage(raise_descriptor_limit(), wanted, candidate.pools, self.master.workers)
         if shortage and shortage != self.shortage:
             log.warning("%s", shortage)
             lines.append(shortage)

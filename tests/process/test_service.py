@@ -104,7 +104,7 @@ def test_a_daemon_serves_and_leaves_no_pid_file(make_doorman: Any, tmp_path: Pat
 
 def test_too_few_descriptors_are_named_at_the_start(make_doorman: Any) -> None:
     doorman = make_doorman(limit_files=500, general={"max_connections": 1000})
-    assert doorman.log_contains(r"limit of open files is 500 .* \(1000\) .* \(20\) may need 1084: set LimitNOFILE=1084")
+    assert doorman.log_contains(r"limit of open files is 500 .* \(1000\) .* \(20\) may need 1088: set LimitNOFILE=1088")
     assert doorman.query("SELECT 1") == [(1,)]
     enough = make_doorman(limit_files=2000, general={"max_connections": 1000})
     assert not enough.log_contains("limit of open files")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Doorman, Postgres
+from tests.harness import Doorman, Postgres, procfs
 from tests.harness.clients import client_ports, worker_of
 from tests.harness.doorman import pool_of, user_of
 from tests.process.load import stopped
@@ -133,17 +133,40 @@ async def test_whom_a_worker_has_not_taken_when_it_dies_its_successor_takes(
     assert first not in doorman.pids().workers
 
 
+async def test_whom_a_worker_has_not_taken_when_it_dies_while_the_pooler_ends_is_let_go(
+    make_doorman: Any, postgres: Postgres
+) -> None:
+    """It has no successor then, and a transaction elsewhere may take its time."""
+    doorman = start(make_doorman, postgres)
+    first, second = doorman.pids().workers
+    crowd = await open_crowd(doorman, first)
+    await crowd[0].query("BEGIN; SELECT 1")
+    with stopped(first):
+        late = [asyncio.create_task(Session.open(doorman)) for _ in range(20)]
+        done, _ = await asyncio.wait(late, timeout=0.3)
+        assert len(done) < 5
+        doorman.signal(signal.SIGINT)
+        doorman.wait_log("shutting down")
+        os.kill(first, signal.SIGKILL)
+        ends = await asyncio.wait_for(asyncio.gather(*late, return_exceptions=True), 2)
+    assert sum(isinstance(end, Session) for end in ends) == len(done)
+    assert await crowd[0].query("SELECT 'goes on'") == ["goes on"]
+    assert procfs.is_alive(second)
+
+
 async def test_whom_a_worker_has_no_descriptor_for_waits(make_doorman: Any, postgres: Postgres) -> None:
+    """And only those: while it has none, whoever comes to another worker stays there."""
     doorman = start(make_doorman, postgres)
     first, _ = doorman.pids().workers
     crowd = await open_crowd(doorman, first)
     taken = {int(path.name) for path in Path(f"/proc/{first}/fd").iterdir()}
     full = next(fd for fd in range(len(taken) + 1) if fd not in taken)
     before = resource.prlimit(first, resource.RLIMIT_NOFILE, (full, resource.prlimit(first, resource.RLIMIT_NOFILE)[1]))
-    late = [asyncio.create_task(Session.open(doorman)) for _ in range(20)]
-    done, _ = await asyncio.wait(late, timeout=1)
-    assert not done, "even with all of these it has fewer"
+    late = [asyncio.create_task(Session.open(doorman)) for _ in range(4)]
+    assert not (await asyncio.wait(late, timeout=0.5))[0], "even with all of these it has fewer"
     doorman.wait_log("no file descriptor is left for a new client")
+    more = [asyncio.create_task(Session.open(doorman)) for _ in range(12)]
+    assert (await asyncio.wait(more, timeout=1))[0], "even with all of these it has fewer"
     resource.prlimit(first, resource.RLIMIT_NOFILE, before)
-    for session in [*await asyncio.wait_for(asyncio.gather(*late), 5), *crowd]:
+    for session in [*await asyncio.wait_for(asyncio.gather(*late, *more), 5), *crowd]:
         assert await session.query("SELECT 1") == ["1"]

@@ -21,7 +21,10 @@ cdef class Accepting(Leaving):
     cdef int meet(self, int fd, sockaddr_storage *address) except -1
     cdef int turn_away(self, int fd) except -1
     cdef int resume_accepting(self) except -1
+    cdef int take_some(self) except -1
+    cdef bint has_spare_descriptor(self) noexcept
     cdef int rest_from_accepting(self) except -1
+    cdef int complain(self) except -1
     cdef int accept_forgotten(self) except -1
     cdef bint hand_over(self, int fd, sockaddr_storage *address) except -1
     cdef int least_busy(self) noexcept

@@ -8,8 +8,9 @@ Rules
 3. It goes through a socket pair that the master keeps: what a worker has not taken when it dies its successor takes.
 4. A client counts as the other's from before it is sent (`offered`) until that has taken it (`taken`), then as its own
    (`clients`): of a hundred that come at once not all are handed to the same.
-5. Nobody is handed a client who is dead or has shown no sign of life for FRESH_US; nobody at all while the pooler ends,
-   which `phase` says before any worker is told.
+   A process that is killed in between leaves one too many for good, which makes the worker look busier by one.
+5. Nobody is handed a client who is dead, has shown no sign of life for FRESH_US, or has no descriptor left (`resting`);
+   nobody at all while the pooler ends, which `phase` says before any worker is told.
 """
 
 import logging
@@ -112,7 +113,8 @@ cdef class Accepting(Leaving):
             self.shut(listener)
         self.listeners = []
         if self.handed is not None:
-            self.take_handed(EPOLLIN)
+            while self.take_some() == ACCEPTS:
+                pass
 
     cdef int accept(self, Watcher listener, int most) except -1:
         """While nothing else is to be done epoll says whether there are more; otherwise it is not asked for each."""
@@ -174,6 +176,7 @@ cdef class Accepting(Leaving):
         """The process row that a new client goes to: this one's, unless others have fewer by far (rules 1 and 5)."""
         cdef Table table = self.table
         cdef ProcessRow *row
+        cdef ProcessCounterRow *counters
         cdef int process, chosen = table.process
         cdef int64_t fewest = clients_of(&table.process_counters[chosen])
         cdef int64_t ours = fewest, clients, fresh
@@ -182,50 +185,69 @@ cdef class Accepting(Leaving):
         fresh = now_us() - FRESH_US
         for process in range(<int>table.header.n_processes):
             row = &table.processes[process]
-            clients = clients_of(&table.process_counters[process])
-            if clients < fewest and row.role == ROLE_WORKER and load32(&row.pid) and row.heartbeat > fresh:
+            counters = &table.process_counters[process]
+            clients = clients_of(counters)
+            if clients < fewest and is_well(row, fresh) and not load32(&counters.resting):
                 chosen = process
                 fewest = clients
         return chosen if ours - fewest >= max(<int64_t>MARGIN, fewest // 8) else table.process
 
     def take_handed(self, events: int) -> None:
-        """Clients come from other workers (rule 3). One for which there is no descriptor would be lost: it stays there."""
+        """Clients come from other workers (rule 3)."""
+        self.take_some()
+
+    cdef int take_some(self) except -1:
+        """How many were taken, ACCEPTS at most. One for which there is no descriptor would be lost: it stays there."""
         cdef sockaddr_storage address
         cdef ProcessCounterRow *counters = &self.table.process_counters[self.table.process]
-        cdef int i, spare, fd
+        cdef int i, fd
         for i in range(ACCEPTS):
-            spare = fcntl(self.epoll, F_DUPFD_CLOEXEC, 0)
-            if spare < 0:
+            if not self.has_spare_descriptor():
                 self.rest_from_accepting()
-                return
-            close(spare)
+                return i
             if receive_socket(self.handed.fd, &fd, &address) <= 0:
-                return
+                return i
             add32(&counters.taken, 1)
             if fd >= 0:
                 self.meet(fd, &address)
             else:
                 log.error("a client was lost on its way from another worker")
+        return ACCEPTS
+
+    cdef bint has_spare_descriptor(self) noexcept:
+        """Could a client be taken in?"""
+        cdef int spare = fcntl(self.epoll, F_DUPFD_CLOEXEC, 0)
+        if spare < 0:
+            return False
+        close(spare)
+        return True
 
     cdef int rest_from_accepting(self) except -1:
-        """Out of file descriptors: accepting again at once would spin. The next tick resumes."""
-        cdef int64_t now = now_us()
+        """Out of file descriptors: accepting again at once would spin. `resume_accepting` looks at each tick."""
         for listener, _ in self.listeners:
             self.disarm(listener)
         if self.handed is not None:
             self.disarm(self.handed)
+        self.table.process_counters[self.table.process].resting = 1
         self.stop_listening = True
+        return self.complain()
+
+    cdef int complain(self) except -1:
+        cdef int64_t now = now_us()
         if now - self.complained_at > 5_000_000:
             self.complained_at = now
             log.error("no file descriptor is left for a new client; accepting again in a moment (raise LimitNOFILE)")
         return 0
 
     cdef int resume_accepting(self) except -1:
-        self.stop_listening = False
+        if not self.has_spare_descriptor():
+            return self.complain()
         for listener, shared in self.listeners:
             self.arm(listener, EPOLLIN | EPOLLEXCLUSIVE if shared else EPOLLIN)
         if self.handed is not None:
             self.arm(self.handed, EPOLLIN)
+        self.table.process_counters[self.table.process].resting = 0
+        self.stop_listening = False
         return 0
 
     cdef int accept_forgotten(self) except -1:
@@ -235,6 +257,11 @@ cdef class Accepting(Leaving):
             if shared:
                 self.accept(listener, ACCEPTS)
         return 0
+
+
+cdef inline bint is_well(ProcessRow *row, int64_t fresh) noexcept nogil:
+    """Rule 5."""
+    return row.role == ROLE_WORKER and load32(&row.pid) and row.heartbeat > fresh
 
 
 cdef inline int64_t clients_of(ProcessCounterRow *counters) noexcept nogil:

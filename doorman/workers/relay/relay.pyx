@@ -149,6 +149,7 @@ cdef class Relay(Accepting):
         self.gather_limit = gather_limit
         table.process_counters[table.process].gathered = 0      # a predecessor may have been killed amid it
         table.process_counters[table.process].clients = 0
+        table.process_counters[table.process].resting = 0
         self.query_wait = query_wait_us
         self.stream_patience = stream_patience_us
         self.login_patience = login_patience_us
