@@ -25,6 +25,7 @@ cdef struct StatementNode:
     uint32_t older
     uint32_t shape              # of the rows that it returns, 0 = not known (relay/heal.pxd)
     uint32_t size               # bytes of its Parse message's body
+    uint32_t types              # digest of its parameters' types as the server sees them, 0 = not known
 
 cdef struct StatementSet:
     uint32_t count

@@ -120,6 +120,7 @@ cdef bint set_add(Table table, int slot, const Digest *digest, uint32_t size) no
     bucket = bucket_of(table, statements, digest)
     nodes[at].digest = digest[0]
     nodes[at].shape = 0
+    nodes[at].types = 0
     nodes[at].size = size
     nodes[at].chain = bucket[0]
     bucket[0] = at

@@ -257,3 +257,20 @@ def test_many_clients_at_random_always_agree_with_what_they_were_told(lone: Lone
         expected[raw] = after
         asked, _ = dice.choice(clients)
         assert asked.value("SHOW TimeZone") == expected[asked] == asked.parameters["TimeZone"], first
+
+
+WAYS_BACK = {
+    "DISCARD ALL": query("DISCARD ALL"),
+    "RESET ALL": query("RESET ALL"),
+    "extended RESET ALL": extended("RESET ALL"),
+    "extended DISCARD ALL": extended("DISCARD ALL"),
+    "extended SET to the default": extended("SET TimeZone TO DEFAULT"),
+}
+
+
+@pytest.mark.parametrize("back", WAYS_BACK.values(), ids=WAYS_BACK)
+def test_the_way_back_leads_to_the_startup_also_for_what_is_sent_right_behind_it(lone: Lone, back: bytes) -> None:
+    raw = lone.client(TimeZone="Asia/Tokyo")
+    for _ in range(3):
+        assert raw.converse(back, query("SHOW TimeZone"), ready=2)[-3].columns() == [b"Asia/Tokyo"]
+    assert_agrees(raw)

@@ -84,6 +84,13 @@ FLOWS: dict[str, Flow] = {
                                         query("EXECUTE p"), COMMIT, *BOTH],
     "PREPARE of a name that there is": [query("PREPARE p AS SELECT 2"), *BOTH],
     "SQL's own": [query("PREPARE own AS SELECT 3; EXECUTE own; EXECUTE p; DEALLOCATE own; DEALLOCATE p"), *BOTH],
+    "DEALLOCATE of one that could not be prepared now": [
+        query("CREATE TABLE gone (c int)"), parse("SELECT c FROM gone", "g") + SYNC, query("ALTER TABLE gone DROP c"),
+        BEGIN, WORK, query("DEALLOCATE g"), WORK, COMMIT, again("g"), query("DROP TABLE gone"), *BOTH],
+    "DEALLOCATE of such a one by extended protocol": [
+        query("CREATE TABLE gone (c int)"), parse("SELECT c FROM gone", "g") + SYNC, query("ALTER TABLE gone DROP c"),
+        BEGIN, WORK, extended("DEALLOCATE g"), WORK, COMMIT, again("g"), query("DROP TABLE gone"), *BOTH],
+    "Close of one that was lent": [BEGIN, query("EXECUTE p"), close_statement("p") + SYNC, again("p"), ROLLBACK],
     "names in one packet": [query("EXECUTE p") + query("DEALLOCATE p") + query("EXECUTE p"), *BOTH],
     "all in one packet": [parse("SELECT 7", "n") + SYNC + query("EXECUTE n") + query("DEALLOCATE n"), *BOTH],
 }  # fmt: skip

@@ -216,3 +216,51 @@ def test_settings_that_matter_to_no_plan_do_not_hinder_sharing(lone: Lone) -> No
         assert ask(raw, counted) == "shared"
         assert raw.rows(counted) == [["shared", "1"]]
         raw.ask(query("COMMIT"))
+
+
+def test_a_name_that_is_parsed_again_under_other_settings(lone: Lone) -> None:
+    """PostgreSQL is to say that there is one: for that the server gets it, which must not spoil it for others."""
+    raw, other = lone.client("two"), lone.client("two")
+    raw.ask(query("BEGIN; SELECT 1"))
+    here = raw.value("SELECT pg_backend_pid()")
+    raw.ask(parse(LITERAL, "p"), SYNC)
+    other.ask(query("BEGIN; SELECT 1"))
+    raw.ask(query("COMMIT"))
+    raw.ask(query("SET TimeZone = 'Asia/Tokyo'"))
+    lone.client("two").ask(query("SELECT 1"))
+    holder = lone.client("two")
+    holder.ask(query("BEGIN; SELECT 1"))
+    assert holder.value("SELECT pg_backend_pid()") == here
+    other.ask(query("COMMIT"))
+    error = raw.error(parse("SELECT 2", "p"), SYNC)
+    assert (error["C"], error["M"]) == ("42P05", 'prepared statement "p" already exists')
+    assert ask(lone.client("two"), LITERAL) == BY_ZONE["Etc/UTC"]
+    holder.ask(query("COMMIT"))
+
+
+@pytest.mark.parametrize("end", ["ROLLBACK", "COMMIT", "ROLLBACK TO here"])
+def test_what_is_parsed_behind_the_end_of_a_setting_in_one_batch(lone: Lone, end: str) -> None:
+    start = "BEGIN; SAVEPOINT here; SET LOCAL TimeZone = 'Asia/Tokyo'"
+    raw = lone.client()
+    raw.ask(query(start))
+    got = raw.converse(parse(end), bind(), execute(), parse(LITERAL), bind(), execute(), SYNC)
+    assert first_value(got) == BY_ZONE["Etc/UTC"]
+    raw.ask(query("ROLLBACK"))
+    other = lone.client()
+    other.ask(query(start))
+    assert ask(other, LITERAL) == BY_ZONE["Asia/Tokyo"]
+    other.ask(query("ROLLBACK"))
+
+
+@pytest.mark.parametrize("syncs", [1, 2])
+def test_a_function_that_sets_what_the_next_statement_is_parsed_under(lone: Lone, syncs: int) -> None:
+    """That shows when the next statement has been sent already: it is not kept for others."""
+    lone.postgres.query(
+        "CREATE OR REPLACE FUNCTION move() RETURNS void SET search_path = public AS "
+        "$$ BEGIN PERFORM set_config('TimeZone', 'Asia/Tokyo', false); END $$ LANGUAGE plpgsql"
+    )
+    raw, other = lone.client(), lone.client()
+    sync = SYNC if syncs == 2 else b""
+    batch = (parse("SELECT move()") + bind() + execute() + sync, parse(LITERAL) + bind() + execute() + SYNC)
+    raw.converse(*batch, ready=syncs)
+    assert ask(other, LITERAL) == BY_ZONE["Etc/UTC"]

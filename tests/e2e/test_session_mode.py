@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.e2e.conftest import POOL_SIZE, Connect
+from tests.e2e.lone import extended
 from tests.e2e.raw import tell, wait_until
 from tests.harness import Doorman
 from tests.torture.wire import SYNC, bind, execute, parse, query, startup
@@ -125,3 +128,32 @@ def test_many_sessions_in_turn_use_few_servers(connect: Connect, pooler: Doorman
         raw.quit()
         wait_until(lambda: pooler.pool_row("session")["sv_active"] == 0, "given back")
     assert len(pids) <= POOL_SIZE
+
+
+@pytest.mark.parametrize("begin", ["SELECT 1", "BEGIN"])
+@pytest.mark.parametrize("send", [query, extended], ids=["simple", "extended"])
+@pytest.mark.parametrize("back", ["RESET ALL", "RESET TimeZone", "DISCARD ALL"])
+def test_the_way_back_leads_to_what_was_asked_for_at_startup(
+    connect: Connect, where: tuple[str, str], back: str, send: Callable[[str], bytes], begin: str
+) -> None:
+    """As asyncpg's pool does it each time it gives a connection back."""
+    if begin == "BEGIN" and back == "DISCARD ALL":
+        return
+    raw = connect(*where, TimeZone="Asia/Tokyo")
+    for _ in range(2):
+        raw.ask(query(begin))
+        raw.ask(query("SET TimeZone = 'America/Lima'"), query("SET work_mem = '5MB'"), ready=2)
+        assert raw.parameters["TimeZone"] == "America/Lima"
+        raw.ask(send(back))
+        assert raw.parameters["TimeZone"] == "Asia/Tokyo"
+        assert raw.value("SHOW TimeZone") == "Asia/Tokyo"
+        assert raw.value("SHOW work_mem") == ("5MB" if back == "RESET TimeZone" else "4MB")
+        raw.ask(query("COMMIT; RESET work_mem"))
+
+
+def test_one_who_leaves_while_its_settings_are_set_again(connect: Connect, where: tuple[str, str]) -> None:
+    for _ in range(20):
+        raw = connect(*where, TimeZone="Asia/Tokyo")
+        raw.send(query("RESET ALL"))
+        raw.close()
+    assert connect(*where).value("SHOW TimeZone") != "Asia/Tokyo"

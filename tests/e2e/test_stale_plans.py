@@ -276,3 +276,110 @@ def test_a_known_statement_behind_a_set_of_the_same_batch(connect: Connect, tabl
     for _ in range(3):
         assert client.ask(*batch_).replace("S ", "").replace("N ", "").startswith("1 2 C 2 D C")
     other.ask(query("COMMIT"))
+
+
+def test_a_large_bind_of_what_has_changed_is_refused_as_a_whole(connect: Connect, table: str) -> None:
+    """What looks like messages in its parameter is none."""
+    client, actor = connect(), connect()
+    assert client.ask(parse(f"SELECT *, $1::text FROM {table}", "s"), describe_statement("s"), SYNC) == "1 t T ZI"
+    actor.ask(query(ADD.format(table)))
+    inner = query("SELECT 'smuggled'") + SYNC
+    assert client.ask(bind([inner * (1_000_000 // len(inner))], "s"), execute(), SYNC) == "E:0A000 ZI"
+    assert client.value("SELECT 'in step'") == "in step"
+
+
+INT4 = (42).to_bytes(4, "big")
+
+
+@pytest.mark.parametrize("name", ["s", ""])
+@pytest.mark.parametrize("type_", ["bigint", "real", "text"])
+def test_parameters_keep_the_types_that_the_client_was_told(
+    connect: Connect, table: str, name: str, type_: str
+) -> None:
+    """PostgreSQL decides them when a statement is parsed for the first time, and casts what comes later."""
+    actor = connect()
+    clients = connect.many(POOL_SIZE)
+    text = f"INSERT INTO {table} (id) VALUES ($1)"
+    for client in clients:
+        assert client.ask(parse(text, name), describe_statement(name), SYNC) == "1 t n ZI"
+    actor.ask(query(f"ALTER TABLE {table} ALTER id TYPE {type_}"))
+    for client in clients * 2:
+        assert client.ask(bind([INT4], name, binary=True), execute(), SYNC) == "2 C ZI"
+    assert actor.rows(f"SELECT id::int FROM {table}") == [["42"]] * 2 * len(clients)
+    fresh = connect().converse(parse(text), describe_statement(), SYNC)
+    assert tell(fresh) == "1 t n ZI"
+    assert fresh[1].body != (1).to_bytes(2, "big") + (23).to_bytes(4, "big")  # a new Parse is of the new type
+
+
+def test_parameters_of_a_type_that_was_changed_past_the_pooler(
+    connect: Connect, table: str, postgres: Postgres
+) -> None:
+    """Servers that have prepared it before and after: each gets what the client means."""
+    client, holders = connect(), connect.many(POOL_SIZE)
+    text = f"INSERT INTO {table} (id) VALUES ($1)"
+    client.ask(parse(text, "s"), describe_statement("s"), SYNC)
+    postgres.query(f"ALTER TABLE {table} ALTER id TYPE real")
+    types = set()
+    for holder in holders:
+        holder.ask(query("BEGIN; SELECT 1"))
+        types.add(holder.converse(parse(text), describe_statement(), SYNC)[1].body[2:])
+    assert types == {(23).to_bytes(4, "big"), (700).to_bytes(4, "big")}
+    for holder in holders * 2:
+        holder.ask(query("COMMIT"))
+        assert client.ask(bind([INT4], "s", binary=True), execute(), SYNC) == "2 C ZI"
+        holder.ask(query("BEGIN; SELECT 1"))
+    for holder in holders:
+        holder.ask(query("COMMIT"))
+    assert client.rows(f"SELECT id FROM {table}") == [["42"]] * 2 * len(holders)
+
+
+SENDERS = pytest.mark.parametrize("send", [query, extended], ids=["simple", "extended"])
+
+
+@SENDERS
+@pytest.mark.parametrize(
+    "create", ["CREATE TEMP TABLE {0} (id int, name text)", "CREATE TEMP TABLE {0} AS SELECT 2 AS id"]
+)
+def test_a_temporary_table_hides_another_from_what_is_parsed_behind_it(
+    used: list[Raw], table: str, send: Callable[[str], bytes], create: str
+) -> None:
+    for client in used:
+        client.ask(query("BEGIN"))
+        assert columns(client, *batch(table)) == [[b"1", b"one"]]
+        client.ask(send(create.format(table)))
+        assert columns(client, *batch(table)) in ([], [[b"2"]])
+        client.ask(query("COMMIT"))
+        assert columns(client, *batch(table)) == [[b"1", b"one"]]
+
+
+def test_a_temporary_table_and_a_known_statement_in_one_batch(used: list[Raw], table: str) -> None:
+    create = parse(f"CREATE TEMP TABLE {table} (id int)") + bind() + execute()
+    assert used[0].ask(create, *batch(table)) == "1 2 C 1 2 T C ZI"
+
+
+def test_temporary_tables_of_one_name_and_different_columns(used: list[Raw]) -> None:
+    insert = "INSERT INTO scrap VALUES ($1) RETURNING a"
+    for client, type_ in zip(used, ("int", "text", "bool", "int", "text", "bool"), strict=True):
+        client.ask(query("BEGIN"), query(f"CREATE TEMP TABLE scrap (a {type_})"), ready=2)
+        value = {"int": b"7", "text": b"seven", "bool": b"t"}[type_]
+        assert columns(client, parse(insert), bind([value]), execute(), SYNC) == [[value]]
+        client.ask(query("COMMIT"))
+
+
+@SENDERS
+def test_a_new_table_hides_another_from_what_is_parsed_behind_it(
+    connect: Connect, table: str, postgres: Postgres, send: Callable[[str], bytes]
+) -> None:
+    """By its place in search_path: PostgreSQL itself does not look again for a plan that it has."""
+    postgres.query(f"INSERT INTO {table} VALUES (1, 'one')")
+    creator = connect()
+    creator.ask(query("CREATE SCHEMA tenant"))
+    tenants = [connect(search_path="tenant, public") for _ in range(POOL_SIZE + 1)]
+    try:
+        for client in tenants * 2:
+            assert columns(client, *batch(table)) == [[b"1", b"one"]]
+        creator.ask(send(f"CREATE TABLE tenant.{table} (id int)"))
+        for client in tenants * 2:
+            assert columns(client, *batch(table)) == []
+    finally:
+        creator.ask(query("DROP SCHEMA tenant CASCADE"))

@@ -5,6 +5,7 @@ What `pooler` checks after each test is the point: nothing lent, no transaction 
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 
@@ -184,3 +185,16 @@ def test_a_statement_sent_right_before_terminate_completes(connect: Connect, pos
     raw.send(query(f"INSERT INTO {table} SELECT 1, pg_sleep(0.3)::text"), TERMINATE)
     raw.close()
     wait_until(lambda: postgres.admin(f"SELECT count(*) FROM {table}") == [(1,)], "the row is there", 3)
+
+
+def test_what_stands_before_terminate_is_run_also_when_it_must_wait(
+    connect: Connect, postgres: Postgres, table: str
+) -> None:
+    """What a Parse behind a Query means is known when that is answered."""
+    raw = connect()
+    insert = f"INSERT INTO {table} SELECT $1, 'x'"
+    raw.send(query(f"INSERT INTO {table} SELECT 1, pg_sleep(0.3)::text"))
+    raw.send(parse(insert), bind([b"2"]), execute(), SYNC, bind([b"3"]), execute(), SYNC, TERMINATE)
+    raw.socket.shutdown(socket.SHUT_WR)
+    raw.read_to_end()
+    wait_until(lambda: postgres.admin(f"SELECT count(*) FROM {table}") == [(3,)], "the rows are there", 3)

@@ -22,7 +22,7 @@ from doorman.shm.statements cimport set_add, set_clear, set_of, set_remove
 from doorman.workers.relay.batch cimport answer_batch
 from doorman.workers.relay.backend cimport end_stream, may_part, note_stream, spread_change, take_note
 from doorman.workers.relay.engine cimport CHANGES_HEEDED, CHANGES_TAGGED, HOLD, Client, Engine, Server
-from doorman.workers.relay.heal cimport note_shape, note_unusable, run_again, start_healing
+from doorman.workers.relay.heal cimport note_shape, note_types, note_unusable, run_again, start_healing
 from doorman.workers.relay.local cimport note_check
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_free, outgoing_room
 from doorman.workers.relay.pending cimport pending_error, pending_ready, pending_settle
@@ -239,6 +239,8 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
             return expect(server, True, due == REPLY_DESCRIBE_OURS)
         return is_query_of_ours(due)
     if kind == b"t":                                    # ParameterDescription
+        if (due == REPLY_DESCRIBE or due == REPLY_DESCRIBE_OURS) and head.new != NULL:
+            note_types(engine, server, <object>head.new, message, length)
         if due == REPLY_DESCRIBE_OURS:
             return True
         if server.replaying and read_length(message + 1) + 1 == length:     # its error, if it is stale, comes behind this
@@ -294,6 +296,8 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
         return expect(server, True, False) if due == REPLY_EXECUTE else is_query_of_ours(due)
     if kind == b"S":                                    # ParameterStatus
         engine.follow_parameter(server.client, message[:length])
+        if server.parses_shared and not is_query_of_ours(due):
+            doubt_set(engine, server)                   # it may have been set inside of a function: what was parsed under it?
         return due == REPLY_OURS
     if kind == b"G":                                    # CopyInResponse
         replies_copy_in(&server.replies)
@@ -340,8 +344,9 @@ cdef bint take_ready(Engine engine, Server server, const char *message, Py_ssize
         server.pending.doubtful = True
     if not server.replies.length:
         server.touchy = False
+        server.parses_shared = False
         server.explained = 0                            # what failed is not tagged
-        if server.went_back and server.status == b"T":
+        if server.went_back and (server.status == b"T" or (server.client.session_mode and server.status == b"I")):
             return restore(engine, server)
     return False
 
@@ -366,8 +371,9 @@ cdef bytes with_names_of(Client client, Reply *head, bytes error):
     """An ErrorResponse that speaks of statements by our names, with the client's."""
     cdef Named named
     unnamed = client.unnamed.name if client.unnamed is not None else b""
-    if head.new != NULL and isinstance(<object>head.new, Named):
-        names = {(<Named>head.new).statement.name: (<Named>head.new).name}
+    if head.new != NULL and isinstance(<object>head.new, Named):        # by whatever settings it was parsed
+        fields = OUR_NAME.sub(lambda found: (<Named>head.new).name, error[5:])
+        return b"E" + (len(fields) + 4).to_bytes(4, "big") + fields
     elif head.kind == REPLY_BIND and head.new != NULL and isinstance(<object>head.new, Statement):
         names = {(<Statement>head.new).name: b""}
     else:

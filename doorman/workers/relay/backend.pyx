@@ -1,7 +1,8 @@
 """Bytes from a server that serves a client: notes what matters, passes everything on, sees when it may be parted with.
 
 Rules
-1. Every byte goes to the client in the order in which it came; nothing is added and nothing kept back.
+1. Every byte goes to the client in the order in which it came; nothing is added and nothing kept back (but see rule 6 of
+   upkeep).
 2. Messages that change what we know (ReadyForQuery, CommandComplete, errors, parameters, COPY) are looked at when they
    are whole; all others stream through.
 3. A server is parted from its client only when it is idle (ReadyForQuery I), owes nothing, and no message is half
@@ -20,6 +21,7 @@ from doorman.workers.relay.buffer cimport buffer_length
 from doorman.workers.relay.engine cimport (
     CHANGES_NONE,
     CHANGES_TAGGED,
+    DIRT_CREATED,
     DIRT_CURSORS,
     DIRT_EVERYTHING,
     DIRT_LISTEN,
@@ -33,6 +35,7 @@ from doorman.workers.relay.engine cimport (
     Server,
 )
 from doorman.workers.relay.pending cimport pending_copied, pending_copy_in, pending_error, pending_ready
+from doorman.workers.relay.upkeep cimport start_restore
 
 cdef enum:
     MAX_SERVER_MESSAGE = 1_073_741_824      # PostgreSQL's own limit for one message
@@ -74,12 +77,21 @@ cdef Py_ssize_t feed_server(Engine engine, Server server, const char *data, Py_s
                 engine.log_parameter(client, data[at : at + here])
             if server.changes and data[at] == b"Z" and server.status == b"I":
                 spread_change(engine, server)
+            if data[at] == b"Z" and at + here == length and must_restore(server, client):
+                engine.answer(client, data, at)
+                start_restore(engine, server)
+                return length
         server.body_left = total - here
         if here < total and total > HOLD:
             note_stream(server, data[at], total)
         at += here
     engine.answer(client, data, at)
     return at
+
+
+cdef bint must_restore(Server server, Client client) noexcept:
+    """Has the client gone back to the server's own settings, where it had asked for others at startup?"""
+    return server.went_back and client.startup is not None and server.status != b"E" and is_quiet(server)
 
 
 cdef bint is_quiet(Server server) noexcept:
@@ -236,18 +248,22 @@ TAGS[1] = Tag(b"RESET\x00", 6, DIRT_SETTINGS)
 TAGS[2] = Tag(b"PREPARE\x00", 8, DIRT_STATEMENTS)
 TAGS[3] = Tag(b"DECLARE CURSOR\x00", 15, DIRT_CURSORS)
 TAGS[4] = Tag(b"LISTEN\x00", 7, DIRT_LISTEN)
-TAGS[5] = Tag(b"CREATE ", 7, DIRT_TEMPORARY)
+TAGS[5] = Tag(b"CREATE ", 7, DIRT_CREATED)
 TAGS[6] = Tag(b"DO\x00", 3, DIRT_EVERYTHING)
 
 
-cdef Tag[14] PLAN_TAGS              # commands behind which a text may mean something else, or nothing
+cdef enum:
+    N_PLAN_TAGS = 23
+
+cdef Tag[N_PLAN_TAGS] PLAN_TAGS     # commands behind which a text may mean something else, or nothing; what is temporary is
+                                    # seen by its client alone
 PLAN_TAGS[0] = Tag(b"ALTER TABLE\x00", 12, 0)
 PLAN_TAGS[1] = Tag(b"ALTER VIEW\x00", 11, 0)
 PLAN_TAGS[2] = Tag(b"ALTER MATERIALIZED VIEW\x00", 24, 0)
 PLAN_TAGS[3] = Tag(b"ALTER FOREIGN TABLE\x00", 20, 0)
 PLAN_TAGS[4] = Tag(b"ALTER TYPE\x00", 11, 0)
 PLAN_TAGS[5] = Tag(b"ALTER SCHEMA\x00", 13, 0)
-PLAN_TAGS[6] = Tag(b"CREATE VIEW\x00", 12, 0)
+PLAN_TAGS[6] = Tag(b"CREATE VIEW\x00", 12, DIRT_TEMPORARY)
 PLAN_TAGS[7] = Tag(b"DROP VIEW\x00", 10, 0)
 PLAN_TAGS[8] = Tag(b"DROP MATERIALIZED VIEW\x00", 23, 0)
 PLAN_TAGS[9] = Tag(b"DROP FOREIGN TABLE\x00", 19, 0)
@@ -255,12 +271,21 @@ PLAN_TAGS[10] = Tag(b"DROP TYPE\x00", 10, 0)
 PLAN_TAGS[11] = Tag(b"DROP SCHEMA\x00", 12, 0)
 PLAN_TAGS[12] = Tag(b"DROP FUNCTION\x00", 14, 0)
 PLAN_TAGS[13] = Tag(b"DROP TABLE\x00", 11, DIRT_TEMPORARY)     # one that made a table drops that, mostly
+PLAN_TAGS[14] = Tag(b"CREATE TABLE", 12, DIRT_TEMPORARY)       # a new object may hide another of its name
+PLAN_TAGS[15] = Tag(b"CREATE SEQUENCE\x00", 16, DIRT_TEMPORARY)
+PLAN_TAGS[16] = Tag(b"CREATE MATERIALIZED VIEW\x00", 25, 0)
+PLAN_TAGS[17] = Tag(b"CREATE FOREIGN TABLE\x00", 21, 0)
+PLAN_TAGS[18] = Tag(b"CREATE FUNCTION\x00", 16, 0)
+PLAN_TAGS[19] = Tag(b"CREATE TYPE\x00", 12, 0)
+PLAN_TAGS[20] = Tag(b"CREATE DOMAIN\x00", 14, 0)
+PLAN_TAGS[21] = Tag(b"CREATE OPERATOR\x00", 16, 0)
+PLAN_TAGS[22] = Tag(b"CREATE SCHEMA\x00", 14, 0)
 
 
 cdef void note_change(Server server, const char *tag, Py_ssize_t length) noexcept:
     """DDL that may make plans stale (rule 1 of heal)."""
     cdef int i
-    for i in range(14):
+    for i in range(N_PLAN_TAGS):
         if length >= PLAN_TAGS[i].length and memcmp(tag, PLAN_TAGS[i].text, PLAN_TAGS[i].length) == 0:
             if not server.dirt & PLAN_TAGS[i].dirt:
                 server.changes = CHANGES_TAGGED
@@ -285,7 +310,7 @@ cdef void note_tag(Server server, const char *tag, Py_ssize_t length) noexcept:
     ):
         server.unexplained = True                               # part of what was set is not any more
         return
-    if tag[0] == b"A" or tag[0] == b"D" or tag[0] == b"C":          # ALTER, DROP, CREATE
+    if length > 4 and (tag[1] == b"L" or tag[1] == b"R"):           # ALTER, DROP, CREATE
         note_change(server, tag, length)
     for i in range(7):
         if length >= TAGS[i].length and tag[0] == TAGS[i].text[0] and memcmp(tag, TAGS[i].text, TAGS[i].length) == 0:

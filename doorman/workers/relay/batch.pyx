@@ -133,7 +133,7 @@ cdef Py_ssize_t take_batch(Engine engine, Client client, Server server, const ch
     cdef StatementSet *statements
     cdef StatementNode *node
     cdef uint64_t planner = client.planner ^ server.local_planner
-    cdef uint32_t shape = 0
+    cdef uint32_t shape = 0, types = 0
     cdef bint told = False
     if not is_at_rest(client, server) or not read_batch(data, length, &batch):
         return 0
@@ -142,9 +142,9 @@ cdef Py_ssize_t take_batch(Engine engine, Client client, Server server, const ch
         return 0
     if batch.name_length:
         named = client.last_named                       # `find_named` left it there
-        told, shape = named.told, named.shape
+        told, shape, types = named.told, named.shape, named.types
     elif batch.body == NULL:
-        told, shape = client.unnamed_told, client.unnamed_shape
+        told, shape, types = client.unnamed_told, client.unnamed_shape, client.unnamed_types
     statements = set_of(engine.table, server.slot)
     if statements.epoch != engine.table.pools[server.row.pool].statement_epoch:
         return 0
@@ -152,7 +152,7 @@ cdef Py_ssize_t take_batch(Engine engine, Client client, Server server, const ch
     if node == NULL:
         statements.misses -= 1                          # it will be looked for again
         return 0
-    if shape and node.shape != shape:
+    if (shape and node.shape != shape) or (types and node.types != types):
         statements.hits -= 1
         return 0
     statements.hits += batch.body != NULL
@@ -180,6 +180,7 @@ cdef int queue_replies(Client client, Server server, Batch *batch, Statement sta
         client.unnamed = statement
         client.unnamed_told = False
         client.unnamed_shape = 0
+        client.unnamed_types = 0
     if batch.described:
         if named is not None:
             named.told = True

@@ -11,7 +11,7 @@ Rules
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from doorman.shm.clients cimport admit_client, dismiss_client
 from doorman.shm.counters cimport count_error
@@ -84,6 +84,7 @@ cdef enum:
     MANY_REPLIES = 4096         # owed to one client
 
 cdef bytes FLUSH = b"H\x00\x00\x00\x04"
+cdef const char *TERMINATE = b"X\x00\x00\x00\x04"
 
 cdef class ClientSide(ServerSide):
     """What happens to clients."""
@@ -228,7 +229,7 @@ cdef class ClientSide(ServerSide):
             return self.rest(client, EPOLLRDHUP if client.suspended or client.row.wait_state == WAIT_QUEUED else EPOLLERR)
         n = self.receive(client, self.scratch, HOLD // 2)
         if n == 0:
-            return self.end_client(client)
+            return self.rest(client, EPOLLERR) if has_said_goodbye(client) else self.end_client(client)
         if n > 0:
             buffer_append(&client.inb, self.scratch, n)
         return 0
@@ -488,6 +489,14 @@ cdef class ClientSide(ServerSide):
         copy_text(client.row.user, NAME_BYTES, user)
         copy_text(client.row.application_name, NAME_BYTES, application_name)
         self.queue(client)
+
+
+cdef bint has_said_goodbye(Client client) noexcept:
+    """Nothing more comes from it, and Terminate is the last: what stands before that is to be run when it can be decided."""
+    return (
+        client.server is not None and client.server.holding and buffer_length(&client.inb) >= 5
+        and memcmp(client.inb.data + client.inb.end - 5, TERMINATE, 5) == 0
+    )
 
 
 cdef void note_address(ClientRow *row, sockaddr_storage *address) noexcept:

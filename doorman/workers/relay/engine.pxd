@@ -44,6 +44,7 @@ cdef enum Stage:                    # of a server
     STAGE_CLEAN = 5
     STAGE_CLOSING = 6               # said goodbye, waits for the end of the stream
     STAGE_LISTEN = 7                # spoke while idle
+    STAGE_RESTORE = 8               # attached for a session; sets again what its client asked for at startup
 
 cdef enum Changes:                  # DDL of a transaction (rule 1 of heal)
     CHANGES_NONE = 0
@@ -58,6 +59,7 @@ cdef enum Dirt:                     # what a client may have left in a server's 
     DIRT_TEMPORARY = 16
     DIRT_LOCKS = 32                 # session-level advisory locks
     DIRT_EVERYTHING = 64
+    DIRT_CREATED = 128              # something was created: it may be temporary
 
 
 cdef class Conn:
@@ -112,6 +114,8 @@ cdef class Client(Conn):
     cdef Statement unnamed
     cdef bint unnamed_told          # the client was sent a description of the unnamed statement
     cdef uint32_t unnamed_shape     # of the rows by that description
+    cdef uint32_t unnamed_types     # and of the parameters' types,
+    cdef bytes unnamed_parameters   # as it listed them
     cdef Named target               # what the portal bound last deallocates, None
     cdef bint forgets_all           # it is a DEALLOCATE ALL or DISCARD ALL
     cdef uint64_t bound_sets        # it sets what is not reported: digest of text and parameters; 0: it does not
@@ -182,7 +186,10 @@ cdef class Server(Conn):
     cdef bint skips                 # when those are answered, the client's messages are dropped to its next Sync
     cdef bint on_trial              # a Sync of ours is under way that tells whether everything is answered (settle)
     cdef uint64_t moved             # bytes in both directions when that was last looked at
-    cdef object reported            # ParameterStatus seen in STAGE_SYNC
+    cdef object reported            # ParameterStatus seen in STAGE_SYNC and STAGE_RESTORE
+    cdef bint parses_shared         # since its last ReadyForQuery it has parsed what others may use
+    cdef uint64_t write_left        # bytes of the only message under way that it had not taken at the last look
+    cdef int64_t write_moved        # when these had become fewer; 0: there are none
     cdef set lent                   # names of its client's under which it has statements besides; None (sql_names)
     cdef list forgetting            # names that the Query under way deallocates, in order; None
 

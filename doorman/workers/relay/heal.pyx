@@ -196,3 +196,26 @@ cdef int note_shape(Engine engine, Server server, object whose, const char *mess
     if node != NULL:
         node.shape = shape
     return 0
+
+
+cdef int note_types(Engine engine, Server server, object whose, const char *message, Py_ssize_t length) except -1:
+    """ParameterDescription came; `whose` as for `note_shape`."""
+    cdef bint is_whole = whole_length(message) == length
+    cdef uint32_t types = max(<uint32_t>(mix(FNV_BASIS, message + 5, length - 5) >> 32), <uint32_t>4) if is_whole else 0
+    cdef Client client = server.client
+    cdef StatementNode *node
+    cdef Statement statement
+    if isinstance(whose, Named):
+        statement = (<Named>whose).statement
+        if (<Named>whose).types != types:
+            (<Named>whose).types = types
+            (<Named>whose).parameters = message[5:length]
+    else:
+        statement = whose
+        if not server.verifying and client.unnamed is whose and client.unnamed_types != types:
+            client.unnamed_types = types
+            client.unnamed_parameters = message[5:length]
+    node = set_find(engine.table, server.slot, &statement.digest)
+    if node != NULL:
+        node.types = max(types, <uint32_t>3)             # 3: comparable with nothing, but asked for
+    return 0

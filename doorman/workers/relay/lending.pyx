@@ -295,6 +295,7 @@ cdef class Lending(Sockets):
         server.touchy = False
         server.executed = False                         # the Sync that ends the run of an absent client is ours
         server.sets = False
+        server.parses_shared = False
         server.begin_fails = False
         server.cancels = 0
         server.returns = False

@@ -11,6 +11,7 @@ cdef enum Fit:                      # does a statement return the rows that its 
     FIT_GOOD = 0
     FIT_UNKNOWN = 1
     FIT_STALE = 2
+    FIT_RETYPED = 3                 # its parameters have other types here than the client was told
 
 cdef void note_start(Engine engine, Server server) noexcept
 cdef int take_over(Engine engine, Server server, Statement statement) except -1

@@ -6,8 +6,10 @@ Rules
    it again has it prepared again (rule 1), so no order of messages can meet a missing statement.
 3. Whoever was told what rows a statement returns gets such rows, or an error (0A000), on every server: DDL may have come
    between the preparation here and there. `shape` is what is compared; unknown, it is asked for once.
-4. Whatever is sent, its reply is queued first.
-5. A server holds at most `statement_limit` statements, and MOST_TEXT bytes of them; the least recently used goes first.
+4. Parameters have the types that the client was told (`types`), on every server: PostgreSQL decides at the first Parse
+   what was left open. Where a later one would decide otherwise, they are spelled out in it (`retype`).
+5. Whatever is sent, its reply is queued first.
+6. A server holds at most `statement_limit` statements, and MOST_TEXT bytes of them; the least recently used goes first.
 """
 
 from cpython.object cimport PyObject
@@ -26,11 +28,11 @@ from doorman.shm.statements cimport (
     set_of,
     set_remove,
 )
-from doorman.workers.relay.engine cimport DIRT_STATEMENTS, DIRT_TEMPORARY, Client, Engine, Server
+from doorman.workers.relay.engine cimport DIRT_SETTINGS, DIRT_STATEMENTS, DIRT_TEMPORARY, Client, Engine, Server
 from doorman.workers.relay.heal cimport watch_for_stale
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_room, write_length
 from doorman.workers.relay.pending cimport pending_sent
-from doorman.workers.relay.rename cimport STEP_CUT, STEP_HOLD_CUT
+from doorman.workers.relay.rename cimport STEP_CUT, STEP_HOLD_CUT, as_of_now
 from doorman.workers.relay.replies cimport (
     REPLY_BIND_STALE,
     REPLY_CLOSE_OURS,
@@ -62,9 +64,11 @@ cdef void note_start(Engine engine, Server server) noexcept:
 cdef int take_over(Engine engine, Server server, Statement statement) except -1:
     """What running a statement means for the server's session."""
     server.dirt |= statement.dirt
+    if statement.dirt & DIRT_TEMPORARY:
+        server.unexplained = True                       # names mean something else to what is parsed from now on
     if statement.control:
         server.touchy = True
-        if statement.sets:                              # which settings hold behind it is not known yet
+        if statement.sets or (statement.ends and server.dirt & DIRT_SETTINGS):  # what holds behind it is not known yet
             server.sets = True
             engine.nonce += 1
             server.private_planner = server.client.planner ^ (engine.nonce << 32 | <uint32_t>server.row.served)
@@ -96,14 +100,15 @@ cdef int heed_epoch(Engine engine, Server server) except -1:
 
 cdef int ensure(Engine engine, Server server, Statement statement, Client client, Py_ssize_t name_length) except -1:
     """Have the server hold this statement when it gets to what is sent next. client: who uses it by a name of that
-    length. Returns a Fit."""
+    length. Returns a Fit; what is then held for its description is `as_of_now`."""
     cdef StatementNode *node
     cdef bint told = False
-    cdef uint32_t shape = 0
+    cdef uint32_t shape = 0, types = 0
     heed_epoch(engine, server)
     if client is not None:
         told = client.last_named.told if name_length else client.unnamed_told
         shape = client.last_named.shape if name_length else client.unnamed_shape
+        types = client.last_named.types if name_length else client.unnamed_types
     node = set_find(engine.table, server.slot, &statement.digest)
     if node == NULL:
         server.client.counters.statement_misses += 1
@@ -118,11 +123,14 @@ cdef int ensure(Engine engine, Server server, Statement statement, Client client
         if server.verified is statement:
             server.verified = None
             return FIT_STALE
-        server.verified = statement                     # the client's description or the server's plan: which is older?
-        drop_statement(engine, server, statement)
+        drop_statement(engine, server, statement)       # the client's description or the server's plan: which is older?
+        statement = as_of_now(engine, client, server, statement)
+        server.verified = statement
         prepare(engine, server, statement, REPLY_PARSE_OURS, <PyObject *>statement, NULL)
         return FIT_UNKNOWN
     server.verified = None
+    if types and node.types != types:
+        return FIT_RETYPED if node.types else FIT_UNKNOWN
     if client is not None and not told and not server.pending.length and server.status == b"I":
         watch_for_stale(engine, server, statement)
     return FIT_GOOD
@@ -137,7 +145,7 @@ cdef int drop_statement(Engine engine, Server server, Statement statement) excep
 
 cdef int hold_for_description(Engine engine, Server server, Statement statement) except -1:
     """The client knows what rows the statement returned elsewhere: do they look the same here? That decides about its
-    message (rule 6). Asked once for each statement of a server."""
+    message (rule 3). Asked once for each statement of a server."""
     cdef char *into = outgoing_room(&engine.to_server, 6 + SERVER_NAME_LENGTH + 1 + 5)
     into[0] = b"D"
     write_length(into + 1, 5 + SERVER_NAME_LENGTH + 1)
@@ -167,7 +175,7 @@ cdef int bind_stale(Engine engine, Server server) except -1:
 
 
 cdef int prepare(Engine engine, Server server, Statement statement, uint8_t kind, PyObject *new, PyObject *old) except -1:
-    """Send Parse, and before it a Close of what must go for it (rule 5)."""
+    """Send Parse, and before it a Close of what must go for it (rule 6)."""
     cdef PoolRow *pool = &engine.table.pools[server.row.pool]
     cdef StatementSet *statements = set_of(engine.table, server.slot)
     cdef uint32_t size = <uint32_t>len(statement.body)
@@ -180,6 +188,8 @@ cdef int prepare(Engine engine, Server server, Statement statement, uint8_t kind
         write_close(engine, server, &statement.digest, 0, False)
     if not set_add(engine.table, server.slot, &statement.digest, size) or not pool.statement_limit:
         server.dirt |= DIRT_STATEMENTS
+    if not server.sets and not statement.sets:
+        server.parses_shared = True
     note_start(engine, server)
     pending_sent(&server.pending, b"P")
     replies_push(&server.replies, kind, new, old, NULL)

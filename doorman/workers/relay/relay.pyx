@@ -69,6 +69,7 @@ from doorman.workers.relay.sockets cimport (
     epoll_event,
     epoll_wait,
 )
+from doorman.workers.relay.pending cimport pending_unsynced
 from doorman.workers.relay.settle cimport settle_idle
 from doorman.workers.relay.accepting cimport ACCEPTS, Accepting
 from doorman.workers.relay.upkeep cimport cancel_again
@@ -99,6 +100,7 @@ cdef enum:
     GIVEN_BACK = 1_048_576          # bytes; a buffer of this size or more goes back to the kernel as soon as it is freed
     PATIENCE = 3                    # rule 4 of lending
     FEW_PROCESSES = 3               # two workers and the keeper
+    WRITE_PATIENCE_US = 5_000_000
 
 cdef uint64_t ONE = 1
 
@@ -431,6 +433,7 @@ cdef class Relay(Accepting):
             self.look_at_servers()
             if self.stream_patience:
                 self.look_at_streams(now)
+            self.look_at_writes(now)
         return 0
 
     cdef int look_at_servers(self) except -1:
@@ -471,6 +474,25 @@ cdef class Relay(Accepting):
                 log.warning("client %s took nothing of a large message for proxy_copy_data_timeout: it was ended",
                             self.host.name_of(client))
                 self.end_client(client)
+        return 0
+
+    cdef int look_at_writes(self, int64_t now) except -1:
+        """A server that takes nothing of the only message under way is frozen. With others before that it may be busy."""
+        cdef Server server
+        cdef uint64_t left
+        for server in list(self.servers):
+            if server is None or not is_taking(server):
+                if server is not None:
+                    server.write_moved = 0
+                continue
+            left = server.client.body_left + buffer_length(&server.outb) + count_unacknowledged(server.fd)
+            if not server.write_moved or left != server.write_left:
+                server.write_left = left
+                server.write_moved = now
+            elif now - server.write_moved >= WRITE_PATIENCE_US:
+                log.error("server with pid %d takes nothing that client %s sends: both connections were ended",
+                          server.row.backend_pid, self.host.name_of(server.client))
+                self.refuse(server.client, "FATAL", "58006", "the server does not take what is sent to it")
         return 0
 
     cdef int count_statements(self, ProcessCounterRow *counters) except -1:
@@ -601,3 +623,13 @@ cdef class Relay(Accepting):
             except Exception:
                 self.fail(server)               # the others have no deadline any more: this is their only time
         return 0
+
+
+cdef bint is_taking(Server server) noexcept:
+    """Can nothing but reading what its client sends be this server's business?"""
+    cdef Client client = server.client
+    if client is None or server.stage != STAGE_NONE or server.pending.length != 1 or not buffer_length(&server.outb):
+        return False
+    if client.follows:
+        return server.replies.length == 1
+    return not pending_unsynced(&server.pending)

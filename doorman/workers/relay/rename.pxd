@@ -14,6 +14,7 @@ cdef int rename(
     Engine engine, Client client, Server server, const char *run, Py_ssize_t run_length,
     const char *message, Py_ssize_t here, Py_ssize_t total,
 ) except -1
+cdef Statement as_of_now(Engine engine, Client client, Server server, Statement statement)
 cdef Named find_named(Client client, const char *name, Py_ssize_t length)
 cdef char *write_renamed(
     Outgoing *out, const char *message, Py_ssize_t prefix, Statement statement, Py_ssize_t name_length, Py_ssize_t total

@@ -32,6 +32,7 @@ from doorman.workers.relay.heal cimport seal
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_room, write_length
 from doorman.workers.relay.pending cimport pending_sent
 from doorman.workers.relay.prepare cimport (
+    FIT_RETYPED,
     FIT_STALE,
     FIT_UNKNOWN,
     bind_stale,
@@ -65,7 +66,7 @@ from doorman.workers.relay.replies cimport (
     replies_push,
 )
 from doorman.workers.relay.statements cimport SERVER_NAME_LENGTH, Named, Statement
-from doorman.workers.relay.sql_names cimport lend_to, note_target
+from doorman.workers.relay.sql_names cimport lend_to, note_target, take_back
 from doorman.workers.relay.traces cimport leads_back, may_set, traces_of
 
 from doorman.workers.set_texts import settings_in
@@ -104,10 +105,14 @@ cdef int rename(
     if kind == b"C" and here > 6 and message[5] == b"S":
         return rename_close(engine, client, server, run, run_length, message, total)
     if kind == b"Q":                                    # Query: PostgreSQL drops the unnamed statement
+        if server.went_back and server.replies.synced and client.startup is not None:
+            return hold(server)                         # it is to find what was asked for at startup again
         dropped = client.unnamed
         client.unnamed = None
         traces = traces_in(message, here, total)
         server.dirt |= traces
+        if traces & DIRT_TEMPORARY:
+            server.unexplained = True                   # names mean something else to what is parsed from now on
         if traces & DIRT_SETTINGS or may_set(message + 5, here - 5):
             note_set(engine, server, message, here, total)
         if leads_back(message + 5, here - 5):
@@ -352,7 +357,7 @@ cdef int rename_parse(
     if name_length:
         named = find_named(client, name, name_length)
         if named is not None:
-            return parse_again(engine, server, named, body, length)
+            return parse_again(engine, client, server, named, body, length)
         named = Named()
         named.name = name[:name_length]
         named.statement = statement
@@ -370,6 +375,7 @@ cdef int rename_parse(
         client.unnamed = statement
         client.unnamed_told = False
         client.unnamed_shape = 0
+        client.unnamed_types = 0
         client.fresh_unnamed = True
     return STEP_CUT
 
@@ -426,13 +432,16 @@ cdef int add_named(Client client, Named named) except -1:
     return 0
 
 
-cdef int parse_again(Engine engine, Server server, Named named, const char *body, Py_ssize_t length) except -1:
+cdef int parse_again(
+    Engine engine, Client client, Server server, Named named, const char *body, Py_ssize_t length
+) except -1:
     """The client has a statement of that name: PostgreSQL is to look at the new text, and then to say so."""
-    ensure(engine, server, named.statement, None, 0)
+    cdef Statement statement = as_of_now(engine, client, server, named.statement)
+    ensure(engine, server, statement, None, 0)
     note_start(engine, server)
     pending_sent(&server.pending, b"P")
     replies_push(&server.replies, REPLY_PARSE_CLASH, <PyObject *>named, NULL, NULL)
-    write_parse(&engine.to_server, named.statement.name, SERVER_NAME_LENGTH + 1, body, length)
+    write_parse(&engine.to_server, statement.name, SERVER_NAME_LENGTH + 1, body, length)
     return STEP_CUT
 
 
@@ -472,9 +481,15 @@ cdef int rename_bind(
             note_target(engine, client, server, statement)
         statement = as_of_now(engine, client, server, statement)
         fit = ensure(engine, server, statement, None if statement.speaks else client, name_length)
+        if fit == FIT_RETYPED:
+            statement = retype(engine, client, server, statement, name_length)
+            bound = client.last_named if name_length else statement
+            note_bound(client, portal, portal_length, bound)
+            fit = ensure(engine, server, statement, client, name_length)
         if fit == FIT_UNKNOWN:
-            return hold_for_description(engine, server, statement)
+            return hold_for_description(engine, server, as_of_now(engine, client, server, statement))
         if fit == FIT_STALE:
+            client.dropping = True                      # of a large one the rest comes yet
             return bind_stale(engine, server)
         take_over(engine, server, statement)
         if statement.matters:
@@ -485,6 +500,18 @@ cdef int rename_bind(
     into = write_renamed(&engine.to_server, message, portal_length + 1, statement, name_length, total)
     memcpy(outgoing_room(&engine.to_server, rest_length), rest, rest_length)
     return STEP_CUT
+
+
+cdef Statement retype(Engine engine, Client client, Server server, Statement statement, Py_ssize_t name_length):
+    """The client's statement from now on: the same text, with the types that the client was told (rule 4 of prepare)."""
+    cdef bytes text = statement.body[: statement.body.index(b"\0") + 1]
+    cdef bytes body = text + (client.last_named.parameters if name_length else client.unnamed_parameters)
+    cdef Statement typed = engine.statements.intern(planner_of(engine, client, server), body, len(body))
+    if name_length:
+        client.last_named.statement = typed
+    else:
+        client.unnamed = typed
+    return typed
 
 
 cdef int note_bound_set(Client client, Server server, Py_ssize_t portal_length, Statement statement, bytes rest) except -1:
@@ -551,8 +578,9 @@ cdef int rename_describe(
         if statement.speaks:
             lend_to(engine, client, server, statement)
         statement = as_of_now(engine, client, server, statement)
-        ensure(engine, server, statement, client, name_length)      # whatever its rows look like: the client asks
-        server.verified = None
+        if ensure(engine, server, statement, client, name_length) == FIT_UNKNOWN:
+            statement = as_of_now(engine, client, server, statement)
+        server.verified = None                          # whatever its rows look like: the client asks
         described = client.last_named if name_length else client.unnamed
         note_told(client, described)
         replies_push(&server.replies, REPLY_DESCRIBE, <PyObject *>described, NULL, NULL)
@@ -589,6 +617,7 @@ cdef int rename_close(
         outgoing_add(&engine.to_server, run, run_length)
         replies_push(&server.replies, REPLY_CLOSE_KNOWN, <PyObject *>named, NULL, NULL)
         forget_named(client, named)
+        take_back(engine, server, named.name)
         return STEP_CUT
     note(engine, server, b"C")
     if not is_like_ours(name, name_length):

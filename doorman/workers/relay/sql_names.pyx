@@ -5,7 +5,8 @@ Rules
 1. Right before such a text the server is given the statements of the client whose names stand in it, under those names.
    So PostgreSQL itself does what the text says, and words its errors.
 2. They are lent for this transaction only (DIRT_STATEMENTS), and given anew before each text: what the client means by a
-   name is decided here. One that it has no more is closed (`Server.lent`).
+   name is decided here. One that it has no more is closed (`Server.lent`). Where nothing is executed the name is given to
+   an empty text: that of the client might fail by now, or wait for a lock.
 3. Before a Query a Sync of ours ends the lending, unless something of the client's is unsynced: should PostgreSQL refuse
    one of the texts, the client's is still run. In a failed transaction nothing is lent, for nothing is run.
 4. Which names a DEALLOCATE has taken is known from the order of its tags (`Server.forgetting`).
@@ -27,6 +28,7 @@ cdef extern from "<string.h>" nogil:
     char *strcasestr(const char *haystack, const char *needle)
 
 cdef bytes SYNC = b"S\x00\x00\x00\x04"
+cdef bytes NOTHING = b"\0\0\0"          # body of a Parse: no text, no types
 
 # Comments and strings are passed over; then "identifier", identifier, end of a statement.
 cdef object TOKEN = re.compile(
@@ -70,8 +72,9 @@ cdef int lend_names(Engine engine, Client client, Server server, bytes text, bin
     """Rules 1 to 3. alone: a Query, which a Sync may stand before."""
     cdef Named named
     cdef list words
-    cdef bint sent = False
+    cdef bint sent = False, executes
     words, server.forgetting, _ = names_in(text)
+    executes = b"execute" in words
     if server.status == b"E":
         return 0
     alone = alone and not pending_unsynced(&server.pending)
@@ -85,7 +88,7 @@ cdef int lend_names(Engine engine, Client client, Server server, bytes text, bin
             continue
         else:
             server.lent.remove(name)
-        lend(engine, server, name, named)
+        lend(engine, server, name, named, executes)
         sent = True
     if sent:
         server.dirt |= DIRT_STATEMENTS
@@ -96,8 +99,17 @@ cdef int lend_names(Engine engine, Client client, Server server, bytes text, bin
     return 0
 
 
-cdef int lend(Engine engine, Server server, bytes name, Named named) except -1:
+cdef int take_back(Engine engine, Server server, bytes name) except -1:
+    """The client closes what it calls so: it must not find what was lent."""
+    if server.lent is not None and name in server.lent:
+        server.lent.remove(name)
+        lend(engine, server, name, None, False)
+    return 0
+
+
+cdef int lend(Engine engine, Server server, bytes name, Named named, bint executes) except -1:
     """Close what the server has under this name, and give it what the client means by it; None: nothing."""
+    cdef bytes body
     cdef Digest none
     none.high = none.low = 0
     note_start(engine, server)
@@ -108,7 +120,8 @@ cdef int lend(Engine engine, Server server, bytes name, Named named) except -1:
     if named is None:
         return 0
     replies_push(&server.replies, REPLY_PARSE_LENT, NULL, NULL, NULL)
-    return write_parse(&engine.to_server, name, len(name) + 1, named.statement.body, len(named.statement.body))
+    body = named.statement.body if executes else NOTHING
+    return write_parse(&engine.to_server, name, len(name) + 1, body, len(body))
 
 
 cdef bytes lend_to(Engine engine, Client client, Server server, Statement statement):

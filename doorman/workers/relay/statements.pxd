@@ -29,10 +29,11 @@ cdef class Statement:
     cdef bint control               # may change what later statements meet: transaction control, DEALLOCATE, DISCARD
     cdef bint sets                  # may change the settings under which later texts are parsed
     cdef bint matters               # and some of them are not reported and matter to the texts (set_texts)
-    cdef bint returns               # a SET … DEFAULT
+    cdef bint returns               # SET … DEFAULT, RESET, DISCARD: leads back to what was before the client
     cdef bint forgets               # DEALLOCATE or DISCARD: the server may lose statements
     cdef bint speaks                # may name prepared statements: DEALLOCATE, EXECUTE (sql_names)
-    cdef bint changes               # ALTER or DROP: what is prepared before it may be stale behind it
+    cdef bint ends                  # a transaction, or a part of it: what was set in that may be taken back
+    cdef bint changes               # ALTER, DROP or CREATE: what is prepared before it may be stale behind it
     cdef bint plain                 # none of these: running it leaves everything else as it is, but for `dirt`
     cdef bint recent                # used since the clock's hand passed
 
@@ -42,6 +43,8 @@ cdef class Named:
     cdef Statement statement
     cdef bint told                  # the client was sent a description of it (or will be, when what was sent succeeds)
     cdef uint32_t shape             # of the rows by that description; 0 = none came yet
+    cdef uint32_t types             # digest of the parameters' types by that description; 0 = likewise
+    cdef bytes parameters           # and those themselves, as ParameterDescription lists them
 
 @cython.final
 cdef class Statements:

@@ -13,7 +13,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 
 from doorman.shm.statements cimport Digest
-from doorman.workers.relay.engine cimport DIRT_SETTINGS
+from doorman.workers.relay.engine cimport DIRT_SETTINGS, DIRT_TEMPORARY
 from doorman.workers.relay.traces cimport first_word_of, leads_back, traces_of
 
 from doorman.workers.set_texts import settings_in
@@ -35,7 +35,9 @@ cdef enum:
 cdef const char *HEX = b"0123456789abcdef"
 
 # First words (see traces.pxd) of statements behind which nothing is as it was before.
-cdef frozenset CONTROL = frozenset((b"begin", b"start", b"commit", b"end", b"rollback", b"abort", b"prepare", b"deallocate", b"discard", b"set", b"reset", b"alter", b"drop"))
+cdef frozenset CONTROL = frozenset((b"begin", b"start", b"commit", b"end", b"rollback", b"abort", b"prepare", b"deallocate", b"discard", b"set", b"reset", b"alter", b"drop", b"create"))
+cdef frozenset ENDS = frozenset((b"commit", b"end", b"rollback", b"abort", b"prepare"))
+cdef frozenset CHANGES = frozenset((b"alter", b"drop", b"create"))
 cdef frozenset FORGETS = frozenset((b"deallocate", b"discard"))
 cdef frozenset EXECUTES = frozenset((b"execute", b"explain", b"create"))
 
@@ -72,12 +74,13 @@ cdef Statement make_statement(uint64_t planner, const char *body, Py_ssize_t len
     word = first_word_of(body, length)
     statement.control = word in CONTROL
     statement.forgets = word in FORGETS
-    statement.changes = word == b"alter" or word == b"drop"
+    statement.ends = word in ENDS
+    statement.changes = word in CHANGES
     statement.speaks = statement.forgets or (word in EXECUTES and b"execute" in statement.body.lower())
-    statement.returns = word == b"set" and leads_back(body, length)
+    statement.returns = word == b"reset" or word == b"discard" or (word == b"set" and leads_back(body, length))
     statement.sets = word == b"set" or word == b"reset" or word == b"discard" or statement.dirt & DIRT_SETTINGS != 0
     statement.control = statement.control or statement.sets
-    statement.plain = not statement.control and not statement.speaks
+    statement.plain = not statement.control and not statement.speaks and not statement.dirt & DIRT_TEMPORARY
     if statement.sets:
         _, statement.matters = settings_in(statement.body[: statement.body.index(b"\0")])
     return statement

@@ -118,9 +118,9 @@ cdef inline bint is_space(char byte) noexcept nogil:
 
 
 cdef bint leads_back(const char *text, Py_ssize_t length):
-    """Is this a SET that leads back to a default, or RESET? (It shows by its tag too, but only then.)"""
+    """Is this a SET that leads back to a default, RESET or DISCARD? (It shows by its tag too, but only then.)"""
     if not begins(text, length, b"set", 3):
-        return length >= 6 and begins(text, length, b"reset", 5)
+        return length >= 6 and (begins(text, length, b"reset", 5) or begins(text, length, b"discard", 7))
     return length >= 12 and DEFAULT.search(text[:length]) is not None
 
 

@@ -8,6 +8,7 @@ cdef Py_ssize_t feed_quiet(Engine engine, Server server, const char *data, Py_ss
 cdef int start_probe(Engine engine, Server server, int64_t patience) except -1
 cdef int start_sync(Engine engine, Server server, bytes query, bint anew, int64_t patience) except -1
 cdef bint restore(Engine engine, Server server) except -1
+cdef int start_restore(Engine engine, Server server) except -1
 cdef int start_drain(Engine engine, Server server, bint complete) except -1
 cdef bint cancel_again(Engine engine, Server server) except -1
 cdef int start_clean(Engine engine, Server server) except -1

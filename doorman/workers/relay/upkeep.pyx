@@ -1,14 +1,15 @@
 """Servers between two clients: drained when their client vanished, rolled back, cleaned, probed, given new parameters.
 
 Rules
-1. Nothing that a server sends here reaches a client.
+1. Nothing that a server sends here reaches a client, but for the parameters of RESTORE.
 2. Stages follow one another: DRAIN -> ROLLBACK -> CLEAN -> given back; each ends with ReadyForQuery and has a deadline.
 3. Any error, any status but I after ROLLBACK or CLEAN, any doubt: the server is closed, never lent again.
-4. PROBE and SYNC happen while a client is already attached; its first message waits for their end.
+4. PROBE, SYNC and RESTORE happen while a client is attached; its next message waits for their end.
 5. A cancel request may come before the statement that it is meant for, which PostgreSQL then runs all the same: it is sent
    again (`cancel_again`). It may also come too late and hit what we ask for ourselves: that is asked once more.
-6. What a client asked for at startup is set in its session, for no server is its own. So what leads back to the server's
-   values inside a transaction is followed by a Query that sets it again (`restore`), and the client gets that one's Z.
+6. What a client asked for at startup is set in the server's session. So what leads back to the server's values inside a
+   transaction is followed by a Query that sets it again (`restore`), and the client gets that one's Z. In session mode,
+   where answers are not followed one by one, that is a stage of its own (`start_restore`).
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -17,6 +18,7 @@ from doorman.shm.statements cimport set_clear
 from doorman.shm.table cimport now_us
 from doorman.workers.relay.backend cimport forgets, note_tag, spread_change
 from doorman.workers.relay.engine cimport (
+    DIRT_CREATED,
     DIRT_CURSORS,
     DIRT_EVERYTHING,
     DIRT_LISTEN,
@@ -30,6 +32,7 @@ from doorman.workers.relay.engine cimport (
     STAGE_LISTEN,
     STAGE_NONE,
     STAGE_PROBE,
+    STAGE_RESTORE,
     STAGE_ROLLBACK,
     STAGE_SYNC,
     Engine,
@@ -55,6 +58,7 @@ cdef enum:
     MAX_SERVER_MESSAGE = 1_073_741_824
 
 cdef bytes SYNC = b"S\x00\x00\x00\x04"
+cdef bytes READY = b"Z\x00\x00\x00\x05"
 cdef bytes SPOIL = b"E\x00\x00\x00\x14client gone\x00\x00\x00\x00\x00"     # Execute of a portal that there is not
 cdef bytes COPY_FAIL = b"f\x00\x00\x00\x10client gone\x00"
 
@@ -134,6 +138,28 @@ cdef bint restore(Engine engine, Server server) except -1:
     return True
 
 
+cdef int start_restore(Engine engine, Server server) except -1:
+    """Rule 6. The client was not given its last ReadyForQuery yet."""
+    server.went_back = False
+    server.reported = []
+    return ask(engine, server, STAGE_RESTORE, restoring(server.client.startup), PATIENCE_US)
+
+
+cdef bint restored(Engine engine, Server server) except -1:
+    """What the client is told is what holds now."""
+    cdef bytes message
+    if server.failed:
+        return give_up(engine, server)
+    server.stage = STAGE_NONE
+    for message in server.reported:
+        engine.log_parameter(server.client, message)
+    message = b"".join(server.reported) + READY + <bytes>(&server.status)[:1]
+    server.reported = None
+    engine.answer(server.client, message, len(message))
+    engine.queue(server.client)
+    return False
+
+
 cdef int start_drain(Engine engine, Server server, bint complete) except -1:
     """The client is gone. Ask for the end of whatever is under way, read what is owed, go on to the next stage.
 
@@ -188,6 +214,8 @@ cdef int start_clean(Engine engine, Server server) except -1:
     """Remove what the client left, if anything; then the server is fit for the next."""
     cdef uint32_t dirt = server.dirt
     server.dirt = 0
+    if dirt & DIRT_CREATED:
+        dirt |= DIRT_TEMPORARY
     if not dirt:
         server.stage = STAGE_NONE
         return engine.ready_again(server)
@@ -252,7 +280,7 @@ cdef bint heed(Engine engine, Server server, const char *message, Py_ssize_t len
             return give_up(engine, server)
         if server.stage == STAGE_SYNC:
             server.reported.append(message[:length])
-    elif kind == b"S" and server.stage == STAGE_SYNC:     # ParameterStatus
+    elif kind == b"S" and (server.stage == STAGE_SYNC or server.stage == STAGE_RESTORE):       # ParameterStatus
         server.reported.append(message[:length])
     elif (kind == b"S" or kind == b"C") and server.stage == STAGE_DRAIN:
         if kind == b"C" and server.pending.copying:
@@ -291,6 +319,8 @@ cdef bint stage_done(Engine engine, Server server, Py_ssize_t more) except -1:
     elif stage == STAGE_SYNC:
         server.stage = STAGE_NONE
         engine.synced(server)
+    elif stage == STAGE_RESTORE:
+        return restored(engine, server)
     elif server.failed and server.cancels and (stage == STAGE_ROLLBACK or stage == STAGE_CLEAN):
         server.cancels = 0                              # rule 5
         if stage == STAGE_CLEAN:

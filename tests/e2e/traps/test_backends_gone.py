@@ -6,6 +6,9 @@ trap: ProxySQL PR #5654; pg_doorman's stale-server detection.
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -247,3 +250,24 @@ def test_terminate_in_the_middle_of_everything(connect: Connect, postgres: Postg
         with contextlib.suppress(Ended, ConnectionResetError):
             raw.read_to_end()
     assert ask(connect(), whole(f"SELECT count(*) FROM {table}")) == ["0"]
+
+
+@pytest.mark.parametrize("database", ["postgres", "session"])
+def test_a_backend_that_takes_nothing_is_given_up_and_the_client_told(
+    connect: Connect, pooler: Doorman, postgres: Postgres, database: str
+) -> None:
+    """trap: pg_doorman 3.2.4, a write time-out that closed without a word. One that is busy with something before is
+    waited for."""
+    raw, patient = connect(database), connect(database)
+    pid = int(backend(raw, begin=True))
+    patient.send(query("SELECT pg_sleep(7)") + query(f"SELECT length('{'y' * 30_000_000}')"))
+    os.kill(pid, signal.SIGSTOP)
+    began = time.monotonic()
+    try:
+        with contextlib.suppress(ConnectionError):
+            raw.send(query(f"SELECT length('{'x' * 30_000_000}')"))
+        assert raw.last_words()["C"] == "58006"
+        assert 4.5 < time.monotonic() - began < 8
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert words([*patient.until("Z"), *patient.until("Z")]) == ["", "30000000"]
