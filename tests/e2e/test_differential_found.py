@@ -31,6 +31,7 @@ from tests.harness import Postgres
 BEGIN, SELECT_1, EXECUTED = query("BEGIN"), "SELECT 1", [bind(), execute(), SYNC]
 BAD, COPY = query("SELEC"), [parse("COPY scratch FROM STDIN"), bind(), execute()]
 EVICT = rival(0)
+ROWS, NULLS = "SELECT id + 0 AS n FROM scratch", "SELECT array_to_string('{NULL}'::text[], ',', 'none')"
 
 FOUND: dict[str, Case] = {
     "DEALLOCATE by Query while the server is held by an unsynced Parse": Case(
@@ -179,6 +180,16 @@ FOUND: dict[str, Case] = {
     "names after a COPY in a Query behind an unsynced Parse": Case(
         "transaction", [parse(SELECT_1, "a"), query("COPY scratch FROM STDIN; SELECT 1/0"), COPY_DONE,
                         parse(SELECT_1, "a"), SYNC],
+    ),
+    # -- what a transaction changes, noted while the end of the one before it was still to come
+    "a temporary table behind the end of another transaction": Case(
+        "transaction", [query("INSERT INTO scratch VALUES (6)"), parse(ROWS), *EXECUTED, WAIT, BEGIN, query(SELECT_1),
+                        query("ROLLBACK"), BEGIN, query("CREATE TEMP TABLE scratch (id int)"), parse(ROWS), *EXECUTED,
+                        query("ROLLBACK")],
+    ),
+    "a setting behind the end of another transaction": Case(
+        "tight1", [BEGIN, query(SELECT_1), query("ROLLBACK"), BEGIN, query("SET LOCAL array_nulls = off"),
+                   parse(NULLS), *EXECUTED, query("ROLLBACK"), WAIT, parse(NULLS), *EXECUTED], warm=[NULLS],
     ),
 }  # fmt: skip
 

@@ -173,8 +173,11 @@ cdef void note_ready(Server server, char status, int64_t now) noexcept:
     server.started = now
     server.row.running = server.pending.length > 0
     if status == b"I":
-        server.local_planner = 0
-        server.unexplained = False
+        if server.replies.length <= 1:
+            server.local_planner = 0
+            server.unexplained = False
+        elif server.local_planner:
+            server.unexplained = True                   # of this transaction, or of one that is under way already
         counters.transactions += 1
         counters.transaction_time += now - server.transaction_started
         count_time(counters.transaction_histogram, now - server.transaction_started)
