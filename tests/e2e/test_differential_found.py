@@ -187,6 +187,10 @@ FOUND: dict[str, Case] = {
                         query("ROLLBACK"), BEGIN, query("CREATE TEMP TABLE scratch (id int)"), parse(ROWS), *EXECUTED,
                         query("ROLLBACK")],
     ),
+    "a setting that is taken back in the batch which has made it": Case(
+        "transaction", [BEGIN, parse("SET LOCAL array_nulls = off"), bind(), execute(), parse(NULLS), bind(), execute(),
+                        parse("ROLLBACK"), bind(), execute(), parse(NULLS), *EXECUTED]
+    ),
     "a setting behind the end of another transaction": Case(
         "tight1", [BEGIN, query(SELECT_1), query("ROLLBACK"), BEGIN, query("SET LOCAL array_nulls = off"),
                    parse(NULLS), *EXECUTED, query("ROLLBACK"), WAIT, parse(NULLS), *EXECUTED], warm=[NULLS],

@@ -264,3 +264,15 @@ def test_a_function_that_sets_what_the_next_statement_is_parsed_under(lone: Lone
     batch = (parse("SELECT move()") + bind() + execute() + sync, parse(LITERAL) + bind() + execute() + SYNC)
     raw.converse(*batch, ready=syncs)
     assert ask(other, LITERAL) == BY_ZONE["Etc/UTC"]
+
+
+@pytest.mark.parametrize("setting", ["application_name = 'mine'", "TimeZone = 'Asia/Tokyo'"])
+def test_a_setting_behind_a_begin_by_extended_protocol_does_not_end_the_sharing(lone: Lone, setting: str) -> None:
+    """As pgjdbc sends them without autocommit."""
+    raw, other = lone.client(), lone.client()
+    ask(other, "SELECT 'kept'")
+    for _ in range(3):
+        begin = parse("BEGIN") + bind() + execute() + parse(f"SET {setting}") + bind() + execute() + SYNC
+        raw.converse(begin)
+        raw.converse(extended("COMMIT"))
+    assert "SELECT 'kept'" in [row[0] for row in other.rows("SELECT statement FROM pg_prepared_statements")]

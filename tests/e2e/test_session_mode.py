@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -10,7 +11,7 @@ from tests.e2e.conftest import POOL_SIZE, Connect
 from tests.e2e.lone import extended
 from tests.e2e.raw import tell, wait_until
 from tests.harness import Doorman
-from tests.torture.wire import SYNC, bind, execute, parse, query, startup
+from tests.torture.wire import COPY_DONE, SYNC, bind, copy_data, execute, parse, query, startup
 
 LEFTOVERS = """
 SELECT (SELECT count(*) FROM pg_prepared_statements) + (SELECT count(*) FROM pg_cursors)
@@ -157,3 +158,29 @@ def test_one_who_leaves_while_its_settings_are_set_again(connect: Connect, where
         raw.send(query("RESET ALL"))
         raw.close()
     assert connect(*where).value("SHOW TimeZone") != "Asia/Tokyo"
+
+
+def test_notifications_that_come_while_settings_are_set_again(connect: Connect, where: tuple[str, str]) -> None:
+    raw, other = connect(*where, TimeZone="Asia/Tokyo"), connect(*where)
+    raw.ask(query("LISTEN news"))
+    heard = 0
+    for _ in range(100):
+        other.send(query("NOTIFY news"))
+        heard += sum(got.kind == b"A" for got in raw.converse(query("RESET ALL")))
+        other.until("Z")
+    heard += sum(got.kind == b"A" for got in raw.converse(query("SELECT 1"), query("SELECT 1"), ready=2))
+    assert heard == 100
+
+
+def test_the_way_back_and_half_a_message_of_a_copy_that_has_failed(
+    connect: Connect, where: tuple[str, str], table: str
+) -> None:
+    raw = connect(*where, TimeZone="Asia/Tokyo")
+    large = copy_data(b"1\t" + b"x" * 1_000_000 + b"\n")
+    raw.send(query(f"RESET ALL; COPY {table} FROM STDIN"))
+    raw.until("G")
+    raw.send(copy_data(b"bad\n"), large[:500_000])
+    assert tell(raw.until("Z")) == "E:22P02 ZI"
+    time.sleep(0.3)
+    raw.send(large[500_000:], COPY_DONE)
+    assert raw.value("SHOW TimeZone") == "Asia/Tokyo"

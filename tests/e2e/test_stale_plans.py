@@ -306,6 +306,11 @@ def test_parameters_keep_the_types_that_the_client_was_told(
     for client in clients * 2:
         assert client.ask(bind([INT4], name, binary=True), execute(), SYNC) == "2 C ZI"
     assert actor.rows(f"SELECT id::int FROM {table}") == [["42"]] * 2 * len(clients)
+    for client in clients * 2:
+        described = client.converse(describe_statement(name), bind([INT4], name, binary=True), execute(), SYNC)
+        assert tell(described) == "t n 2 C ZI"
+        assert described[0].body[2:] == (23).to_bytes(4, "big")
+    assert actor.rows(f"SELECT id::int FROM {table}") == [["42"]] * 4 * len(clients)
     fresh = connect().converse(parse(text), describe_statement(), SYNC)
     assert tell(fresh) == "1 t n ZI"
     assert fresh[1].body != (1).to_bytes(2, "big") + (23).to_bytes(4, "big")  # a new Parse is of the new type
@@ -367,8 +372,9 @@ def test_temporary_tables_of_one_name_and_different_columns(used: list[Raw]) -> 
 
 
 @SENDERS
+@pytest.mark.parametrize("columns_", ["(id int)", "AS SELECT 1 AS id WHERE false"])
 def test_a_new_table_hides_another_from_what_is_parsed_behind_it(
-    connect: Connect, table: str, postgres: Postgres, send: Callable[[str], bytes]
+    connect: Connect, table: str, postgres: Postgres, send: Callable[[str], bytes], columns_: str
 ) -> None:
     """By its place in search_path: PostgreSQL itself does not look again for a plan that it has."""
     postgres.query(f"INSERT INTO {table} VALUES (1, 'one')")
@@ -378,8 +384,33 @@ def test_a_new_table_hides_another_from_what_is_parsed_behind_it(
     try:
         for client in tenants * 2:
             assert columns(client, *batch(table)) == [[b"1", b"one"]]
-        creator.ask(send(f"CREATE TABLE tenant.{table} (id int)"))
+        creator.ask(send(f"CREATE TABLE tenant.{table} {columns_}"))
         for client in tenants * 2:
             assert columns(client, *batch(table)) == []
     finally:
         creator.ask(query("DROP SCHEMA tenant CASCADE"))
+
+
+@SENDERS
+def test_a_temporary_table_by_search_path(
+    connect: Connect, used: list[Raw], table: str, send: Callable[[str], bytes]
+) -> None:
+    client = connect(search_path="pg_temp, public")
+    for _ in range(3):
+        client.ask(query("BEGIN"))
+        assert columns(client, *batch(table)) == [[b"1", b"one"]]
+        client.ask(send(f"CREATE TABLE {table} (id int)"))
+        assert columns(client, *batch(table)) == []
+        client.ask(query("COMMIT"))
+        for other in used:
+            assert columns(other, *batch(table)) == [[b"1", b"one"]]
+
+
+def test_a_text_too_large_for_the_cache_whose_rows_have_changed(connect: Connect, table: str) -> None:
+    """And whose settings have: each attempt makes a statement of its own."""
+    client, actor = connect(), connect()
+    text = f"SELECT * FROM {table} -- {'x' * 70_000}"
+    assert client.ask(parse(text, "s"), describe_statement("s"), SYNC) == "1 t T ZI"
+    client.ask(query("SET TimeZone = 'Asia/Tokyo'"))
+    actor.ask(query(ADD.format(table)))
+    assert client.ask(bind([], "s"), execute(), SYNC) == "E:0A000 ZI"

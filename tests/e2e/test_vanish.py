@@ -198,3 +198,17 @@ def test_what_stands_before_terminate_is_run_also_when_it_must_wait(
     raw.socket.shutdown(socket.SHUT_WR)
     raw.read_to_end()
     wait_until(lambda: postgres.admin(f"SELECT count(*) FROM {table}") == [(3,)], "the rows are there", 3)
+
+
+def test_what_waits_before_terminate_does_not_keep_a_server_for_ever(connect: Connect, postgres: Postgres) -> None:
+    raw = connect()
+    raw.send(query("SELECT pg_sleep(60)"), parse("SELECT 1"), bind(), execute(), SYNC, TERMINATE)
+    raw.close()
+    wait_until(lambda: sleepers(postgres) == 1, "it runs", 3)
+    wait_until(lambda: sleepers(postgres) == 0, "it was cancelled", 9)
+
+
+def sleepers(postgres: Postgres) -> int:
+    return len(
+        postgres.admin("SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(60)' AND state = 'active'")
+    )

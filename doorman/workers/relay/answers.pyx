@@ -224,6 +224,7 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
     cdef char kind = message[0]
     cdef Reply *head = replies_head(&server.replies)
     cdef uint8_t due = head.kind if head != NULL else 0
+    cdef uint64_t planner
     if kind == b"1":                                    # ParseComplete
         return expect(
             server, due == REPLY_PARSE or due == REPLY_PARSE_OURS or due == REPLY_PARSE_TRIED or due == REPLY_PARSE_LENT,
@@ -240,7 +241,7 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
         return is_query_of_ours(due)
     if kind == b"t":                                    # ParameterDescription
         if (due == REPLY_DESCRIBE or due == REPLY_DESCRIBE_OURS) and head.new != NULL:
-            note_types(engine, server, <object>head.new, message, length)
+            note_types(engine, server, <object>head.new, <object>head.old if head.old != NULL else None, message, length)
         if due == REPLY_DESCRIBE_OURS:
             return True
         if server.replaying and read_length(message + 1) + 1 == length:     # its error, if it is stale, comes behind this
@@ -295,8 +296,9 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
             server.kept = LISTEN_WARNING
         return expect(server, True, False) if due == REPLY_EXECUTE else is_query_of_ours(due)
     if kind == b"S":                                    # ParameterStatus
+        planner = server.client.planner
         engine.follow_parameter(server.client, message[:length])
-        if server.parses_shared and not is_query_of_ours(due):
+        if server.parses_shared and server.client.planner != planner and not is_query_of_ours(due):
             doubt_set(engine, server)                   # it may have been set inside of a function: what was parsed under it?
         return due == REPLY_OURS
     if kind == b"G":                                    # CopyInResponse
@@ -354,7 +356,7 @@ cdef bint take_ready(Engine engine, Server server, const char *message, Py_ssize
 cdef int take_description(Engine engine, Server server, Reply *head, const char *message, Py_ssize_t length) except -1:
     server.replaying = False
     if head.new != NULL:
-        note_shape(engine, server, <object>head.new, message, length)
+        note_shape(engine, server, <object>head.new, <object>head.old if head.old != NULL else None, message, length)
     if head.kind == REPLY_DESCRIBE_OURS:
         end_verifying(engine, server)
     return 0

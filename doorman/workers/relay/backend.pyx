@@ -79,7 +79,10 @@ cdef Py_ssize_t feed_server(Engine engine, Server server, const char *data, Py_s
                 spread_change(engine, server)
             if data[at] == b"Z" and at + here == length and must_restore(server, client):
                 engine.answer(client, data, at)
-                start_restore(engine, server)
+                if buffer_length(&client.outb):             # it reads slowly, which would hold up the answer to ours as well
+                    engine.answer(client, data + at, here)
+                else:
+                    start_restore(engine, server)
                 return length
         server.body_left = total - here
         if here < total and total > HOLD:
@@ -91,7 +94,10 @@ cdef Py_ssize_t feed_server(Engine engine, Server server, const char *data, Py_s
 
 cdef bint must_restore(Server server, Client client) noexcept:
     """Has the client gone back to the server's own settings, where it had asked for others at startup?"""
-    return server.went_back and client.startup is not None and server.status != b"E" and is_quiet(server)
+    return (
+        server.went_back and client.startup is not None and server.status != b"E"
+        and is_quiet(server) and not client.body_left
+    )
 
 
 cdef bint is_quiet(Server server) noexcept:
@@ -290,7 +296,7 @@ cdef void note_change(Server server, const char *tag, Py_ssize_t length) noexcep
     cdef int i
     for i in range(N_PLAN_TAGS):
         if length >= PLAN_TAGS[i].length and memcmp(tag, PLAN_TAGS[i].text, PLAN_TAGS[i].length) == 0:
-            if not server.dirt & PLAN_TAGS[i].dirt:
+            if not server.dirt & PLAN_TAGS[i].dirt or (server.client is not None and server.client.standing_dirt):
                 server.changes = CHANGES_TAGGED
             return
 

@@ -224,7 +224,7 @@ cdef bint answer_batch(Engine engine, Server server, const char *data, Py_ssize_
         return False
     server.replaying = False
     if described != NULL and described.kind == REPLY_DESCRIBE:
-        note_shape(engine, server, <object>described.new, data + 5, description)
+        note_shape(engine, server, <object>described.new, None, data + 5, description)
     replies_clear(&server.replies)
     take_note(server, data + length - 6, 6, engine.now)
     server.touchy = False

@@ -229,7 +229,10 @@ cdef class ClientSide(ServerSide):
             return self.rest(client, EPOLLRDHUP if client.suspended or client.row.wait_state == WAIT_QUEUED else EPOLLERR)
         n = self.receive(client, self.scratch, HOLD // 2)
         if n == 0:
-            return self.rest(client, EPOLLERR) if has_said_goodbye(client) else self.end_client(client)
+            if not has_said_goodbye(client):
+                return self.end_client(client)
+            self.farewells.append((client, now_us() + FAREWELL_US))     # but not for ever
+            return self.rest(client, EPOLLERR)
         if n > 0:
             buffer_append(&client.inb, self.scratch, n)
         return 0

@@ -97,6 +97,7 @@ cdef class Client(Conn):
     cdef bint lingers               # it may be sending yet when its connection ends: it is read on until it has heard why
     cdef bint took_leave            # it sent Terminate: what it asked for before is to be completed
     cdef bint dropping              # the rest of the message under way is not wanted
+    cdef char sending               # type of the message that was last sent on, whole or in part
     cdef bint extended              # the message that it waits with is of the extended protocol
     cdef bint to_process            # stands in the relay's list of clients to go on with
     cdef uint64_t body_left         # bytes of a large message that are still to come from it
@@ -187,7 +188,8 @@ cdef class Server(Conn):
     cdef bint on_trial              # a Sync of ours is under way that tells whether everything is answered (settle)
     cdef uint64_t moved             # bytes in both directions when that was last looked at
     cdef object reported            # ParameterStatus seen in STAGE_SYNC and STAGE_RESTORE
-    cdef bint parses_shared         # since its last ReadyForQuery it has parsed what others may use
+    cdef bint parses_shared         # since its last ReadyForQuery it has parsed, behind others, what is shared
+    cdef bint restores_again        # in STAGE_RESTORE: the first attempt was cancelled, it seems
     cdef uint64_t write_left        # bytes of the only message under way that it had not taken at the last look
     cdef int64_t write_moved        # when these had become fewer; 0: there are none
     cdef set lent                   # names of its client's under which it has statements besides; None (sql_names)

@@ -129,6 +129,7 @@ cdef Py_ssize_t feed_client(Engine engine, Client client, const char *data, Py_s
         else:
             note_sent(client.server, kind, size > 4 and (here <= 5 or data[at + 5] != 0), engine.now)
         client.body_left = total - here
+        client.sending = kind
         client.dropping = client.dropping and client.body_left > 0
         at += here
     send_noted(engine, client, data + start, at - start)

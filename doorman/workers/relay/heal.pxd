@@ -11,6 +11,10 @@ cdef int seal(Engine engine, Server server) except -1
 cdef bint note_unusable(Engine engine, Server server, const char *fields, Py_ssize_t length) except -1
 cdef bint start_healing(Engine engine, Server server) except -1
 cdef uint32_t shape_of(const char *description, Py_ssize_t length) noexcept
-cdef int note_types(Engine engine, Server server, object whose, const char *message, Py_ssize_t length) except -1
-cdef int note_shape(Engine engine, Server server, object whose, const char *message, Py_ssize_t length) except -1
+cdef int note_types(
+    Engine engine, Server server, object whose, Statement statement, const char *message, Py_ssize_t length
+) except -1
+cdef int note_shape(
+    Engine engine, Server server, object whose, Statement statement, const char *message, Py_ssize_t length
+) except -1
 cdef int run_again(Engine engine, Server server) except -1

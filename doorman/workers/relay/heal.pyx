@@ -176,46 +176,48 @@ cdef uint64_t mix(uint64_t shape, const char *bytes, Py_ssize_t length) noexcept
     return shape
 
 
-cdef int note_shape(Engine engine, Server server, object whose, const char *message, Py_ssize_t length) except -1:
-    """A description came: of a Named, of the client's unnamed Statement, or (asked for by us) of a Statement."""
+cdef int note_shape(
+    Engine engine, Server server, object whose, Statement statement, const char *message, Py_ssize_t length
+) except -1:
+    """A description came: of a Named, of the client's unnamed Statement, or (asked for by us) of a Statement. statement:
+    what was described for it, if that is another one (`as_of_now`)."""
     cdef uint32_t shape = 1 if message[0] == b"n" else shape_of(message, length)
-    cdef bint is_whole = whole_length(message) == length
     cdef StatementNode *node
-    cdef Statement statement
     cdef Client client = server.client
-    if not is_whole:                                    # thousands of columns: comparable with nothing
+    if whole_length(message) != length:                 # thousands of columns: comparable with nothing
         shape = 3 if server.verifying else 0
     if isinstance(whose, Named):
         (<Named>whose).shape = shape
-        statement = (<Named>whose).statement
-    else:
-        statement = whose
-        if not server.verifying and client.unnamed is whose:
-            client.unnamed_shape = shape
-    node = set_find(engine.table, server.slot, &statement.digest)
+    elif not server.verifying and client.unnamed is whose:
+        client.unnamed_shape = shape
+    node = node_of(engine, server, whose, statement)
     if node != NULL:
         node.shape = shape
     return 0
 
 
-cdef int note_types(Engine engine, Server server, object whose, const char *message, Py_ssize_t length) except -1:
-    """ParameterDescription came; `whose` as for `note_shape`."""
+cdef int note_types(
+    Engine engine, Server server, object whose, Statement statement, const char *message, Py_ssize_t length
+) except -1:
+    """ParameterDescription came; see `note_shape`."""
     cdef bint is_whole = whole_length(message) == length
     cdef uint32_t types = max(<uint32_t>(mix(FNV_BASIS, message + 5, length - 5) >> 32), <uint32_t>4) if is_whole else 0
     cdef Client client = server.client
-    cdef StatementNode *node
-    cdef Statement statement
+    cdef StatementNode *node = node_of(engine, server, whose, statement)
     if isinstance(whose, Named):
-        statement = (<Named>whose).statement
         if (<Named>whose).types != types:
             (<Named>whose).types = types
             (<Named>whose).parameters = message[5:length]
-    else:
-        statement = whose
-        if not server.verifying and client.unnamed is whose and client.unnamed_types != types:
-            client.unnamed_types = types
-            client.unnamed_parameters = message[5:length]
-    node = set_find(engine.table, server.slot, &statement.digest)
+    elif not server.verifying and client.unnamed is whose and client.unnamed_types != types:
+        client.unnamed_types = types
+        client.unnamed_parameters = message[5:length]
     if node != NULL:
         node.types = max(types, <uint32_t>3)             # 3: comparable with nothing, but asked for
     return 0
+
+
+cdef StatementNode *node_of(Engine engine, Server server, object whose, Statement statement) noexcept:
+    """What the server knows of a statement that it has described."""
+    if statement is None:
+        statement = (<Named>whose).statement if isinstance(whose, Named) else <Statement>whose
+    return set_find(engine.table, server.slot, &statement.digest)

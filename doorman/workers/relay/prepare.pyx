@@ -28,7 +28,15 @@ from doorman.shm.statements cimport (
     set_of,
     set_remove,
 )
-from doorman.workers.relay.engine cimport DIRT_SETTINGS, DIRT_STATEMENTS, DIRT_TEMPORARY, Client, Engine, Server
+from doorman.workers.relay.engine cimport (
+    CHANGES_TAGGED,
+    DIRT_SETTINGS,
+    DIRT_STATEMENTS,
+    DIRT_TEMPORARY,
+    Client,
+    Engine,
+    Server,
+)
 from doorman.workers.relay.heal cimport watch_for_stale
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_room, write_length
 from doorman.workers.relay.pending cimport pending_sent
@@ -68,7 +76,7 @@ cdef int take_over(Engine engine, Server server, Statement statement) except -1:
         server.unexplained = True                       # names mean something else to what is parsed from now on
     if statement.control:
         server.touchy = True
-        if statement.sets or (statement.ends and server.dirt & DIRT_SETTINGS):  # what holds behind it is not known yet
+        if statement.sets or (statement.ends and (server.sets or server.dirt & DIRT_SETTINGS)):     # what holds behind it?
             server.sets = True
             engine.nonce += 1
             server.private_planner = server.client.planner ^ (engine.nonce << 32 | <uint32_t>server.row.served)
@@ -76,6 +84,8 @@ cdef int take_over(Engine engine, Server server, Statement statement) except -1:
             server.returns = server.went_back = True
         if statement.forgets or (statement.changes and not server.dirt & DIRT_TEMPORARY):
             doubt_set(engine, server)
+        if statement.copies and not server.dirt & DIRT_TEMPORARY:
+            server.changes = CHANGES_TAGGED             # its tag will be that of a SELECT
     return 0
 
 
@@ -120,7 +130,7 @@ cdef int ensure(Engine engine, Server server, Statement statement, Client client
     if shape and node.shape != shape:
         if not node.shape:
             return FIT_UNKNOWN
-        if server.verified is statement:
+        if server.verified is not None and is_same(&server.verified.digest, &statement.digest):
             server.verified = None
             return FIT_STALE
         drop_statement(engine, server, statement)       # the client's description or the server's plan: which is older?
@@ -134,6 +144,10 @@ cdef int ensure(Engine engine, Server server, Statement statement, Client client
     if client is not None and not told and not server.pending.length and server.status == b"I":
         watch_for_stale(engine, server, statement)
     return FIT_GOOD
+
+
+cdef inline bint is_same(const Digest *one, const Digest *other) noexcept nogil:
+    return one.high == other.high and one.low == other.low
 
 
 cdef int drop_statement(Engine engine, Server server, Statement statement) except -1:
@@ -188,7 +202,7 @@ cdef int prepare(Engine engine, Server server, Statement statement, uint8_t kind
         write_close(engine, server, &statement.digest, 0, False)
     if not set_add(engine.table, server.slot, &statement.digest, size) or not pool.statement_limit:
         server.dirt |= DIRT_STATEMENTS
-    if not server.sets and not statement.sets:
+    if (server.executed or server.replies.synced) and not server.sets and not statement.sets:
         server.parses_shared = True
     note_start(engine, server)
     pending_sent(&server.pending, b"P")

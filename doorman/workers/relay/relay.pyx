@@ -630,6 +630,8 @@ cdef bint is_taking(Server server) noexcept:
     cdef Client client = server.client
     if client is None or server.stage != STAGE_NONE or server.pending.length != 1 or not buffer_length(&server.outb):
         return False
+    if client.sending == b"d" or server.pending.copying or server.pending.copy_in:      # rows may wait for locks
+        return False
     if client.follows:
         return server.replies.length == 1
     return not pending_unsynced(&server.pending)

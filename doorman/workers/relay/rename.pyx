@@ -20,6 +20,7 @@ from libc.string cimport memchr, memcmp, memcpy
 
 from doorman.shm.statements cimport set_has
 from doorman.workers.relay.engine cimport (
+    CHANGES_TAGGED,
     DIRT_LOCKS,
     DIRT_SETTINGS,
     DIRT_STATEMENTS,
@@ -67,7 +68,7 @@ from doorman.workers.relay.replies cimport (
 )
 from doorman.workers.relay.statements cimport SERVER_NAME_LENGTH, Named, Statement
 from doorman.workers.relay.sql_names cimport lend_to, note_target, take_back
-from doorman.workers.relay.traces cimport leads_back, may_set, traces_of
+from doorman.workers.relay.traces cimport leads_back, makes_from_query, may_set, traces_of
 
 from doorman.workers.set_texts import settings_in
 
@@ -113,6 +114,8 @@ cdef int rename(
         server.dirt |= traces
         if traces & DIRT_TEMPORARY:
             server.unexplained = True                   # names mean something else to what is parsed from now on
+        elif makes_from_query(message + 5, here - 5):
+            server.changes = CHANGES_TAGGED             # its tag will be that of a SELECT
         if traces & DIRT_SETTINGS or may_set(message + 5, here - 5):
             note_set(engine, server, message, here, total)
         if leads_back(message + 5, here - 5):
@@ -502,11 +505,21 @@ cdef int rename_bind(
     return STEP_CUT
 
 
+cdef bint has_told_types(Client client, Py_ssize_t name_length) noexcept:
+    """Was it told the types of its parameters, and are there any?"""
+    if name_length:
+        return client.last_named.types and len(client.last_named.parameters) > 2
+    return client.unnamed_types and len(client.unnamed_parameters) > 2
+
+
 cdef Statement retype(Engine engine, Client client, Server server, Statement statement, Py_ssize_t name_length):
     """The client's statement from now on: the same text, with the types that the client was told (rule 4 of prepare)."""
     cdef bytes text = statement.body[: statement.body.index(b"\0") + 1]
     cdef bytes body = text + (client.last_named.parameters if name_length else client.unnamed_parameters)
-    cdef Statement typed = engine.statements.intern(planner_of(engine, client, server), body, len(body))
+    cdef Statement typed
+    if body == statement.body:
+        return statement
+    typed = engine.statements.intern(planner_of(engine, client, server), body, len(body))
     if name_length:
         client.last_named.statement = typed
     else:
@@ -561,6 +574,7 @@ cdef int rename_describe(
     cdef const char *name = message + 6
     cdef Py_ssize_t name_length = length_of_name(name, total - 6)
     cdef Statement statement
+    cdef int fit
     if name_length < 0:
         note(engine, server, b"D")
         return STEP_PASS
@@ -578,12 +592,18 @@ cdef int rename_describe(
         if statement.speaks:
             lend_to(engine, client, server, statement)
         statement = as_of_now(engine, client, server, statement)
-        if ensure(engine, server, statement, client, name_length) == FIT_UNKNOWN:
+        if has_told_types(client, name_length) and not set_has(engine.table, server.slot, &statement.digest):
+            statement = retype(engine, client, server, statement, name_length)
+        fit = ensure(engine, server, statement, client, name_length)
+        if fit == FIT_RETYPED:
+            statement = retype(engine, client, server, statement, name_length)
+            fit = ensure(engine, server, statement, client, name_length)
+        if fit == FIT_UNKNOWN:
             statement = as_of_now(engine, client, server, statement)
         server.verified = None                          # whatever its rows look like: the client asks
         described = client.last_named if name_length else client.unnamed
         note_told(client, described)
-        replies_push(&server.replies, REPLY_DESCRIBE, <PyObject *>described, NULL, NULL)
+        replies_push(&server.replies, REPLY_DESCRIBE, <PyObject *>described, <PyObject *>statement, NULL)
     pending_sent(&server.pending, b"D")
     write_renamed(&engine.to_server, message, 1, statement, name_length, total)
     return outgoing_rest(engine, message, total, 6 + name_length + 1)

@@ -15,6 +15,7 @@ cdef extern from "<strings.h>" nogil:
     int strncasecmp(const char *a, const char *b, size_t length)
 
 cdef object DEFAULT = re.compile(rb"\b(?:default|local)\b", re.I)
+cdef object AS = re.compile(rb"\b(?:table|view)\b.*\bas\b", re.I | re.S)
 
 cdef enum:
     BLOCK = 16                      # bytes that are looked at together
@@ -140,6 +141,12 @@ cdef bint may_set(const char *text, Py_ssize_t length) noexcept nogil:
         return True
     end = <const char *>memchr(text + at, 59, length - at)         # ;
     return end != NULL and end + 2 < text + length
+
+
+cdef bint makes_from_query(const char *text, Py_ssize_t length):
+    """May this be CREATE TABLE … AS or CREATE MATERIALIZED VIEW? (SELECT … INTO is not looked for.)"""
+    cdef Py_ssize_t at = first_letter(text, length)
+    return begins(text + at, length - at, b"create", 6) and AS.search(text[at:length]) is not None
 
 
 cdef Py_ssize_t first_letter(const char *text, Py_ssize_t length) noexcept nogil:

@@ -1,7 +1,7 @@
 """Servers between two clients: drained when their client vanished, rolled back, cleaned, probed, given new parameters.
 
 Rules
-1. Nothing that a server sends here reaches a client, but for the parameters of RESTORE.
+1. Nothing that a server sends here reaches a client, but for parameters and notifications in RESTORE.
 2. Stages follow one another: DRAIN -> ROLLBACK -> CLEAN -> given back; each ends with ReadyForQuery and has a deadline.
 3. Any error, any status but I after ROLLBACK or CLEAN, any doubt: the server is closed, never lent again.
 4. PROBE, SYNC and RESTORE happen while a client is attached; its next message waits for their end.
@@ -134,6 +134,7 @@ cdef bint restore(Engine engine, Server server) except -1:
     note_start(engine, server)
     pending_sent(&server.pending, b"Q")
     replies_push(&server.replies, REPLY_RESTORE, NULL, NULL, NULL)
+    server.holding = True                               # what is parsed now is read by which settings?
     engine.forward(server, <const char *>message, len(message))
     return True
 
@@ -141,6 +142,7 @@ cdef bint restore(Engine engine, Server server) except -1:
 cdef int start_restore(Engine engine, Server server) except -1:
     """Rule 6. The client was not given its last ReadyForQuery yet."""
     server.went_back = False
+    server.restores_again = False
     server.reported = []
     return ask(engine, server, STAGE_RESTORE, restoring(server.client.startup), PATIENCE_US)
 
@@ -149,10 +151,15 @@ cdef bint restored(Engine engine, Server server) except -1:
     """What the client is told is what holds now."""
     cdef bytes message
     if server.failed:
-        return give_up(engine, server)
+        if server.restores_again or server.status != b"I":
+            return give_up(engine, server)
+        server.restores_again = True                    # rule 5
+        ask(engine, server, STAGE_RESTORE, restoring(server.client.startup), PATIENCE_US)
+        return False
     server.stage = STAGE_NONE
     for message in server.reported:
-        engine.log_parameter(server.client, message)
+        if message[:1] == b"S":
+            engine.log_parameter(server.client, message)
     message = b"".join(server.reported) + READY + <bytes>(&server.status)[:1]
     server.reported = None
     engine.answer(server.client, message, len(message))
@@ -249,7 +256,8 @@ cdef Py_ssize_t feed_quiet(Engine engine, Server server, const char *data, Py_ss
             return -1
         total = <Py_ssize_t>size + 1
         here = min(total, length - at)
-        held = data[at] == b"Z" or data[at] == b"S" or data[at] == b"E" or data[at] == b"C"
+        held = data[at] == b"Z" or data[at] == b"S" or data[at] == b"E" or data[at] == b"C" or (
+            server.stage == STAGE_RESTORE and data[at] == b"A")
         if held and here < total and size < 8192:
             break
         server.body_left = total - here
@@ -280,7 +288,9 @@ cdef bint heed(Engine engine, Server server, const char *message, Py_ssize_t len
             return give_up(engine, server)
         if server.stage == STAGE_SYNC:
             server.reported.append(message[:length])
-    elif kind == b"S" and (server.stage == STAGE_SYNC or server.stage == STAGE_RESTORE):       # ParameterStatus
+    elif kind == b"S" and server.stage == STAGE_SYNC:     # ParameterStatus
+        server.reported.append(message[:length])
+    elif (kind == b"S" or kind == b"A") and server.stage == STAGE_RESTORE:      # likewise, NotificationResponse
         server.reported.append(message[:length])
     elif (kind == b"S" or kind == b"C") and server.stage == STAGE_DRAIN:
         if kind == b"C" and server.pending.copying:
@@ -312,7 +322,7 @@ cdef int note_late(Engine engine, Server server, const char *message, Py_ssize_t
 cdef bint stage_done(Engine engine, Server server, Py_ssize_t more) except -1:
     """The last ReadyForQuery of a stage came. Bytes behind it are nobody's: such a server is not lent."""
     cdef int stage = server.stage
-    if more:
+    if more and stage != STAGE_RESTORE:
         return give_up(engine, server)
     if stage == STAGE_DRAIN:
         after_drain(engine, server)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -17,9 +18,10 @@ from tests.e2e.conftest import Connect
 from tests.e2e.raw import Ended, Raw, tell, wait_until
 from tests.e2e.traps.clients import KEEPS, SERVERS, WORK, ask, backend, on_each_server, run, whole, words
 from tests.harness import Doorman, Postgres
-from tests.torture.wire import FLUSH, SYNC, bind, execute, parse, query
+from tests.torture.wire import COPY_DONE, FLUSH, SYNC, bind, copy_data, execute, parse, query
 
 every_size = pytest.mark.parametrize("database", KEEPS)
+COPY_ROWS = copy_data(b"1\t" + b"x" * 1_000_000 + b"\n")
 SUICIDE = "SELECT pg_terminate_backend(pg_backend_pid())"
 
 
@@ -271,3 +273,18 @@ def test_a_backend_that_takes_nothing_is_given_up_and_the_client_told(
     finally:
         os.kill(pid, signal.SIGCONT)
     assert words([*patient.until("Z"), *patient.until("Z")]) == ["", "30000000"]
+
+
+@pytest.mark.parametrize("database", ["postgres", "session"])
+def test_a_copy_whose_rows_wait_for_a_lock_is_waited_for(
+    connect: Connect, postgres: Postgres, table: str, database: str
+) -> None:
+    raw = connect(database)
+    with postgres.connect(user="postgres", autocommit=False) as holder:
+        holder.execute(f"LOCK TABLE {table}")
+        sender = threading.Thread(target=raw.send, args=[query(f"COPY {table} FROM STDIN"), COPY_ROWS * 20, COPY_DONE])
+        sender.start()
+        time.sleep(7.5)
+        holder.rollback()
+    sender.join()
+    assert tell(raw.until("Z")).split()[-2:] == ["C", "ZI"]
