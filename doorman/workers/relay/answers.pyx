@@ -348,7 +348,9 @@ cdef bint take_ready(Engine engine, Server server, const char *message, Py_ssize
         server.touchy = False
         server.parses_shared = False
         server.explained = 0                            # what failed is not tagged
-        if server.went_back and (server.status == b"T" or (server.client.session_mode and server.status == b"I")):
+        if server.went_back and not server.client.body_left and (
+            server.status == b"T" or (server.client.session_mode and server.status == b"I")
+        ):
             return restore(engine, server)
     return False
 

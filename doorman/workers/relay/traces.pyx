@@ -15,7 +15,8 @@ cdef extern from "<strings.h>" nogil:
     int strncasecmp(const char *a, const char *b, size_t length)
 
 cdef object DEFAULT = re.compile(rb"\b(?:default|local)\b", re.I)
-cdef object AS = re.compile(rb"\b(?:table|view)\b.*\bas\b", re.I | re.S)
+cdef object TABLE = re.compile(rb"\b(?:table|view)\b", re.I)
+cdef object AS = re.compile(rb"\bas\b", re.I)
 
 cdef enum:
     BLOCK = 16                      # bytes that are looked at together
@@ -146,7 +147,12 @@ cdef bint may_set(const char *text, Py_ssize_t length) noexcept nogil:
 cdef bint makes_from_query(const char *text, Py_ssize_t length):
     """May this be CREATE TABLE … AS or CREATE MATERIALIZED VIEW? (SELECT … INTO is not looked for.)"""
     cdef Py_ssize_t at = first_letter(text, length)
-    return begins(text + at, length - at, b"create", 6) and AS.search(text[at:length]) is not None
+    cdef bytes words
+    if not begins(text + at, length - at, b"create", 6):
+        return False
+    words = text[at:length]
+    found = TABLE.search(words)                         # one search after the other: together they would be quadratic
+    return found is not None and AS.search(words, found.end()) is not None
 
 
 cdef Py_ssize_t first_letter(const char *text, Py_ssize_t length) noexcept nogil:

@@ -244,3 +244,12 @@ def test_a_reader_that_stops_in_the_middle_of_a_large_row(connect: Connect, work
             assert ask(raw, whole("SELECT 'busy'")) == ["busy"]
     assert worker_memory() - before < ROOM
     drain(slow, 20_000_000 - 1000)
+
+
+def test_a_large_text_is_looked_through_in_no_time(connect: Connect) -> None:
+    """What a text makes is told by its words: once through it, however often they come."""
+    raw = connect()
+    began = time.monotonic()
+    assert ask(raw, whole("create " + "table " * 300_000)) == ["42601"]
+    assert words(raw.converse(query("create " + "view " * 10_000))) == ["42601"]
+    assert time.monotonic() - began < 5
