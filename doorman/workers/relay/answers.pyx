@@ -241,7 +241,7 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
         return is_query_of_ours(due)
     if kind == b"t":                                    # ParameterDescription
         if (due == REPLY_DESCRIBE or due == REPLY_DESCRIBE_OURS) and head.new != NULL:
-            note_types(engine, server, <object>head.new, <object>head.old if head.old != NULL else None, message, length)
+            note_types(engine, server, <object>head.new, described_by(head), message, length)
         if due == REPLY_DESCRIBE_OURS:
             return True
         if server.replaying and read_length(message + 1) + 1 == length:     # its error, if it is stale, comes behind this
@@ -358,10 +358,15 @@ cdef bint take_ready(Engine engine, Server server, const char *message, Py_ssize
 cdef int take_description(Engine engine, Server server, Reply *head, const char *message, Py_ssize_t length) except -1:
     server.replaying = False
     if head.new != NULL:
-        note_shape(engine, server, <object>head.new, <object>head.old if head.old != NULL else None, message, length)
+        note_shape(engine, server, <object>head.new, described_by(head), message, length)
     if head.kind == REPLY_DESCRIBE_OURS:
         end_verifying(engine, server)
     return 0
+
+
+cdef Statement described_by(Reply *describe):
+    """The statement that was described, where `rename_describe` has noted it."""
+    return <Statement>describe.old if describe.old != NULL else None
 
 
 cdef int end_verifying(Engine engine, Server server) except -1:

@@ -84,7 +84,7 @@ cdef int take_over(Engine engine, Server server, Statement statement) except -1:
             server.returns = server.went_back = True
         if statement.forgets or (statement.changes and not server.dirt & DIRT_TEMPORARY):
             doubt_set(engine, server)
-        if statement.copies and not server.dirt & DIRT_TEMPORARY:
+        if statement.untagged and not server.dirt & DIRT_TEMPORARY:
             server.changes = CHANGES_TAGGED             # its tag will be that of a SELECT
     return 0
 

@@ -481,9 +481,10 @@ cdef class Relay(Accepting):
         cdef Server server
         cdef uint64_t left
         for server in list(self.servers):
-            if server is None or not is_taking(server):
-                if server is not None:
-                    server.write_moved = 0
+            if server is None:
+                continue
+            if not is_taking(server):
+                server.write_moved = 0
                 continue
             left = server.client.body_left + buffer_length(&server.outb) + count_unacknowledged(server.fd)
             if not server.write_moved or left != server.write_left:

@@ -34,7 +34,7 @@ cdef class Statement:
     cdef bint speaks                # may name prepared statements: DEALLOCATE, EXECUTE (sql_names)
     cdef bint ends                  # a transaction, or a part of it: what was set in that may be taken back
     cdef bint changes               # ALTER, DROP or CREATE: what is prepared before it may be stale behind it
-    cdef bint copies                # CREATE … AS: the tag does not say what was made
+    cdef bint untagged              # CREATE … AS: the tag does not say what was made
     cdef bint plain                 # none of these: running it leaves everything else as it is, but for `dirt`
     cdef bint recent                # used since the clock's hand passed
 

@@ -76,7 +76,7 @@ cdef Statement make_statement(uint64_t planner, const char *body, Py_ssize_t len
     statement.forgets = word in FORGETS
     statement.ends = word in ENDS
     statement.changes = word in CHANGES
-    statement.copies = word == b"create" and makes_from_query(body, length)
+    statement.untagged = makes_from_query(body, length)
     statement.speaks = statement.forgets or (word in EXECUTES and b"execute" in statement.body.lower())
     statement.returns = word == b"reset" or word == b"discard" or (word == b"set" and leads_back(body, length))
     statement.sets = word == b"set" or word == b"reset" or word == b"discard" or statement.dirt & DIRT_SETTINGS != 0
