@@ -21,7 +21,7 @@ cdef extern from "<semaphore.h>" nogil:
     int sem_post(sem_t *sem)
 
 cdef enum:
-    LAYOUT_VERSION = 15
+    LAYOUT_VERSION = 16
     NONE = -1
     NAME_BYTES = 128            # database, user, application_name: bytes kept, terminating NUL included
     SECRET_BYTES = 256          # protocol 3.2: a cancel secret has 4 to 256 bytes
@@ -188,7 +188,8 @@ cdef struct PoolRow:
     uint32_t version                # [pool] of what its servers are opened with: only who knows that may open one
     uint32_t parameters_version     # [pool] `version` of the server that `parameters` are from
     uint32_t disabled               # [pool] 1: takes no new clients (DISABLE)
-    uint8_t spare[12]
+    uint32_t catalog                # [pool] digest of its servers' database: pools of one share what DDL changes
+    uint8_t spare[8]
 
 cdef struct SlotRow:
     uint32_t state                  # [pool]; FREE -> OPENING by compare-and-swap

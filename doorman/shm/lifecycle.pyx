@@ -66,7 +66,7 @@ cdef bint enter_pool(Table table, int client, int pool, uint32_t generation) noe
 
 def change_pool(Table table, int number, *, session_mode: bool, pool_size: int, min_pool_size: int, max_opening: int,
                 round_robin: bool, check_after_us: int, cleanup: bool, statements: bool, statement_limit: int,
-                version: int) -> tuple[list[tuple[int, int]], int]:
+                version: int, catalog: int = 0) -> tuple[list[tuple[int, int]], int]:
     """New limits for a live pool: they hold from the next checkout. Another `version` than before outdates all servers.
 
     Returns the (slot, generation) pairs to forget (none, as long as there is a keeper), and the processes to wake.
@@ -76,7 +76,7 @@ def change_pool(Table table, int number, *, session_mode: bool, pool_size: int, 
     freed = []
     lock_pool(table, number, &wake)
     write_limits(row, session_mode, pool_size, min_pool_size, max_opening, round_robin, check_after_us, cleanup,
-                 statements, statement_limit)
+                 statements, statement_limit, catalog)
     if row.version != <uint32_t>version:
         row.version = version
         row.epoch += 1

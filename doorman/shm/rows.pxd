@@ -8,4 +8,4 @@ from doorman.shm.table cimport Table
 cpdef bytes get_parameters(Table table, int number)
 cdef void write_limits(PoolRow *row, bint session_mode, uint32_t pool_size, uint32_t min_pool_size, uint32_t max_opening,
                        bint round_robin, int64_t check_after_us, bint cleanup, bint statements,
-                       uint32_t statement_limit) noexcept nogil
+                       uint32_t statement_limit, uint32_t catalog) noexcept nogil

@@ -119,14 +119,14 @@ class ProcessView(msgspec.Struct, frozen=True):
 
 def set_up_pool(Table table, int number, *, database: str, user: str, session_mode: bool, pool_size: int,
                 min_pool_size: int, max_opening: int, round_robin: bool, check_after_us: int, cleanup: bool = True,
-                statements: bool = False, statement_limit: int = 0, version: int = 0) -> None:
+                statements: bool = False, statement_limit: int = 0, catalog: int = 0, version: int = 0) -> None:
     """Make an UNUSED row a live pool's. `version` (of the master) says with what settings its servers are opened."""
     cdef PoolRow *row = &table.pools[number]
     lock_init(&row.lock)
     copy_text(row.database, NAME_BYTES, database.encode("utf-8", "surrogateescape"))
     copy_text(row.user, NAME_BYTES, user.encode("utf-8", "surrogateescape"))
     write_limits(row, session_mode, pool_size, min_pool_size, max_opening, round_robin, check_after_us, cleanup,
-                 statements, statement_limit)
+                 statements, statement_limit, catalog)
     row.version = version
     row.paused = 0
     row.disabled = 0
@@ -143,7 +143,7 @@ def set_up_pool(Table table, int number, *, database: str, user: str, session_mo
 
 cdef void write_limits(PoolRow *row, bint session_mode, uint32_t pool_size, uint32_t min_pool_size, uint32_t max_opening,
                        bint round_robin, int64_t check_after_us, bint cleanup, bint statements,
-                       uint32_t statement_limit) noexcept nogil:
+                       uint32_t statement_limit, uint32_t catalog) noexcept nogil:
     row.session_mode = session_mode
     row.pool_size = pool_size
     row.min_pool_size = min_pool_size
@@ -153,6 +153,7 @@ cdef void write_limits(PoolRow *row, bint session_mode, uint32_t pool_size, uint
     row.cleanup = cleanup
     row.statements = statements
     row.statement_limit = statement_limit
+    row.catalog = catalog
 
 
 def set_parameters(Table table, int number, bytes messages, epoch: int | None = None) -> None:

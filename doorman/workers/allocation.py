@@ -17,6 +17,7 @@ not within `YOUNG_SECONDS` of somebody's asking for it.
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -182,6 +183,7 @@ class Allocation:
             "cleanup": pool.cleanup_server_connections,
             "statements": pool.prepared_statements,
             "statement_limit": min(pool.server_prepared_statements_cache_size, self.table.statement_capacity),
+            "catalog": zlib.crc32(pool.server_database.encode("utf-8", "surrogateescape")),
         }
 
     def settle(self, freed: list[tuple[int, int]], wake: int) -> None:

@@ -62,6 +62,21 @@ FLOWS: dict[str, Flow] = {
                query("DISCARD ALL") + BEGIN + extended("SELECT 6", "_auto0") + COMMIT, again("_auto0")],
     "describe what is gone": [query("DEALLOCATE ALL"), describe_statement("p") + SYNC,
                               describe_statement("p") + bind(name="p") + SYNC, WORK],
+    # -- portals: what each does counts when it is run, whatever was bound since
+    "DEALLOCATE in a portal, run behind another": [
+        BEGIN, parse("DEALLOCATE p", "d") + bind(name="d", portal="one") + bind(name="q") + execute() + execute("one")
+        + SYNC, COMMIT, *BOTH],
+    "DEALLOCATE bound and not run": [
+        BEGIN, parse("DEALLOCATE p", "d") + bind(name="q", portal="one") + bind(name="d") + execute("one") + SYNC,
+        COMMIT, *BOTH],
+    "DEALLOCATE bound and another bound in its place": [
+        BEGIN, parse("DEALLOCATE p", "d") + bind(name="d") + bind(name="q") + execute() + SYNC, COMMIT, *BOTH],
+    "two portals that deallocate": [
+        BEGIN, parse("DEALLOCATE p", "d") + parse("DEALLOCATE q", "e") + bind(name="d", portal="one")
+        + bind(name="e", portal="two") + execute("two") + SYNC, again("p"), execute("one") + SYNC, COMMIT, *BOTH],
+    "DEALLOCATE ALL in a portal": [
+        BEGIN, parse("DEALLOCATE ALL", "d") + bind(name="d", portal="one") + bind(name="q") + execute() + SYNC,
+        again("p"), execute("one") + SYNC, COMMIT, *BOTH],
     # -- texts that speak of names
     "DEALLOCATE among others": [query("DEALLOCATE p; SELECT 1"), *BOTH],
     "DEALLOCATE behind others": [query("SELECT 1; DEALLOCATE p; DEALLOCATE q"), *BOTH],

@@ -172,6 +172,28 @@ def test_notifications_that_come_while_settings_are_set_again(connect: Connect, 
     assert heard == 100
 
 
+@pytest.mark.parametrize("send", [query, extended], ids=["simple", "extended"])
+def test_set_to_default_leads_to_what_was_asked_for_at_startup(
+    connect: Connect, where: tuple[str, str], send: Callable[[str], bytes]
+) -> None:
+    raw = connect(*where, TimeZone="Asia/Tokyo")
+    raw.ask(query("SET TimeZone = 'America/Lima'"))
+    raw.ask(send("SET TimeZone TO DEFAULT"))
+    assert raw.parameters["TimeZone"] == "Asia/Tokyo"
+    assert raw.value("SHOW TimeZone") == "Asia/Tokyo"
+
+
+def test_one_who_leaves_without_having_read_what_comes_before_the_way_back(
+    connect: Connect, where: tuple[str, str]
+) -> None:
+    for _ in range(5):
+        raw = connect(*where, TimeZone="Asia/Tokyo")
+        raw.send(query("SELECT repeat('x', 1000) FROM generate_series(1, 30000); RESET ALL"))
+        time.sleep(0.2)
+        raw.close()
+    assert connect(*where).value("SHOW TimeZone") != "Asia/Tokyo"
+
+
 def test_the_way_back_and_half_a_message_of_a_copy_that_has_failed(
     connect: Connect, where: tuple[str, str], table: str
 ) -> None:

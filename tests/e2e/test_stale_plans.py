@@ -338,6 +338,7 @@ def test_parameters_of_a_type_that_was_changed_past_the_pooler(
     assert client.rows(f"SELECT id FROM {table}") == [["42"]] * 2 * len(holders)
 
 
+PREPARED = "SELECT pg_backend_pid(), prepare_time FROM pg_prepared_statements"
 SENDERS = pytest.mark.parametrize("send", [query, extended], ids=["simple", "extended"])
 
 
@@ -389,6 +390,84 @@ def test_a_new_table_hides_another_from_what_is_parsed_behind_it(
             assert columns(client, *batch(table)) == []
     finally:
         creator.ask(query("DROP SCHEMA tenant CASCADE"))
+
+
+HIDERS = {
+    "select into": lambda table: [query(f"SELECT 1 AS id INTO tenant.{table} WHERE false")],
+    "behind begin": lambda table: [query(f"BEGIN; CREATE TABLE tenant.{table} AS SELECT 1 AS id WHERE false; COMMIT")],
+    "large": lambda table: [query(f"CREATE TABLE tenant.{table} AS SELECT 1 AS id WHERE false -- {'x' * 70_000}")],
+    "large table": lambda table: [query(f"CREATE TABLE tenant.{table} (id int) -- {'x' * 70_000}")],
+    "described": lambda table: [
+        parse(f"SELECT 1 AS id INTO tenant.{table} WHERE false") + bind() + describe_portal() + execute() + SYNC
+    ],
+    "pipelined": lambda table: [
+        parse("SELECT pg_sleep(0.1)") + bind() + execute() + SYNC,
+        parse(f"CREATE TABLE tenant.{table} AS SELECT 1 AS id WHERE false") + bind() + execute() + SYNC,
+        parse("SELECT 1") + bind() + execute() + SYNC,
+    ],
+}
+
+
+@pytest.mark.parametrize("where", [("postgres", "app"), ("mixed", "scram_user"), ("session", "app")], ids=str)
+@pytest.mark.parametrize("hider", HIDERS)
+def test_a_table_whose_tag_does_not_say_that_it_was_made(
+    connect: Connect, table: str, postgres: Postgres, hider: str, where: tuple[str, str]
+) -> None:
+    """Whoever made it: a client in session mode, one of another pool that has the same database."""
+    postgres.query(f"INSERT INTO {table} VALUES (1, 'one')")
+    creator = connect(*where)
+    creator.ask(query("CREATE SCHEMA tenant"))
+    tenants = [connect(search_path="tenant, public") for _ in range(POOL_SIZE + 1)]
+    try:
+        for client in tenants * 2:
+            assert columns(client, *batch(table)) == [[b"1", b"one"]]
+        messages = HIDERS[hider](table)
+        answer = creator.converse(*messages, ready=len(messages))
+        assert not [got.fields() for got in answer if got.kind == b"E"]
+        for client in tenants * 2:
+            assert columns(client, *batch(table)) == []
+    finally:
+        creator.ask(query("DROP SCHEMA tenant CASCADE"))
+
+
+def test_a_table_made_behind_another_transaction_of_the_pipeline(
+    connect: Connect, table: str, postgres: Postgres
+) -> None:
+    postgres.query(f"INSERT INTO {table} VALUES (1, 'one')")
+    creator, tenant = connect(), connect(search_path="tenant, public")
+    creator.ask(query("CREATE SCHEMA tenant"))
+    known = parse("SELECT 1") + bind() + execute() + SYNC
+    text = f"CREATE TABLE tenant.{table} AS SELECT count(*)::int AS id FROM pg_sleep(0.3)"
+    try:
+        creator.ask(known, known, ready=2)  # else the second transaction would wait for the end of the first
+        creator.send(known, parse(text) + bind() + execute() + SYNC)
+        creator.until("Z")
+        assert columns(tenant, *batch(table)) == [[b"1", b"one"]]
+        creator.until("Z")
+        creator.ask(query("BEGIN; SELECT 1"))  # so that the other has the server that it had before
+        assert columns(tenant, *batch(table)) == [[b"1"]]
+        creator.ask(query("COMMIT"))
+    finally:
+        creator.ask(query("DROP SCHEMA tenant CASCADE"))
+
+
+@pytest.mark.parametrize(
+    "text", ["SELECT 1", "SELECT", "WITH made AS (INSERT INTO {0} VALUES (1) RETURNING id) SELECT id FROM made"]
+)
+@SENDERS
+def test_what_makes_nothing_has_nothing_prepared_anew(
+    connect: Connect, table: str, text: str, send: Callable[[str], bytes]
+) -> None:
+    client, other = connect(), connect()
+    prepared = set()
+    for number in range(10):
+        client.ask(query("BEGIN"))
+        columns(client, *batch(table))
+        if number > 2:  # what other tests have changed is known
+            prepared.update(map(tuple, client.rows(f"{PREPARED} WHERE statement = 'SELECT * FROM {table}'")))
+        client.ask(query("COMMIT"))
+        assert "E" not in other.ask(send(text.format(table)))
+    assert len({pid for pid, _ in prepared}) == len(prepared)
 
 
 @SENDERS

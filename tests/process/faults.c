@@ -1,6 +1,7 @@
 /* Preloaded into pg_doorman: system calls that answer as a test wishes, by files in the directory DOORMAN_FAULTS.
  *
  * send         the file is taken away, and one call of send fails with ENOBUFS: no memory in the kernel
+ * full.T       the file is taken away, and one send that begins with this letter fails with EAGAIN: the peer takes nothing
  * recvmsg.PID  as long as the file is there recvmsg fails in that process, with ENOMEM
  * sendmsg.PID  as long as the file is there that process sleeps for half a second after it has sent a descriptor
  * back         the wall clock is a day behind as long as the file is there
@@ -24,8 +25,13 @@ static const char *path_of(const char *name, char *room, size_t size) {
 
 ssize_t send(int fd, const void *data, size_t length, int flags) {
     static ssize_t (*next)(int, const void *, size_t, int);
-    char room[4096];
+    char name[32], room[4096];
     if (!next) next = dlsym(RTLD_NEXT, "send");
+    snprintf(name, sizeof name, "full.%c", length && *(const char *)data > ' ' ? *(const char *)data : '-');
+    if (unlink(path_of(name, room, sizeof room)) == 0) {
+        errno = EAGAIN;
+        return -1;
+    }
     if (unlink(path_of("send", room, sizeof room)) == 0) {
         errno = ENOBUFS;
         return -1;

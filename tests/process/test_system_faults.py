@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.raw import Raw
 from tests.harness import Postgres, procfs
 from tests.harness.clients import client_ports
 from tests.harness.doorman import pool_of, user_of
 from tests.process.session import Session, SqlError, open_many, open_on
 from tests.process.watching import wait_for, wait_whole
-from tests.torture.wire import TERMINATE, ConnectionEnded
+from tests.torture.wire import TERMINATE, ConnectionEnded, query
 
 EXIT_FAILURE = 1
 SOURCE = Path(__file__).with_name("faults.c")
@@ -108,6 +109,21 @@ async def test_bytes_that_the_kernel_had_no_memory_for_end_the_connection_and_ar
     assert not list(faults.iterdir())
     assert await asyncio.wait_for(bystander.query("SELECT 'served'"), 2) == ["served"]
     wait_whole(doorman, postgres)
+
+
+def test_settings_are_set_again_when_a_slow_reader_has_taken_what_comes_before(
+    make_doorman: Any, postgres: Postgres, library: Path, faults: Path
+) -> None:
+    pools = {"postgres": pool_of(postgres, users=[user_of("app", 2)], pool_mode="session")}
+    doorman = make_doorman(pools=pools, env=environment(library, faults))
+    with Raw(("127.0.0.1", doorman.port)) as raw:
+        raw.log_in(TimeZone="Asia/Tokyo")
+        for _ in range(5):
+            (faults / "full.T").touch()
+            assert raw.ask(query("SELECT 1; SET TimeZone = 'UTC'; RESET ALL")).endswith("ZI")
+            assert not list(faults.iterdir())
+            assert raw.parameters["TimeZone"] == "Asia/Tokyo"
+            assert raw.value("SHOW TimeZone") == "Asia/Tokyo"
 
 
 async def test_a_worker_that_is_slow_to_let_go_of_whom_it_handed_over_harms_nobody(

@@ -75,10 +75,9 @@ cdef enum Look:                 # rule 3: whom a type of message concerns, and w
 cdef uint8_t[256] LOOKED_AT
 for _letter in range(256):
     LOOKED_AT[_letter] = LOOK_OURS
-for _letter in tuple(b"ZCESGWA123tns"):
+for _letter in tuple(b"ZCESGWA123tnsT"):
     LOOKED_AT[_letter] = LOOK_OURS | LOOK_ALWAYS
-for _letter in tuple(b"TI"):    # RowDescription EmptyQueryResponse
-    LOOKED_AT[_letter] = LOOK_OURS | LOOK_EXTENDED
+LOOKED_AT[73] = LOOK_OURS | LOOK_EXTENDED       # EmptyQueryResponse
 
 # As PostgreSQL says it: drivers know by the routine that they are to prepare again.
 cdef bytes STALE = make_message(
@@ -235,6 +234,8 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
     if kind == b"3":                                    # CloseComplete
         return expect(server, due == REPLY_CLOSE or due == REPLY_CLOSE_OURS, due == REPLY_CLOSE_OURS)
     if kind == b"T" or kind == b"n":                    # RowDescription, NoData
+        if due != REPLY_DESCRIBE_OURS:
+            server.description = kind
         if due == REPLY_DESCRIBE or due == REPLY_DESCRIBE_OURS:
             take_description(engine, server, head, message, length)
             return expect(server, True, due == REPLY_DESCRIBE_OURS)
@@ -346,6 +347,7 @@ cdef bint take_ready(Engine engine, Server server, const char *message, Py_ssize
         server.pending.doubtful = True
     if not server.replies.length:
         server.touchy = False
+        server.makes = False
         server.parses_shared = False
         server.explained = 0                            # what failed is not tagged
         if server.went_back and not server.client.body_left and (
@@ -499,7 +501,7 @@ cdef int undo_close(Client client, object closed, bint query_follows) except -1:
 
 cdef int note_forgetting(Engine engine, Server server, Reply *head, const char *tag, Py_ssize_t length) except -1:
     """DEALLOCATE ALL and DISCARD ALL: neither the server nor the client has any statement left. With an Execute the
-    client's names went already (`note_execute`), all or the one that DEALLOCATE names."""
+    client's names went already (`execute_deed`), all or the one that DEALLOCATE names."""
     cdef Client client = server.client
     if tag[0] != b"D" or length < 11:
         return 0

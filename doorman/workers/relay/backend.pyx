@@ -11,11 +11,11 @@ Rules
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp, strncmp
+from libc.string cimport memcmp
 
 from doorman.shm.atomics cimport add32
 from doorman.shm.counters cimport count_error, count_time
-from doorman.shm.layout cimport NAME_BYTES, CounterRow
+from doorman.shm.layout cimport CounterRow
 from doorman.workers.relay.answers cimport feed_answers
 from doorman.workers.relay.buffer cimport buffer_length
 from doorman.workers.relay.engine cimport (
@@ -34,14 +34,14 @@ from doorman.workers.relay.engine cimport (
     Engine,
     Server,
 )
-from doorman.workers.relay.pending cimport pending_copied, pending_copy_in, pending_error, pending_ready
+from doorman.workers.relay.pending cimport pending_copied, pending_copy_in, pending_error, pending_head_is_query, pending_ready
 from doorman.workers.relay.upkeep cimport start_restore
 
 cdef enum:
     MAX_SERVER_MESSAGE = 1_073_741_824      # PostgreSQL's own limit for one message
 
 cdef uint8_t[256] NOTED                     # message types that rule 2 looks at
-for _letter in tuple(b"ZCESGWA"):
+for _letter in tuple(b"ZCESGWATn"):
     NOTED[_letter] = 1
 
 
@@ -80,7 +80,7 @@ cdef Py_ssize_t feed_server(Engine engine, Server server, const char *data, Py_s
             if data[at] == b"Z" and at + here == length and must_restore(server, client):
                 engine.answer(client, data, at)
                 if buffer_length(&client.outb):             # it reads slowly, which would hold up the answer to ours as well
-                    engine.answer(client, data + at, here)
+                    server.restore_due = True
                 else:
                     start_restore(engine, server)
                 return length
@@ -138,12 +138,16 @@ cdef int take_note(Server server, const char *message, Py_ssize_t length, int64_
         if server.pending.copying:
             pending_copied(&server.pending)
         note_tag(server, message + 5, length - 5)
+        server.description = 0
     elif kind == b"E":                              # ErrorResponse
         pending_error(&server.pending)
+        server.description = 0
         server.client.row.errors += 1
         server.said_fatal = note_error(server.client.counters, message + 5, length - 5)
     elif kind == b"S":                              # ParameterStatus: some setting of the session changed
         server.dirt |= DIRT_SETTINGS
+    elif kind == b"T" or kind == b"n":              # RowDescription, NoData
+        server.description = kind
     elif kind == b"G":                              # CopyInResponse
         pending_copy_in(&server.pending)
     elif kind == b"W":                              # CopyBothResponse: replication, which is not for pools
@@ -154,12 +158,13 @@ cdef int take_note(Server server, const char *message, Py_ssize_t length, int64_
 
 
 cdef int spread_change(Engine engine, Server server) except -1:
-    """A transaction with DDL in it is over: all servers of its database prepare anew. Before its client hears of it."""
+    """A transaction with DDL in it is over: all servers of its database prepare anew. Before its client hears of it. On other
+    hosts too: they may be replicas."""
     cdef int pool
-    cdef const char *database = engine.table.pools[server.row.pool].database
+    cdef uint32_t catalog = engine.table.pools[server.row.pool].catalog
     server.changes = CHANGES_NONE
     for pool in range(<int>engine.table.header.n_pools):
-        if strncmp(engine.table.pools[pool].database, database, NAME_BYTES) == 0:
+        if engine.table.pools[pool].catalog == catalog:
             add32(&engine.table.pools[pool].statement_epoch, 1)
     return 0
 
@@ -167,6 +172,7 @@ cdef int spread_change(Engine engine, Server server) except -1:
 cdef void note_ready(Server server, char status, int64_t now) noexcept:
     cdef CounterRow *counters = server.client.counters
     server.status = status
+    server.description = 0
     if status != b"I" and status != b"T" and status != b"E":
         server.pending.doubtful = True
     if not pending_ready(&server.pending):
@@ -178,6 +184,7 @@ cdef void note_ready(Server server, char status, int64_t now) noexcept:
     server.client.row.queries += 1
     server.started = now
     server.row.running = server.pending.length > 0
+    server.makes = server.makes and (server.replies.length > 0 or server.pending.length > 0)
     if status == b"I":
         if server.replies.length <= 1:
             server.local_planner = 0
@@ -296,9 +303,20 @@ cdef void note_change(Server server, const char *tag, Py_ssize_t length) noexcep
     cdef int i
     for i in range(N_PLAN_TAGS):
         if length >= PLAN_TAGS[i].length and memcmp(tag, PLAN_TAGS[i].text, PLAN_TAGS[i].length) == 0:
-            if not server.dirt & PLAN_TAGS[i].dirt or (server.client is not None and server.client.standing_dirt):
+            if not server.dirt & PLAN_TAGS[i].dirt or server.makes or (
+                server.client is not None and server.client.standing_dirt
+            ):
                 server.changes = CHANGES_TAGGED
             return
+
+
+cdef void note_select(Server server) noexcept:
+    """CREATE TABLE … AS and SELECT … INTO have a SELECT's tag, but return no rows."""
+    if server.makes or server.description == b"n" or (not server.description and pending_head_is_query(&server.pending)):
+        if not server.dirt & DIRT_TEMPORARY or server.makes or (
+            server.client is not None and server.client.standing_dirt
+        ):
+            server.changes = CHANGES_TAGGED
 
 
 cdef void note_tag(Server server, const char *tag, Py_ssize_t length) noexcept:
@@ -307,6 +325,8 @@ cdef void note_tag(Server server, const char *tag, Py_ssize_t length) noexcept:
     if length < 1:
         return
     if tag[0] == b"S" and (length < 4 or tag[2] != b"T"):       # SELECT, SAVEPOINT, START: the most frequent by far
+        if length > 7 and tag[2] == b"L":
+            note_select(server)
         return
     if length >= 12 and memcmp(tag, b"DISCARD ALL\x00", 12) == 0:
         if server.pending.length <= 1 and server.replies.length <= 1:   # else more was sent behind it already

@@ -98,7 +98,7 @@ cdef bint read_batch(const char *data, Py_ssize_t length, Batch *batch) noexcept
 cdef inline bint is_at_rest(Client client, Server server) noexcept:
     """Nothing is under way or out of the ordinary between the two (rule 2)."""
     return (
-        client.begin is None and not server.replies.length and not server.replies.broken
+        client.begin is None and client.deeds is None and not server.replies.length and not server.replies.broken
         and not server.pending.length and not server.pending.doubtful and not server.pending.copy_in
         and not server.pending.skipping and (server.status == b"I" or server.status == b"T")
         and not server.begin_fails and not server.sets and not server.unexplained
@@ -188,9 +188,6 @@ cdef int queue_replies(Client client, Server server, Batch *batch, Statement sta
             client.unnamed_told = True
     client.last_bound = <object>bound
     client.fresh_unnamed = False
-    client.target = None
-    client.forgets_all = False
-    client.bound_sets = 0
     return 0
 
 
@@ -241,6 +238,7 @@ cdef bint read_answer(const char *data, Py_ssize_t length, Reply *described, Py_
     """Is it BindComplete (described: not NULL), a description where one is due, rows, CommandComplete, ReadyForQuery?"""
     cdef Py_ssize_t at = 0
     cdef Py_ssize_t total
+    cdef bint returns_rows = True
     if length < 5 + 6 + 6 or memcmp(data + length - 6, READY, 5) != 0:
         return False
     if described != NULL:
@@ -249,7 +247,8 @@ cdef bint read_answer(const char *data, Py_ssize_t length, Reply *described, Py_
         at = 5
     if described == NULL or described.kind == REPLY_DESCRIBE:
         description[0] = whole(data + at, length - at, b"T")
-        if not description[0] and described != NULL:
+        returns_rows = description[0] > 0
+        if not returns_rows and described != NULL:
             if memcmp(data + at, NO_DATA, 5) != 0:
                 return False
             description[0] = 5
@@ -259,7 +258,7 @@ cdef bint read_answer(const char *data, Py_ssize_t length, Reply *described, Py_
         at += total
         total = whole(data + at, length - at, b"D")
     total = whole(data + at, length - at, b"C")
-    return at + total + 6 == length and is_plain(data + at + 5, total - 5)
+    return at + total + 6 == length and is_plain(data + at + 5, total - 5) and (returns_rows or data[at + 5] != b"S")
 
 
 cdef bint is_plain(const char *tag, Py_ssize_t length) noexcept:

@@ -51,7 +51,7 @@ from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_fre
 from doorman.workers.relay.replies cimport replies_clear
 from doorman.workers.relay.sealed cimport link_client, take_rest
 from doorman.workers.relay.sockets cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, has_unread
-from doorman.workers.relay.upkeep cimport cancel, start_drain
+from doorman.workers.relay.upkeep cimport cancel, start_drain, start_restore
 from doorman.workers.relay.server_side cimport ServerSide
 
 from functools import lru_cache
@@ -279,6 +279,8 @@ cdef class ClientSide(ServerSide):
         self.arm(client, EPOLLIN)
         if client.server is not None:
             self.arm(client.server, EPOLLIN | (EPOLLOUT if buffer_length(&client.server.outb) else 0))
+            if client.server.restore_due:
+                start_restore(self, client.server)
         return self.queue(client)
 
     def start_tls(self, Client client, session, rest: bytes) -> None:

@@ -117,9 +117,7 @@ cdef class Client(Conn):
     cdef uint32_t unnamed_shape     # of the rows by that description
     cdef uint32_t unnamed_types     # and of the parameters' types,
     cdef bytes unnamed_parameters   # as it listed them
-    cdef Named target               # what the portal bound last deallocates, None
-    cdef bint forgets_all           # it is a DEALLOCATE ALL or DISCARD ALL
-    cdef uint64_t bound_sets        # it sets what is not reported: digest of text and parameters; 0: it does not
+    cdef dict deeds                 # portal -> what its Execute does besides (`note_deed`); None while there are none
     cdef object last_bound          # what the unnamed portal runs: Named, or the unnamed Statement; None: nothing of ours
     cdef dict portals               # likewise for portals with names, of this transaction; None while there are none
     cdef dict names                 # name -> Named; None while there are none
@@ -161,6 +159,8 @@ cdef class Server(Conn):
     cdef uint64_t local_planner     # digest of the texts that have set what is not reported, in this transaction
     cdef uint32_t explained         # tags of SET and RESET that are to come, and have been counted in
     cdef int changes                # Changes: its client has changed what plans are made of
+    cdef bint makes                 # what is under way may make or drop something that others see, and its tag not say so
+    cdef char description           # T or n (RowDescription, NoData): of what runs its client was told so; 0: nothing
     cdef bint unexplained           # something was set, or taken back, that is not in `local_planner`
     cdef bint executed              # an Execute was sent since the last Sync
     cdef bint touchy                # a statement under way may change what later ones meet
@@ -189,6 +189,7 @@ cdef class Server(Conn):
     cdef uint64_t moved             # bytes in both directions when that was last looked at
     cdef object reported            # ParameterStatus seen in STAGE_SYNC and STAGE_RESTORE
     cdef bint parses_shared         # since its last ReadyForQuery it has parsed, behind others, what is shared
+    cdef bint restore_due           # STAGE_RESTORE begins when its client has taken what is written to it
     cdef bint restores_again        # in STAGE_RESTORE: the first attempt was cancelled, it seems
     cdef uint64_t write_left        # bytes of the only message under way that it had not taken at the last look
     cdef int64_t write_moved        # when these had become fewer; 0: there are none

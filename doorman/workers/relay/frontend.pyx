@@ -29,6 +29,7 @@ from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_fre
 from doorman.workers.relay.pending cimport pending_sent
 from doorman.workers.relay.rename cimport STEP_CUT, STEP_HOLD, STEP_HOLD_CUT, STEP_PASS, rename
 from doorman.workers.relay.sql_names cimport lend_names, speaks_of_names
+from doorman.workers.relay.traces cimport leads_back, makes_from_query, text_of_parse
 
 cdef enum Need:                 # what a message type needs when the client has no server
     NEED_UNKNOWN = 0            # no message type of the frontend
@@ -127,7 +128,7 @@ cdef Py_ssize_t feed_client(Engine engine, Client client, const char *data, Py_s
             if step == STEP_CUT:
                 start = at + here
         else:
-            note_sent(client.server, kind, size > 4 and (here <= 5 or data[at + 5] != 0), engine.now)
+            note_sent(client.server, data + at, here, total, engine.now)
         client.body_left = total - here
         client.sending = kind
         client.dropping = client.dropping and client.body_left > 0
@@ -236,16 +237,23 @@ cdef bint needs_no_server(Engine engine, Client client, char kind, const char *m
     return NEEDS[<uint8_t>kind] == NEED_NOTHING
 
 
-cdef int note_sent(Server server, char kind, bint named, int64_t now) except -1:
+cdef int note_sent(Server server, const char *message, Py_ssize_t here, Py_ssize_t total, int64_t now) except -1:
     """Rule 2, and the clock of the statement."""
+    cdef char kind = message[0]
+    cdef const char *text = message + 5
     if not server.pending.length:
         server.started = now
         if server.status == b"I":
             server.transaction_started = server.started
         server.row.running = 1
     pending_sent(&server.pending, kind)
-    if kind == b"P" and named:                  # Parse of a named statement
-        server.dirt |= DIRT_STATEMENTS
+    if kind == b"P":                            # Parse
+        if total > 5 and (here <= 5 or message[5]):         # of a named statement
+            server.dirt |= DIRT_STATEMENTS
+        text = text_of_parse(message, here)
+        server.makes |= makes_from_query(text, message + here - text)
+    if server.client.startup is not None and (kind == b"Q" or kind == b"P"):
+        server.went_back |= leads_back(text, message + here - text)
     return 0
 
 

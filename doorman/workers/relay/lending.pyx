@@ -300,6 +300,7 @@ cdef class Lending(Sockets):
         server.cancels = 0
         server.returns = False
         server.went_back = False
+        server.restore_due = False
         server.settling = 0
         server.skips = False
         server.on_trial = False
@@ -313,12 +314,10 @@ cdef class Lending(Sockets):
         server.row.running = 0
         client.server = None
         client.last_bound = None
-        client.forgets_all = False
-        client.bound_sets = 0
         if (
             server.lent is not None or server.forgetting is not None or server.verified is not None
             or server.kept is not None or server.capture is not None or client.portals is not None
-            or client.target is not None
+            or client.deeds is not None
         ):
             forget_leftovers(server, client)
         client.row.state = CLIENT_IDLE
@@ -447,5 +446,5 @@ cdef int forget_leftovers(Server server, Client client) except -1:
     server.kept = None
     server.capture = None
     client.portals = None                               # they end with the transaction, the unnamed one as well
-    client.target = None
+    client.deeds = None
     return 0

@@ -83,6 +83,11 @@ cdef bint pending_unsynced(Pending *pending) noexcept:
     return at > 0 and entry_at(pending, at - 1) == UNSYNCED
 
 
+cdef bint pending_head_is_query(Pending *pending) noexcept:
+    """Is it a Query that is being answered?"""
+    return pending.length > 0 and entry_at(pending, 0) == QUERY
+
+
 cdef void pending_settle(Pending *pending) noexcept:
     """The unsynced messages at the head are known to be answered."""
     drop_run(pending)

@@ -29,7 +29,6 @@ from doorman.shm.statements cimport (
     set_remove,
 )
 from doorman.workers.relay.engine cimport (
-    CHANGES_TAGGED,
     DIRT_SETTINGS,
     DIRT_STATEMENTS,
     DIRT_TEMPORARY,
@@ -85,7 +84,7 @@ cdef int take_over(Engine engine, Server server, Statement statement) except -1:
         if statement.forgets or (statement.changes and not server.dirt & DIRT_TEMPORARY):
             doubt_set(engine, server)
         if statement.untagged and not server.dirt & DIRT_TEMPORARY:
-            server.changes = CHANGES_TAGGED             # its tag will be that of a SELECT
+            server.makes = True                         # its tag will be that of a SELECT
     return 0
 
 

@@ -20,7 +20,6 @@ from libc.string cimport memchr, memcmp, memcpy
 
 from doorman.shm.statements cimport set_has
 from doorman.workers.relay.engine cimport (
-    CHANGES_TAGGED,
     DIRT_LOCKS,
     DIRT_SETTINGS,
     DIRT_STATEMENTS,
@@ -67,8 +66,8 @@ from doorman.workers.relay.replies cimport (
     replies_push,
 )
 from doorman.workers.relay.statements cimport SERVER_NAME_LENGTH, Named, Statement
-from doorman.workers.relay.sql_names cimport lend_to, note_target, take_back
-from doorman.workers.relay.traces cimport leads_back, makes_from_query, may_set, traces_of
+from doorman.workers.relay.sql_names cimport lend_to, take_back, targets_of
+from doorman.workers.relay.traces cimport leads_back, makes_from_query, may_set, text_of_parse, traces_of
 
 from doorman.workers.set_texts import settings_in
 
@@ -112,10 +111,9 @@ cdef int rename(
         client.unnamed = None
         traces = traces_in(message, here, total)
         server.dirt |= traces
+        server.makes |= here < total                    # who has not read it all does not know that it is temporary
         if traces & DIRT_TEMPORARY:
             server.unexplained = True                   # names mean something else to what is parsed from now on
-        elif makes_from_query(message + 5, here - 5):
-            server.changes = CHANGES_TAGGED             # its tag will be that of a SELECT
         if traces & DIRT_SETTINGS or may_set(message + 5, here - 5):
             note_set(engine, server, message, here, total)
         if leads_back(message + 5, here - 5):
@@ -127,6 +125,8 @@ cdef int rename(
         server.unexplained |= traces == DIRT_SETTINGS
     elif kind == b"D":                                  # of a portal
         return describe_portal(engine, client, server, message, here)
+    elif kind == b"E" and client.deeds is not None:     # Execute
+        return execute_deed(engine, client, server, message, here)
     note(engine, server, kind)
     if dropped is not None and server.replies.length > 1:       # it may be skipped for an error before it
         Py_INCREF(dropped)
@@ -141,14 +141,18 @@ cdef int rename(
 
 cdef int pass_on(Engine engine, Server server, const char *message, Py_ssize_t here, Py_ssize_t total) except -1:
     """`prepared_statements` is off: names are the client's own, within a transaction."""
+    cdef const char *text
     if message[0] == b"Q":
         server.dirt |= traces_in(message, here, total)
+        server.makes |= here < total
     if message[0] != b"P":
         note(engine, server, message[0])
         return STEP_PASS
-    if here > 5 and message[5]:
+    text = text_of_parse(message, here)
+    if text > message + 6:
         server.dirt |= DIRT_STATEMENTS
     server.dirt |= traces_in(message, here, total)
+    server.makes |= makes_from_query(text, message + here - text)
     note_start(engine, server)
     pending_sent(&server.pending, b"P")
     replies_push(&server.replies, REPLY_PARSE_TRIED, NULL, NULL, NULL)
@@ -246,7 +250,8 @@ cdef int note(Engine engine, Server server, char kind) except -1:
         server.pending.doubtful = doubtful              # rule 5 of pending: here it is known whose an error is,
         server.condemned |= server.executed             # but PostgreSQL may lose count all the same
     if kind == b"E":
-        note_execute(server)
+        server.executed = True
+        replies_push(&server.replies, REPLY_EXECUTE, NULL, NULL, NULL)
     elif kind == b"S":
         replies_push(&server.replies, REPLY_SYNC, NULL, NULL, NULL)
         server.client.fresh_unnamed = False
@@ -271,26 +276,30 @@ cdef int note(Engine engine, Server server, char kind) except -1:
     return 0
 
 
-cdef int note_execute(Server server) except -1:
-    """An Execute, and what it does to the client's names: DEALLOCATE by extended protocol."""
-    cdef Client client = server.client
-    cdef Named target = client.target
+cdef int execute_deed(Engine engine, Client client, Server server, const char *message, Py_ssize_t here) except -1:
+    """An Execute, and what it does to the client's names (DEALLOCATE by extended protocol) and settings. Once."""
+    cdef Py_ssize_t length = length_of_name(message + 5, here - 5)
+    cdef tuple deed = client.deeds.pop(message[5 : 5 + length], None) if length >= 0 else None
+    cdef Named target
+    cdef object names = None
+    if deed is None:
+        note(engine, server, b"E")
+        return STEP_PASS
+    target, every, sets = deed
+    note_start(engine, server)
+    pending_sent(&server.pending, b"E")
     server.executed = True
-    if client.bound_sets:
-        server.local_planner = mix_text(server.local_planner, client.bound_sets.to_bytes(8, "big"))
+    if sets:
+        server.local_planner = mix_text(server.local_planner, sets.to_bytes(8, "big"))
         server.explained += 1
-        client.bound_sets = 0
-    if target is not None:                              # a portal runs once
-        client.target = None
-        if client.names is not None and client.names.get(target.name) is target:
-            forget_named(client, target)
-        return replies_push(&server.replies, REPLY_EXECUTE, <PyObject *>target, NULL, NULL)
-    if not client.forgets_all:
-        return replies_push(&server.replies, REPLY_EXECUTE, NULL, NULL, NULL)
-    client.forgets_all = False
-    names, client.names = client.names or {}, None
-    client.last_named = None
-    return replies_push(&server.replies, REPLY_EXECUTE, NULL, <PyObject *>names, NULL)
+    if target is not None and client.names is not None and client.names.get(target.name) is target:
+        forget_named(client, target)
+    if every:
+        names, client.names = client.names or {}, None
+        client.last_named = None
+    replies_push(&server.replies, REPLY_EXECUTE, <PyObject *>target if target is not None else NULL,
+                 <PyObject *>names if every else NULL, NULL)
+    return STEP_PASS
 
 
 cdef bint must_hold(Server server) noexcept:
@@ -459,6 +468,7 @@ cdef int rename_bind(
     cdef const char *rest = name + name_length + 1
     cdef Py_ssize_t rest_length = message + here - rest
     cdef Statement statement
+    cdef tuple targets = (None, False)
     cdef char *into
     cdef int fit
     if name_length < 0:
@@ -476,12 +486,11 @@ cdef int rename_bind(
         note(engine, server, b"B")
         return STEP_PASS
     outgoing_add(&engine.to_server, run, run_length)
-    client.target = None
-    client.forgets_all = False
-    client.bound_sets = 0
+    if client.deeds is not None:
+        client.deeds.pop(portal[:portal_length], None)
     if statement is not None:
         if statement.speaks:
-            note_target(engine, client, server, statement)
+            targets = targets_of(engine, client, server, statement)
         statement = as_of_now(engine, client, server, statement)
         fit = ensure(engine, server, statement, None if statement.speaks else client, name_length)
         if fit == FIT_RETYPED:
@@ -495,8 +504,8 @@ cdef int rename_bind(
             client.dropping = True                      # of a large one the rest comes yet
             return bind_stale(engine, server)
         take_over(engine, server, statement)
-        if statement.matters:
-            note_bound_set(client, server, portal_length, statement, rest[:rest_length])
+        if statement.speaks or statement.matters:
+            note_deed(client, portal[:portal_length], statement, targets, rest[:rest_length])
     note_start(engine, server)
     pending_sent(&server.pending, b"B")
     replies_push(&server.replies, REPLY_BIND, <PyObject *>bound if bound is not None else NULL, NULL, NULL)
@@ -527,12 +536,15 @@ cdef Statement retype(Engine engine, Client client, Server server, Statement sta
     return typed
 
 
-cdef int note_bound_set(Client client, Server server, Py_ssize_t portal_length, Statement statement, bytes rest) except -1:
-    """Bind of what sets something that is not reported: it counts when it is executed (`note_execute`)."""
-    if portal_length:
-        server.unexplained = True
-    else:
-        client.bound_sets = mix_text(statement.digest.low, rest) | 1
+cdef int note_deed(Client client, bytes portal, Statement statement, tuple targets, bytes rest) except -1:
+    """Bind of what does something that counts when it is executed (`execute_deed`): forgets a name of the client's or all,
+    or sets what is not reported (a digest of text and parameters)."""
+    target, every = targets
+    sets = mix_text(statement.digest.low, rest) | 1 if statement.matters else 0
+    if target is not None or every or sets:
+        if client.deeds is None:
+            client.deeds = {}
+        client.deeds[portal] = (target, every, sets)
     return 0
 
 

@@ -20,6 +20,7 @@ cdef class ServerSide(Lending):
     cdef int read_server(self, Server server) except -1
     cdef bint idle_server_speaks(self, Server server, uint32_t events) except -1
     cdef int pass_by(self, Server server, uint32_t events) except -1
+    cdef Py_ssize_t feed_stage(self, Server server, Py_ssize_t length) except -2
     cdef int heard_nothing(self, Server server) except -1
     cdef int finish_server(self, Server server) except -1
     cdef int open_if_needed(self, int pool) except -1

@@ -121,7 +121,7 @@ cdef class ServerSide(Lending):
                 server.client.counters.bytes_received += length
                 used = feed_server(self, server, self.scratch, length)
             else:
-                used = feed_quiet(self, server, self.scratch, length)
+                used = self.feed_stage(server, length)
             if used < 0 or server.closed:
                 return 0
             if used < length:
@@ -131,6 +131,14 @@ cdef class ServerSide(Lending):
             if server.client is not None and buffer_length(&server.client.outb):
                 return 0
         return 0
+
+    cdef Py_ssize_t feed_stage(self, Server server, Py_ssize_t length) except -2:
+        """Take what a server said in a stage. What stands behind the end of RESTORE is its client's."""
+        cdef Py_ssize_t more, used = feed_quiet(self, server, self.scratch, length)
+        if 0 <= used < length and server.stage == STAGE_NONE and server.client is not None and not server.closed:
+            more = feed_server(self, server, self.scratch + used, length - used)
+            used = used + more if more >= 0 else -1
+        return used
 
     cdef int heard_nothing(self, Server server) except -1:
         """What an idle server said was for the record layer alone (a session ticket, a new key)."""

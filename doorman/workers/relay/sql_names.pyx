@@ -134,13 +134,11 @@ cdef bytes lend_to(Engine engine, Client client, Server server, Statement statem
     return text
 
 
-cdef int note_target(Engine engine, Client client, Server server, Statement statement) except -1:
-    """Bind of a statement that speaks of others; what its Execute will forget."""
+cdef tuple targets_of(Engine engine, Client client, Server server, Statement statement):
+    """Bind of a statement that speaks of others; what its Execute will forget: the Named or None, and whether all."""
     cdef bytes text = lend_to(engine, client, server, statement)
-    _, forgotten, client.forgets_all = names_in(text)
-    if forgotten and client.names is not None:
-        client.target = client.names.get(forgotten[0])
-    return 0
+    _, forgotten, every = names_in(text)
+    return client.names.get(forgotten[0]) if forgotten and client.names is not None else None, every
 
 
 cdef int note_deallocated(Engine engine, Server server) except -1:

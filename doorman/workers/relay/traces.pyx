@@ -145,7 +145,8 @@ cdef bint may_set(const char *text, Py_ssize_t length) noexcept nogil:
 
 
 cdef bint makes_from_query(const char *text, Py_ssize_t length):
-    """May this be CREATE TABLE … AS or CREATE MATERIALIZED VIEW? (SELECT … INTO is not looked for.)"""
+    """May this be CREATE TABLE … AS or CREATE MATERIALIZED VIEW? (SELECT … INTO is not looked for: the word stands in too
+    many texts. It shows when the client has it described, for it returns no rows.)"""
     cdef Py_ssize_t at = first_letter(text, length)
     cdef bytes words
     if not begins(text + at, length - at, b"create", 6):
@@ -153,6 +154,12 @@ cdef bint makes_from_query(const char *text, Py_ssize_t length):
     words = text[at:length]
     found = TABLE.search(words)                         # one search after the other: together they would be quadratic
     return found is not None and AS.search(words, found.end()) is not None
+
+
+cdef const char *text_of_parse(const char *message, Py_ssize_t length) noexcept nogil:
+    """Where the text in a Parse begins: at its end if that has not come."""
+    cdef const char *end = <const char *>memchr(message + 5, 0, length - 5) if length > 5 else NULL
+    return end + 1 if end != NULL else message + length
 
 
 cdef Py_ssize_t first_letter(const char *text, Py_ssize_t length) noexcept nogil:

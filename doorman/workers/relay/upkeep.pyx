@@ -142,6 +142,7 @@ cdef bint restore(Engine engine, Server server) except -1:
 cdef int start_restore(Engine engine, Server server) except -1:
     """Rule 6. The client was not given its last ReadyForQuery yet."""
     server.went_back = False
+    server.restore_due = False
     server.restores_again = False
     server.reported = []
     return ask(engine, server, STAGE_RESTORE, restoring(server.client.startup), PATIENCE_US)
@@ -210,6 +211,8 @@ cdef int end_copy(Engine engine, Server server) except -1:
 
 
 cdef int after_drain(Engine engine, Server server) except -1:
+    server.makes = False
+    server.description = 0
     if server.changes:
         spread_change(engine, server)
     if server.status != b"I":
@@ -296,6 +299,8 @@ cdef bint heed(Engine engine, Server server, const char *message, Py_ssize_t len
         if kind == b"C" and server.pending.copying:
             pending_copied(&server.pending)
         note_late(engine, server, message, length)
+    elif kind == b"T" and server.stage == STAGE_DRAIN:    # RowDescription
+        server.description = kind
     elif kind == b"G" and server.stage == STAGE_DRAIN:    # CopyInResponse
         pending_copy_in(&server.pending)
         end_copy(engine, server)
@@ -312,6 +317,7 @@ cdef int note_late(Engine engine, Server server, const char *message, Py_ssize_t
         server.dirt |= DIRT_SETTINGS
     else:                                           # CommandComplete
         note_tag(server, message + 5, length - 5)
+        server.description = 0
         if forgets(message + 5, length - 5):
             set_clear(engine.table, server.slot)
     if not engine.table.pools[server.row.pool].cleanup:
