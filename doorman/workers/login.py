@@ -190,13 +190,21 @@ class Login:
             self.on_startup(first, packet)
         elif isinstance(first, CancelRequest):
             count_connection(self.process.table, _CANCEL)
-            self.process.cancel(first.pid, first.secret)
-            self.relay.end(self.client)
+            self.end_when_done(self.process.cancel(first.pid, first.secret))
         elif isinstance(first, SslRequest) and self.offers_tls:
             self.relay.send(self.client, b"S")
             self.start_handshake(is_direct=False)
         else:
             self.decline_encryption(first)
+
+    def end_when_done(self, cancelling: asyncio.Task[None] | None) -> None:
+        """Whoever asks for a cancel takes the end of this connection for the proof that it will not hit a later statement of
+        its own (as PostgreSQL's clients may: rule 1 of cancel)."""
+        if cancelling is None:
+            self.relay.end(self.client)
+        else:
+            self.relay.suspend(self.client)
+            cancelling.add_done_callback(lambda _: self.relay.end(self.client))
 
     def decline_encryption(self, request: SslRequest | GssEncRequest) -> None:
         """Not offered: the client may go on in plain text."""

@@ -558,11 +558,12 @@ class Process(Host):
     def look_at_pools(self) -> None:
         """Some pool may need a server; see Keeper."""
 
-    def cancel_server(self, slot: int, generation: int) -> None:
-        """Cancel what a server runs for a client that is gone."""
+    def cancel_server(self, slot: int, generation: int) -> asyncio.Task[None]:
+        """Cancel what a server runs, for a client that is gone or that asks for it. Done when it cannot hit anything later."""
         task = self.spawn(cancel_statement(self, slot, generation))
         self.cancels.add(task)
         task.add_done_callback(self.cancels.discard)
+        return task
 
     def login_expired(self, client: Client) -> None:
         """A client has not logged in within `client_login_timeout`."""
@@ -594,11 +595,10 @@ class Process(Host):
 
     # --- called by logins --------------------------------------------------------------------------------------------
 
-    def cancel(self, pid: int, secret: bytes) -> None:
-        """A cancel request arrived here for a client of whatever worker."""
+    def cancel(self, pid: int, secret: bytes) -> asyncio.Task[None] | None:
+        """A cancel request arrived here for a client of whatever worker. None: it is dealt with already."""
         found = self.relay.cancel_client(pid, secret)
-        if found is not None:
-            self.cancel_server(*found)
+        return self.cancel_server(*found) if found is not None else None
 
     def reported_parameters(self, pool: int) -> dict[str, str]:
         """What servers of a pool report at login, names folded; empty before the first one."""

@@ -10,14 +10,14 @@ from __future__ import annotations
 import re
 
 WORDS = """
-    application_name bytea_output client_min_messages commit_delay commit_siblings deadlock_timeout
-    default_transaction_deferrable default_transaction_isolation default_transaction_read_only extra_float_digits
+    application_name client_min_messages commit_delay commit_siblings deadlock_timeout
+    default_transaction_deferrable default_transaction_isolation default_transaction_read_only
     idle_in_transaction_session_timeout idle_session_timeout lc_messages lo_compat_privileges lock_timeout
     maintenance_work_mem seed statement_timeout synchronous_commit temp_buffers temp_file_limit transaction_deferrable
-    transaction_isolation transaction_read_only transaction_timeout xmlbinary
+    transaction_isolation transaction_read_only transaction_timeout
 """
 HARMLESS = frozenset(WORDS.split())
-"""Neither parser nor planner asks for these; nor for log_…, track_…, vacuum_…, and those of extensions (with a dot)."""
+"""Neither parser nor planner asks for these, nor what immutable functions return (extra_float_digits, bytea_output); nor for log_…, track_…, vacuum_…, and those of extensions (with a dot)."""
 HARMLESS_KINDS = ("log_", "track_", "vacuum_", "auto_explain", "tcp_")
 
 GAP = rb"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*"

@@ -94,6 +94,21 @@ def test_a_cancel_that_races_the_end_of_a_statement_hits_at_most_that_statement(
         assert raw.value("SELECT 4") == "4"
 
 
+@pytest.mark.parametrize("database", ["postgres", "session"])
+def test_the_end_of_the_request_is_the_end_of_the_cancel(connect: Connect, address: Address, database: str) -> None:
+    """trap: drivers (libpq's PQcancel, asyncpg) wait for it, so as not to hit their own next statement."""
+    raw = connect(database)
+    for _ in range(40):
+        raw.ask(query("BEGIN; SAVEPOINT a"))
+        raw.send(query("COPY (SELECT pg_sleep(0.004)) TO STDOUT; SELECT pg_sleep(0.001)"))
+        time.sleep(0.003)
+        assert cancel(address, raw.pid, raw.secret) == b""
+        raw.until("Z")
+        raw.ask(query("ROLLBACK TO a"))
+        assert [got.kind for got in raw.converse(query("SELECT pg_sleep(0.003)"))] == [b"T", b"D", b"C", b"Z"]
+        raw.ask(query("ROLLBACK"))
+
+
 def test_a_wrong_key_cancels_nothing(connect: Connect, address: Address, postgres: Postgres) -> None:
     raw, other = connect(), connect()
     raw.send(query("SELECT pg_sleep(0.6), 'done'"))

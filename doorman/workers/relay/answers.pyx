@@ -21,7 +21,7 @@ from doorman.wire.packing import message as make_message
 from doorman.shm.statements cimport set_add, set_clear, set_of, set_remove
 from doorman.workers.relay.batch cimport answer_batch
 from doorman.workers.relay.backend cimport end_stream, may_part, note_stream, spread_change, take_note
-from doorman.workers.relay.engine cimport CHANGES_HEEDED, CHANGES_TAGGED, HOLD, Client, Engine, Server
+from doorman.workers.relay.engine cimport HEAVY, HOLD, Client, Engine, Server
 from doorman.workers.relay.heal cimport note_shape, note_types, note_unusable, run_again, start_healing
 from doorman.workers.relay.local cimport note_check
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_free, outgoing_room
@@ -51,8 +51,10 @@ from doorman.workers.relay.replies cimport (
     Reply,
     replies_at,
     replies_copy_in,
+    replies_free,
     replies_head,
     replies_pop,
+    reply_remember,
 )
 from doorman.workers.relay.prepare cimport doubt_set
 from doorman.workers.relay.settle cimport settle, settled
@@ -66,6 +68,7 @@ cdef extern from "<string.h>" nogil:
 cdef enum:
     MAX_SERVER_MESSAGE = 1_073_741_824
     LARGE = 16_384              # a run of this size is written by itself rather than copied
+    FEW = 1024                  # replies owed to one who is read again
 
 cdef enum Look:                 # rule 3: whom a type of message concerns, and what is awaited
     LOOK_ALWAYS = 1             # changes what we know, whatever it answers
@@ -157,12 +160,25 @@ cdef Py_ssize_t feed_answers(Engine engine, Server server, const char *data, Py_
     if server.holding and not (server.replies.synced or server.healing or server.verifying or server.pending.copying):
         server.holding = False
         engine.queue(client)
+    if server.crowded and may_go_on(server):
+        engine.queue(client)
     if server.capture is not None:
         note_check(engine, server, data + start, at - start)
     if at == length and (may_part(server, client) or engine.release_early):
         engine.release(server)
     give(engine, client, data + start, at - start)
     return at
+
+
+cdef bint may_go_on(Server server) noexcept:
+    """So much is owed to the client that it was not read any more. Is it less now? (A COPY needs what the client says.)"""
+    if server.replies.length and not server.pending.copy_in and (server.heavy > HEAVY or server.replies.length > FEW):
+        return False
+    server.crowded = False
+    if not server.replies.length:
+        server.heavy = 0
+        replies_free(&server.replies)
+    return True
 
 
 cdef inline int looks_for(Server server) noexcept:
@@ -263,6 +279,8 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
         if due == REPLY_BIND or due == REPLY_DESCRIBE:
             if note_unusable(engine, server, message + 5, length - 5) and start_healing(engine, server):
                 return True
+        elif memmem(message, length, b"\0C42P05\0", 8) != NULL and memmem(message, length, b"DOORMAN_", 8) != NULL:
+            doubt_set(engine, server)                   # it has what it should not have
         server.replaying = False
         if server.verifying:
             end_verifying(engine, server)
@@ -289,8 +307,8 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
     take_note(server, message, length, engine.now)
     if kind == b"C":                                    # CommandComplete
         note_forgetting(engine, server, head, message + 5, length - 5)
-        if server.changes == CHANGES_TAGGED:
-            server.changes = CHANGES_HEEDED
+        if server.altered:
+            server.altered = False
             doubt_set(engine, server)
         if length == 12 and memcmp(message + 5, b"LISTEN\x00", 7) == 0:
             engine.note_listen(server.client)
@@ -348,6 +366,8 @@ cdef bint take_ready(Engine engine, Server server, const char *message, Py_ssize
     if not server.replies.length:
         server.touchy = False
         server.makes = False
+        server.heavy = 0
+        server.temporary = 0 if server.status == b"I" else server.temporary
         server.parses_shared = False
         server.explained = 0                            # what failed is not tagged
         if server.went_back and not server.client.body_left and (
@@ -386,7 +406,8 @@ cdef bytes with_names_of(Client client, Reply *head, bytes error):
         fields = OUR_NAME.sub(lambda found: (<Named>head.new).name, error[5:])
         return b"E" + (len(fields) + 4).to_bytes(4, "big") + fields
     elif head.kind == REPLY_BIND and head.new != NULL and isinstance(<object>head.new, Statement):
-        names = {(<Statement>head.new).name: b""}
+        fields = OUR_NAME.sub(b"", error[5:])                           # likewise
+        return b"E" + (len(fields) + 4).to_bytes(4, "big") + fields
     else:
         names = {unnamed: b""}
         for named in (client.names or {}).values():
@@ -399,13 +420,19 @@ cdef int forget_segment(Engine engine, Server server) except -1:
     """An error came: PostgreSQL skips what follows up to the next Sync. Undo what was done for that in advance."""
     cdef uint32_t n = 0
     cdef uint32_t at, left
+    cdef Undo undone
     cdef Reply *head = replies_head(&server.replies)
     if head == NULL or head.kind < FIRST_ANSWERED:
         return 0
     while n < server.replies.length and not is_sync(replies_at(&server.replies, n).kind):
         n += 1
+    undone.query_follows = server.replies.queries > 0 and has_query(server, n)
+    undone.parsed_again = is_parsed_again(server, n)
+    undone.renamed = False
     for at in range(n, 0, -1):
-        undo(engine, server, replies_at(&server.replies, at - 1), at == 1, n)
+        undo(engine, server, replies_at(&server.replies, at - 1), at == 1, &undone)
+    if undone.renamed:
+        mend_memory(server, n, undone.before)
     left = server.replies.length - n
     while server.replies.length > left:
         replies_pop(&server.replies)
@@ -416,8 +443,15 @@ cdef inline bint is_sync(uint8_t kind) noexcept:
     return kind == REPLY_SYNC or kind == REPLY_SYNC_OURS
 
 
-cdef int undo(Engine engine, Server server, Reply *reply, bint failed, uint32_t end) except -1:
-    """One message failed, or was skipped because of one before it. end: entries up to the next Sync."""
+cdef struct Undo:
+    bint query_follows          # a Query stands behind what is skipped: it drops the unnamed statement all the same
+    bint parsed_again           # a later batch makes the client's unnamed statement what it is
+    bint renamed                # what was undone had made something else the unnamed statement
+    PyObject *before            # than this, or NULL (borrowed from the queue)
+
+
+cdef int undo(Engine engine, Server server, Reply *reply, bint failed, Undo *undone) except -1:
+    """One message failed, or was skipped because of one before it."""
     cdef Client client = server.client
     cdef object new = <object>reply.new if reply.new != NULL else None
     if reply.kind == REPLY_PARSE or reply.kind == REPLY_PARSE_OURS:
@@ -433,21 +467,44 @@ cdef int undo(Engine engine, Server server, Reply *reply, bint failed, uint32_t 
         if client is not None and isinstance(new, Named):
             return undo_close(client, new, False)
         return undo_forgetting(client, reply)
+    if client is None:
+        return 0
+    if reply.kind == REPLY_BIND:
+        return undo_bind(client, reply)
     if reply.kind == REPLY_QUERY:                       # it was skipped: the unnamed statement is as it was
-        if client is not None and client.unnamed is None and reply.old != NULL:
-            client.unnamed = <Statement>reply.old
+        if reply.old != NULL:
+            undone.renamed = True
+            undone.before = reply.old
+            if client.unnamed is None and not undone.query_follows:
+                client.unnamed = <Statement>reply.old
         return 0
-    if client is None or new is None or reply.kind == REPLY_PARSE_OURS or reply.kind == REPLY_PARSE_CLASH:
+    if new is None or reply.kind == REPLY_PARSE_OURS or reply.kind == REPLY_PARSE_CLASH:
         return 0
-    if reply.kind == REPLY_BIND or reply.kind == REPLY_DESCRIBE or reply.kind == REPLY_DESCRIBE_OURS:
+    if reply.kind == REPLY_DESCRIBE or reply.kind == REPLY_DESCRIBE_OURS:
         return 0                                        # they name a statement and change nothing
     if reply.kind == REPLY_CLOSE_KNOWN:
-        undo_close(client, new, has_query(server, end))
-    elif isinstance(new, Named):
-        undo_name(client, <Named>new)
-    elif client.unnamed is new and not is_parsed_again(server, new, end):
-        client.unnamed = <Statement>reply.old if reply.old != NULL and not failed else None
+        if not isinstance(new, Named):
+            undone.renamed = True
+            undone.before = reply.new
+        return undo_close(client, new, undone.query_follows)
+    if isinstance(new, Named):
+        return undo_name(client, <Named>new)
+    undone.renamed = True
+    undone.before = reply.old if not failed else NULL
+    if client.unnamed is new and not undone.parsed_again:
+        client.unnamed = <Statement>undone.before if undone.before != NULL else None
     return 0
+
+
+cdef bint changes_unnamed(Reply *reply) noexcept:
+    """Does it make something else the unnamed statement, or nothing?"""
+    if reply.kind == REPLY_QUERY:
+        return reply.old != NULL
+    if reply.kind != REPLY_PARSE and reply.kind != REPLY_PARSE_KNOWN and reply.kind != REPLY_PARSE_TRIED and (
+        reply.kind != REPLY_CLOSE_KNOWN
+    ):
+        return False
+    return reply.new != NULL and isinstance(<object>reply.new, Statement)
 
 
 cdef bint has_query(Server server, uint32_t at) noexcept:
@@ -458,16 +515,37 @@ cdef bint has_query(Server server, uint32_t at) noexcept:
     return False
 
 
-cdef bint is_parsed_again(Server server, object statement, uint32_t at) except -1:
-    """Does a later batch make it the unnamed statement?"""
+cdef bint is_parsed_again(Server server, uint32_t at) except -1:
+    """Does a later batch make the client's unnamed statement what it is?"""
+    cdef Reply *reply
+    cdef PyObject *unnamed = <PyObject *>server.client.unnamed if server.client is not None else NULL
+    for at in range(at, server.replies.length):
+        reply = replies_at(&server.replies, at)
+        if reply.new == unnamed and reply.kind != REPLY_CLOSE_KNOWN and changes_unnamed(reply):
+            return True
+    return False
+
+
+cdef int mend_memory(Server server, uint32_t at, PyObject *before) except -1:
+    """What was undone had come to nothing: a later batch that may fail as well is to find what was there before that."""
     cdef Reply *reply
     for at in range(at, server.replies.length):
         reply = replies_at(&server.replies, at)
-        if reply.new == <PyObject *>statement and (
-            reply.kind == REPLY_PARSE or reply.kind == REPLY_PARSE_KNOWN or reply.kind == REPLY_PARSE_TRIED
-        ):
-            return True
-    return False
+        if changes_unnamed(reply):
+            reply_remember(&reply.new if reply.kind == REPLY_CLOSE_KNOWN else &reply.old, before)
+            return 0
+    return 0
+
+
+cdef int undo_bind(Client client, Reply *reply) except -1:
+    """A portal that could not be made is what it was, if it was there."""
+    if reply.old != NULL and client.portals is not None:
+        name, before = <tuple>reply.old
+        if before is None:
+            client.portals.pop(name, None)
+        else:
+            client.portals[name] = before
+    return 0
 
 
 cdef int undo_forgetting(Client client, Reply *reply) except -1:

@@ -11,7 +11,7 @@ Rules
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp
+from libc.string cimport memchr, memcmp
 
 from doorman.shm.atomics cimport add32
 from doorman.shm.counters cimport count_error, count_time
@@ -19,8 +19,6 @@ from doorman.shm.layout cimport CounterRow
 from doorman.workers.relay.answers cimport feed_answers
 from doorman.workers.relay.buffer cimport buffer_length
 from doorman.workers.relay.engine cimport (
-    CHANGES_NONE,
-    CHANGES_TAGGED,
     DIRT_CREATED,
     DIRT_CURSORS,
     DIRT_EVERYTHING,
@@ -162,7 +160,7 @@ cdef int spread_change(Engine engine, Server server) except -1:
     hosts too: they may be replicas."""
     cdef int pool
     cdef uint32_t catalog = engine.table.pools[server.row.pool].catalog
-    server.changes = CHANGES_NONE
+    server.changes = False
     for pool in range(<int>engine.table.header.n_pools):
         if engine.table.pools[pool].catalog == catalog:
             add32(&engine.table.pools[pool].statement_epoch, 1)
@@ -269,54 +267,64 @@ TAGS[6] = Tag(b"DO\x00", 3, DIRT_EVERYTHING)
 
 
 cdef enum:
-    N_PLAN_TAGS = 23
+    N_HARMLESS = 22
 
-cdef Tag[N_PLAN_TAGS] PLAN_TAGS     # commands behind which a text may mean something else, or nothing; what is temporary is
-                                    # seen by its client alone
-PLAN_TAGS[0] = Tag(b"ALTER TABLE\x00", 12, 0)
-PLAN_TAGS[1] = Tag(b"ALTER VIEW\x00", 11, 0)
-PLAN_TAGS[2] = Tag(b"ALTER MATERIALIZED VIEW\x00", 24, 0)
-PLAN_TAGS[3] = Tag(b"ALTER FOREIGN TABLE\x00", 20, 0)
-PLAN_TAGS[4] = Tag(b"ALTER TYPE\x00", 11, 0)
-PLAN_TAGS[5] = Tag(b"ALTER SCHEMA\x00", 13, 0)
-PLAN_TAGS[6] = Tag(b"CREATE VIEW\x00", 12, DIRT_TEMPORARY)
-PLAN_TAGS[7] = Tag(b"DROP VIEW\x00", 10, 0)
-PLAN_TAGS[8] = Tag(b"DROP MATERIALIZED VIEW\x00", 23, 0)
-PLAN_TAGS[9] = Tag(b"DROP FOREIGN TABLE\x00", 19, 0)
-PLAN_TAGS[10] = Tag(b"DROP TYPE\x00", 10, 0)
-PLAN_TAGS[11] = Tag(b"DROP SCHEMA\x00", 12, 0)
-PLAN_TAGS[12] = Tag(b"DROP FUNCTION\x00", 14, 0)
-PLAN_TAGS[13] = Tag(b"DROP TABLE\x00", 11, DIRT_TEMPORARY)     # one that made a table drops that, mostly
-PLAN_TAGS[14] = Tag(b"CREATE TABLE", 12, DIRT_TEMPORARY)       # a new object may hide another of its name
-PLAN_TAGS[15] = Tag(b"CREATE SEQUENCE\x00", 16, DIRT_TEMPORARY)
-PLAN_TAGS[16] = Tag(b"CREATE MATERIALIZED VIEW\x00", 25, 0)
-PLAN_TAGS[17] = Tag(b"CREATE FOREIGN TABLE\x00", 21, 0)
-PLAN_TAGS[18] = Tag(b"CREATE FUNCTION\x00", 16, 0)
-PLAN_TAGS[19] = Tag(b"CREATE TYPE\x00", 12, 0)
-PLAN_TAGS[20] = Tag(b"CREATE DOMAIN\x00", 14, 0)
-PLAN_TAGS[21] = Tag(b"CREATE OPERATOR\x00", 16, 0)
-PLAN_TAGS[22] = Tag(b"CREATE SCHEMA\x00", 14, 0)
+cdef Tag[N_HARMLESS] HARMLESS       # objects that no text is read otherwise for when they are made, changed or dropped
+HARMLESS[0] = Tag(b"INDEX", 5, 0)
+HARMLESS[1] = Tag(b"ROLE", 4, 0)
+HARMLESS[2] = Tag(b"USER", 4, 0)                # and USER MAPPING
+HARMLESS[3] = Tag(b"GROUP", 5, 0)
+HARMLESS[4] = Tag(b"DATABASE", 8, 0)
+HARMLESS[5] = Tag(b"TABLESPACE", 10, 0)
+HARMLESS[6] = Tag(b"TRIGGER", 7, 0)
+HARMLESS[7] = Tag(b"EVENT TRIGGER", 13, 0)
+HARMLESS[8] = Tag(b"POLICY", 6, 0)
+HARMLESS[9] = Tag(b"RULE", 4, 0)                # PostgreSQL itself sees to these
+HARMLESS[10] = Tag(b"STATISTICS", 10, 0)
+HARMLESS[11] = Tag(b"PUBLICATION", 11, 0)
+HARMLESS[12] = Tag(b"SUBSCRIPTION", 12, 0)
+HARMLESS[13] = Tag(b"SERVER", 6, 0)
+HARMLESS[14] = Tag(b"FOREIGN DATA WRAPPER", 20, 0)
+HARMLESS[15] = Tag(b"ACCESS METHOD", 13, 0)
+HARMLESS[16] = Tag(b"LANGUAGE", 8, 0)
+HARMLESS[17] = Tag(b"DEFAULT PRIVILEGES", 18, 0)
+HARMLESS[18] = Tag(b"SYSTEM", 6, 0)
+HARMLESS[19] = Tag(b"LARGE OBJECT", 12, 0)
+HARMLESS[20] = Tag(b"TRANSFORM", 9, 0)
+HARMLESS[21] = Tag(b"CONVERSION", 10, 0)
 
 
 cdef void note_change(Server server, const char *tag, Py_ssize_t length) noexcept:
-    """DDL that may make plans stale (rule 1 of heal)."""
+    """DDL behind which a text may mean something else, or nothing (rule 1 of heal). What is temporary is seen by its client
+    alone, who shares nothing that it parses behind it."""
+    cdef const char *what = <const char *>memchr(tag, 32, length)
+    cdef bint standing = server.client is not None and server.client.standing_dirt != 0
     cdef int i
-    for i in range(N_PLAN_TAGS):
-        if length >= PLAN_TAGS[i].length and memcmp(tag, PLAN_TAGS[i].text, PLAN_TAGS[i].length) == 0:
-            if not server.dirt & PLAN_TAGS[i].dirt or server.makes or (
-                server.client is not None and server.client.standing_dirt
-            ):
-                server.changes = CHANGES_TAGGED
+    if what == NULL or not (
+        (length > 6 and memcmp(tag, b"ALTER ", 6) == 0) or (length > 7 and memcmp(tag, b"CREATE ", 7) == 0)
+        or (length > 5 and memcmp(tag, b"DROP ", 5) == 0)
+    ):
+        return
+    what += 1
+    length -= what - tag
+    for i in range(N_HARMLESS):
+        if length > HARMLESS[i].length and memcmp(what, HARMLESS[i].text, HARMLESS[i].length) == 0:
             return
+    if tag[0] == b"C" and server.temporary and not standing:
+        server.temporary -= 1
+    elif tag[0] == b"D" and server.dirt & DIRT_TEMPORARY and not standing and length >= 6 and memcmp(what, b"TABLE", 6) == 0:
+        server.unexplained = True                               # the temporary one, mostly: what it has hidden is seen again
+    else:
+        server.changes = server.altered = True
 
 
 cdef void note_select(Server server) noexcept:
     """CREATE TABLE … AS and SELECT … INTO have a SELECT's tag, but return no rows."""
     if server.makes or server.description == b"n" or (not server.description and pending_head_is_query(&server.pending)):
-        if not server.dirt & DIRT_TEMPORARY or server.makes or (
-            server.client is not None and server.client.standing_dirt
-        ):
-            server.changes = CHANGES_TAGGED
+        if server.temporary and not (server.client is not None and server.client.standing_dirt):
+            server.temporary -= 1
+        else:
+            server.changes = server.altered = True
 
 
 cdef void note_tag(Server server, const char *tag, Py_ssize_t length) noexcept:
@@ -334,10 +342,9 @@ cdef void note_tag(Server server, const char *tag, Py_ssize_t length) noexcept:
         server.row.parameter_digest = 0
         server.returns = server.went_back = True
         return
-    if server.local_planner and (
-        (length >= 9 and memcmp(tag, b"ROLLBACK\x00", 9) == 0) or (length >= 7 and memcmp(tag, b"COMMIT\x00", 7) == 0)
-    ):
-        server.unexplained = True                               # part of what was set is not any more
+    if (length >= 9 and memcmp(tag, b"ROLLBACK\x00", 9) == 0) or (length >= 7 and memcmp(tag, b"COMMIT\x00", 7) == 0):
+        server.unexplained |= server.local_planner != 0         # part of what was set is not any more
+        server.altered |= server.changes                        # nor is part of what was changed
         return
     if length > 4 and (tag[1] == b"L" or tag[1] == b"R"):           # ALTER, DROP, CREATE
         note_change(server, tag, length)

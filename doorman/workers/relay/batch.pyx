@@ -18,7 +18,7 @@ from libc.string cimport memchr, memcmp, memcpy
 from doorman.shm.statements cimport StatementNode, StatementSet, set_find, set_of
 from doorman.workers.relay.answers cimport give
 from doorman.workers.relay.backend cimport may_part, take_note
-from doorman.workers.relay.engine cimport CHANGES_NONE, Client, Engine, Server
+from doorman.workers.relay.engine cimport Client, Engine, Server
 from doorman.workers.relay.heal cimport note_shape, seal, watch_for_stale
 from doorman.workers.relay.outgoing cimport outgoing_add, outgoing_room
 from doorman.workers.relay.pending cimport pending_batch
@@ -211,7 +211,7 @@ cdef bint answer_batch(Engine engine, Server server, const char *data, Py_ssize_
     cdef Reply *described = NULL
     cdef Py_ssize_t description = 0
     if (
-        server.healing or server.holding or server.hopeless or server.body_left or server.changes != CHANGES_NONE
+        server.healing or server.holding or server.hopeless or server.body_left or server.changes
         or server.went_back or server.kept is not None or server.capture is not None or server.forgetting is not None
     ):
         return False

@@ -35,6 +35,7 @@ from doorman.workers.relay.buffer cimport buffer_append, buffer_consume, buffer_
 from doorman.workers.relay.engine cimport (
     DIRT_EVERYTHING,
     DIRT_STATEMENTS,
+    HEAVY,
     HOLD,
     PHASE_CONSOLE,
     PHASE_FAREWELL,
@@ -141,7 +142,7 @@ cdef class ClientSide(ServerSide):
             or client.suspended
             or (client.number != NONE and client.row.wait_state != WAIT_NO)
             or (client.server is not None and (
-                client.server.stage != STAGE_NONE or client.server.holding or buffer_length(&client.server.outb)))
+                client.server.stage != STAGE_NONE or client.server.holding or client.server.crowded or buffer_length(&client.server.outb)))
             or buffer_length(&client.outb) > 0
         )
 
@@ -207,14 +208,16 @@ cdef class ClientSide(ServerSide):
             return 0
         if not server.pending.length and may_part(server, client):
             return self.release(server)
-        return self.hurry(server) if server.replies.length > MANY_REPLIES else 0
+        return self.hurry(server) if server.replies.length > MANY_REPLIES or server.heavy > HEAVY else 0
 
     cdef int hurry(self, Server server) except -1:
-        """A client sends on and on without a Sync: PostgreSQL would have answered what fills its buffer, and what is owed
-        takes memory."""
+        """A client sends on and on: PostgreSQL would have answered what fills its buffer, and what is owed takes memory."""
         self.give_known(server)
-        if server.replies.length > MANY_REPLIES and not server.client.body_left:
+        if not server.replies.length:
+            server.heavy = 0
+        if (server.replies.length > MANY_REPLIES or server.heavy > HEAVY) and not server.client.body_left:
             self.forward(server, <const char *>FLUSH, len(FLUSH))
+            server.crowded = not server.pending.copy_in
         return 0
 
     cdef Py_ssize_t feed_session(self, Client client, const char *data, Py_ssize_t length) except -2:

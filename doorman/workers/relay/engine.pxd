@@ -22,6 +22,7 @@ cdef enum:
     MAX_MESSAGE = 268_435_456       # bytes, both directions (spec/protocol.md section 0)
     HOLD = 65_536                   # a message up to this size is forwarded whole, a larger one streams
     SCRATCH = 131_072               # bytes of one read
+    HEAVY = 16_777_216              # bytes of texts remembered for what is owed to one client, before it is not read any more
 
 cdef enum Kind:
     KIND_WATCHER = 0
@@ -46,11 +47,6 @@ cdef enum Stage:                    # of a server
     STAGE_LISTEN = 7                # spoke while idle
     STAGE_RESTORE = 8               # attached for a session; sets again what its client asked for at startup
 
-cdef enum Changes:                  # DDL of a transaction (rule 1 of heal)
-    CHANGES_NONE = 0
-    CHANGES_TAGGED = 1              # its tag came just now
-    CHANGES_HEEDED = 2              # and the server prepares anew; others will when the transaction is over
-
 cdef enum Dirt:                     # what a client may have left in a server's session
     DIRT_SETTINGS = 1
     DIRT_STATEMENTS = 2
@@ -60,6 +56,7 @@ cdef enum Dirt:                     # what a client may have left in a server's 
     DIRT_LOCKS = 32                 # session-level advisory locks
     DIRT_EVERYTHING = 64
     DIRT_CREATED = 128              # something was created: it may be temporary
+    DIRT_PLANS = 256                # a statement of others was run, and may have been planned, under settings of its own
 
 
 cdef class Conn:
@@ -158,10 +155,15 @@ cdef class Server(Conn):
     cdef bint sets                  # a message behind the last Sync may change how texts are parsed
     cdef uint64_t local_planner     # digest of the texts that have set what is not reported, in this transaction
     cdef uint32_t explained         # tags of SET and RESET that are to come, and have been counted in
-    cdef int changes                # Changes: its client has changed what plans are made of
-    cdef bint makes                 # what is under way may make or drop something that others see, and its tag not say so
+    cdef bint changes               # DDL of the transaction: all servers prepare anew when it is over (rule 1 of heal)
+    cdef bint altered               # and its tag came just now: this one prepares anew at once
+    cdef uint32_t temporary         # texts of the transaction that make something temporary, whose tags are to come
+    cdef bint makes                 # a CREATE … AS is under way: its tag will be that of a SELECT
     cdef char description           # T or n (RowDescription, NoData): of what runs its client was told so; 0: nothing
     cdef bint unexplained           # something was set, or taken back, that is not in `local_planner`
+    cdef bint crowded               # so much is owed to its client that it is not read until there is less
+    cdef uint64_t heavy             # bytes of the texts that are remembered for what is owed
+    cdef bint owns_unnamed          # without renaming: the unnamed statement is its present client's
     cdef bint executed              # an Execute was sent since the last Sync
     cdef bint touchy                # a statement under way may change what later ones meet
     cdef Buffer replay              # the batch under way, while it may have to be sent again (heal)

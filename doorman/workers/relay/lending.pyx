@@ -24,6 +24,7 @@ from doorman.shm.layout cimport CLIENT_ACTIVE, CLIENT_IDLE, CLIENT_WAITING, NONE
 from doorman.shm.pools cimport BACK_CLOSE, BACK_IDLE, BACK_REFUSED, Taken, give_back, start_reset, take
 from doorman.workers.relay.backend cimport end_stream
 from doorman.workers.relay.engine cimport (
+    DIRT_PLANS,
     DIRT_STATEMENTS,
     DIRT_TEMPORARY,
     PHASE_LOGIN,
@@ -296,6 +297,10 @@ cdef class Lending(Sockets):
         server.executed = False                         # the Sync that ends the run of an absent client is ours
         server.sets = False
         server.parses_shared = False
+        server.crowded = False
+        server.heavy = 0
+        server.owns_unnamed = False
+        server.temporary = 0
         server.begin_fails = False
         server.cancels = 0
         server.returns = False
@@ -330,7 +335,9 @@ cdef class Lending(Sockets):
         self.part(server)
         if server.condemned:
             return self.close_server(server, True)
-        if server.dirt and (self.table.pools[server.row.pool].cleanup or server.dirt & DIRT_STATEMENTS):
+        if server.dirt and (
+            self.table.pools[server.row.pool].cleanup or server.dirt & (DIRT_STATEMENTS | DIRT_PLANS)
+        ):
             start_reset(self.table, server.slot)
             server.cancels = server.row.canceller != NONE       # its client's own, which may come too late
             return start_clean(self, server)

@@ -73,6 +73,7 @@ cdef int take_over(Engine engine, Server server, Statement statement) except -1:
     server.dirt |= statement.dirt
     if statement.dirt & DIRT_TEMPORARY:
         server.unexplained = True                       # names mean something else to what is parsed from now on
+        server.temporary += 1
     if statement.control:
         server.touchy = True
         if statement.sets or (statement.ends and (server.sets or server.dirt & DIRT_SETTINGS)):     # what holds behind it?
@@ -83,8 +84,9 @@ cdef int take_over(Engine engine, Server server, Statement statement) except -1:
             server.returns = server.went_back = True
         if statement.forgets or (statement.changes and not server.dirt & DIRT_TEMPORARY):
             doubt_set(engine, server)
-        if statement.untagged and not server.dirt & DIRT_TEMPORARY:
-            server.makes = True                         # its tag will be that of a SELECT
+        elif statement.changes:
+            server.unexplained = True
+        server.makes |= statement.untagged
     return 0
 
 
@@ -151,8 +153,14 @@ cdef inline bint is_same(const Digest *one, const Digest *other) noexcept nogil:
 
 cdef int drop_statement(Engine engine, Server server, Statement statement) except -1:
     """If the server holds it, it does no more. A doubtful one is told so when it is prepared again."""
-    if set_remove(engine.table, server.slot, &statement.digest) and not set_of(engine.table, server.slot).doubtful:
-        write_close(engine, server, &statement.digest, 0, False)
+    cdef StatementNode *node = set_find(engine.table, server.slot, &statement.digest)
+    cdef uint32_t size
+    if node == NULL:
+        return 0
+    size = node.size
+    set_remove(engine.table, server.slot, &statement.digest)
+    if not set_of(engine.table, server.slot).doubtful:
+        write_close(engine, server, &statement.digest, size, True)
     return 0
 
 
@@ -230,14 +238,14 @@ cdef int write_parse(Outgoing *out, const char *name, Py_ssize_t name_length, co
     return 0
 
 
-cdef int write_close(Engine engine, Server server, const Digest *digest, uint32_t size, bint evicted) except -1:
-    """A Close of ours. evicted: the set gets it back, with its size, when PostgreSQL skips it."""
+cdef int write_close(Engine engine, Server server, const Digest *digest, uint32_t size, bint held) except -1:
+    """A Close of ours. held: the set had it, and gets it back, with its size, when PostgreSQL skips this."""
     cdef Digest none
     none.high = none.low = 0
     write_close_message(&engine.to_server, digest)
     note_start(engine, server)
     pending_sent(&server.pending, b"C")
-    replies_push(&server.replies, REPLY_CLOSE_OURS, NULL, NULL, digest if evicted else &none)
+    replies_push(&server.replies, REPLY_CLOSE_OURS, NULL, NULL, digest if held else &none)
     replies_at(&server.replies, server.replies.length - 1).size = size
     return 0
 

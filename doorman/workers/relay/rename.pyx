@@ -18,9 +18,10 @@ from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
-from doorman.shm.statements cimport set_has
+from doorman.shm.statements cimport Digest, set_has
 from doorman.workers.relay.engine cimport (
     DIRT_LOCKS,
+    DIRT_PLANS,
     DIRT_SETTINGS,
     DIRT_STATEMENTS,
     DIRT_TEMPORARY,
@@ -50,6 +51,7 @@ from doorman.workers.relay.replies cimport (
     REPLY_CALL,
     REPLY_CLOSE,
     REPLY_CLOSE_KNOWN,
+    REPLY_CLOSE_OURS,
     REPLY_COPY_END,
     REPLY_DESCRIBE,
     REPLY_EXECUTE,
@@ -72,6 +74,11 @@ from doorman.workers.relay.traces cimport leads_back, makes_from_query, may_set,
 from doorman.workers.set_texts import settings_in
 
 cdef bytes FLUSH = b"H\x00\x00\x00\x04"
+cdef bytes CLOSE_UNNAMED = b"C\x00\x00\x00\x06S\x00"
+
+cdef enum:
+    LARGE = 16_384                  # a text of this size counts when many answers are owed
+    NAME_LENGTH = 63                # bytes of a name by which PostgreSQL tells statements and portals
 
 
 cdef int rename(
@@ -95,7 +102,7 @@ cdef int rename(
         client.dropping = True
         return STEP_CUT
     if not client.renames:
-        return pass_on(engine, server, message, here, total)
+        return pass_on(engine, server, run, run_length, message, here, total)
     if kind == b"B":                                    # Bind
         return rename_bind(engine, client, server, run, run_length, message, here, total)
     if kind == b"P":                                    # Parse
@@ -111,9 +118,9 @@ cdef int rename(
         client.unnamed = None
         traces = traces_in(message, here, total)
         server.dirt |= traces
-        server.makes |= here < total                    # who has not read it all does not know that it is temporary
         if traces & DIRT_TEMPORARY:
             server.unexplained = True                   # names mean something else to what is parsed from now on
+            server.temporary += here == total           # of a larger one it is not known
         if traces & DIRT_SETTINGS or may_set(message + 5, here - 5):
             note_set(engine, server, message, here, total)
         if leads_back(message + 5, here - 5):
@@ -123,6 +130,8 @@ cdef int rename(
         traces = traces_of_call(message, here)
         server.dirt |= traces
         server.unexplained |= traces == DIRT_SETTINGS
+    elif kind == b"C" and client.portals is not None:   # Close of a portal
+        client.portals.pop(message[6 : 6 + min(max(length_of_name(message + 6, here - 6), 0), NAME_LENGTH)], None)
     elif kind == b"D":                                  # of a portal
         return describe_portal(engine, client, server, message, here)
     elif kind == b"E" and client.deeds is not None:     # Execute
@@ -139,24 +148,59 @@ cdef int rename(
     return STEP_PASS
 
 
-cdef int pass_on(Engine engine, Server server, const char *message, Py_ssize_t here, Py_ssize_t total) except -1:
+cdef int pass_on(
+    Engine engine, Server server, const char *run, Py_ssize_t run_length, const char *message, Py_ssize_t here, Py_ssize_t total
+) except -1:
     """`prepared_statements` is off: names are the client's own, within a transaction."""
+    cdef char kind = message[0]
     cdef const char *text
-    if message[0] == b"Q":
+    if kind == b"Q":
         server.dirt |= traces_in(message, here, total)
-        server.makes |= here < total
-    if message[0] != b"P":
-        note(engine, server, message[0])
+        server.owns_unnamed = True                      # there is none any more
+    elif kind == b"F":
+        server.dirt |= traces_of_call(message, here)
+    elif not server.owns_unnamed and names_unnamed(message, here):
+        outgoing_add(&engine.to_server, run, run_length)
+        close_unnamed(engine, server)
+        note(engine, server, kind)
+        outgoing_add(&engine.to_server, message, here)
+        return STEP_CUT
+    if kind != b"P":
+        note(engine, server, kind)
         return STEP_PASS
     text = text_of_parse(message, here)
     if text > message + 6:
         server.dirt |= DIRT_STATEMENTS
+    else:
+        server.owns_unnamed = True
     server.dirt |= traces_in(message, here, total)
     server.makes |= makes_from_query(text, message + here - text)
     note_start(engine, server)
     pending_sent(&server.pending, b"P")
     replies_push(&server.replies, REPLY_PARSE_TRIED, NULL, NULL, NULL)
     return STEP_PASS
+
+
+cdef bint names_unnamed(const char *message, Py_ssize_t here) noexcept:
+    """Is this a Bind or Describe of the unnamed statement?"""
+    cdef Py_ssize_t portal
+    if message[0] == b"D":
+        return here > 6 and message[5] == b"S" and not message[6]
+    if message[0] != b"B":
+        return False
+    portal = length_of_name(message + 5, here - 5)
+    return portal >= 0 and here > 6 + portal and not message[6 + portal]
+
+
+cdef int close_unnamed(Engine engine, Server server) except -1:
+    """The server may have one of another client's: this one is to be told that there is none."""
+    cdef Digest none
+    none.high = none.low = 0
+    server.owns_unnamed = True
+    note_start(engine, server)
+    pending_sent(&server.pending, b"C")
+    replies_push(&server.replies, REPLY_CLOSE_OURS, NULL, NULL, &none)
+    return outgoing_add(&engine.to_server, CLOSE_UNNAMED, len(CLOSE_UNNAMED))
 
 
 cdef uint32_t traces_of_call(const char *message, Py_ssize_t here) noexcept:
@@ -183,6 +227,7 @@ cdef int describe_portal(Engine engine, Client client, Server server, const char
     cdef Py_ssize_t length = length_of_name(message + 6, here - 6)
     bound = client.last_bound
     if length != 0:
+        length = min(length, NAME_LENGTH)
         bound = client.portals.get(message[6 : 6 + length]) if length > 0 and client.portals is not None else None
     note_start(engine, server)
     pending_sent(&server.pending, b"D")
@@ -191,15 +236,19 @@ cdef int describe_portal(Engine engine, Client client, Server server, const char
     return STEP_PASS
 
 
-cdef int note_bound(Client client, const char *portal, Py_ssize_t length, object bound) except -1:
-    """What a portal runs from now on."""
+cdef tuple note_bound(Client client, const char *portal, Py_ssize_t length, object bound):
+    """What a portal runs from now on. Returns its name and what it ran before; None of the portal without a name, of which
+    nothing is left when it cannot be made."""
+    cdef bytes name
     if not length:
         client.last_bound = bound
-        return 0
+        return None
     if client.portals is None:
         client.portals = {}
-    client.portals[portal[:length]] = bound
-    return 0
+    name = portal[: min(length, NAME_LENGTH)]
+    before = client.portals.get(name)
+    client.portals[name] = bound
+    return name, before
 
 
 cdef int note_told(Client client, object bound) except -1:
@@ -279,7 +328,7 @@ cdef int note(Engine engine, Server server, char kind) except -1:
 cdef int execute_deed(Engine engine, Client client, Server server, const char *message, Py_ssize_t here) except -1:
     """An Execute, and what it does to the client's names (DEALLOCATE by extended protocol) and settings. Once."""
     cdef Py_ssize_t length = length_of_name(message + 5, here - 5)
-    cdef tuple deed = client.deeds.pop(message[5 : 5 + length], None) if length >= 0 else None
+    cdef tuple deed = client.deeds.pop(message[5 : 5 + min(length, NAME_LENGTH)], None) if length >= 0 else None
     cdef Named target
     cdef object names = None
     if deed is None:
@@ -319,6 +368,8 @@ cdef int hold(Server server) noexcept:
 cdef Named find_named(Client client, const char *name, Py_ssize_t length):
     """What the client calls so; most use the same name again and again."""
     cdef Named named = client.last_named
+    if length > NAME_LENGTH:
+        length = NAME_LENGTH
     if named is not None and len(named.name) == length and memcmp(<const char *>named.name, name, length) == 0:
         return named
     if client.names is None:
@@ -358,6 +409,7 @@ cdef int rename_parse(
     if must_hold(server):
         return hold(server)
     statement = engine.statements.intern(planner_of(engine, client, server), body, length)
+    server.heavy += length if length > LARGE else 0
     heed_epoch(engine, server)
     has = set_has(engine.table, server.slot, &statement.digest)
     if has and server.status != b"I" and may_have_failed(server):
@@ -371,7 +423,7 @@ cdef int rename_parse(
         if named is not None:
             return parse_again(engine, client, server, named, body, length)
         named = Named()
-        named.name = name[:name_length]
+        named.name = name[: min(name_length, NAME_LENGTH)]
         named.statement = statement
         add_named(client, named)
     if not has:
@@ -430,10 +482,15 @@ cdef uint64_t mix_text(uint64_t planner, bytes text):
 
 
 cdef Statement as_of_now(Engine engine, Client client, Server server, Statement statement):
-    """What is prepared under other settings than those that its digest stands for is another statement."""
-    if statement.planner == planner_of(engine, client, server) or set_has(engine.table, server.slot, &statement.digest):
+    """What is prepared under other settings than those that its digest stands for is another statement. One that is prepared
+    already does not change for what its client sets for this transaction."""
+    cdef uint64_t planner = planner_of(engine, client, server)
+    if statement.planner == planner:
         return statement
-    return engine.statements.intern(planner_of(engine, client, server), statement.body, len(statement.body))
+    if statement.planner == client.planner and set_has(engine.table, server.slot, &statement.digest):
+        server.dirt |= DIRT_PLANS                       # others are not to get what is planned now
+        return statement
+    return engine.statements.intern(planner, statement.body, len(statement.body))
 
 
 cdef int add_named(Client client, Named named) except -1:
@@ -481,18 +538,18 @@ cdef int rename_bind(
         bound = None
     else:
         bound = client.last_named if name_length else statement
-    note_bound(client, portal, portal_length, bound)
+    before = note_bound(client, portal, portal_length, bound)
     if statement is None and not is_like_ours(name, name_length):
         note(engine, server, b"B")
         return STEP_PASS
     outgoing_add(&engine.to_server, run, run_length)
     if client.deeds is not None:
-        client.deeds.pop(portal[:portal_length], None)
+        client.deeds.pop(portal[: min(portal_length, NAME_LENGTH)], None)
     if statement is not None:
         if statement.speaks:
             targets = targets_of(engine, client, server, statement)
         statement = as_of_now(engine, client, server, statement)
-        fit = ensure(engine, server, statement, None if statement.speaks else client, name_length)
+        fit = ensure(engine, server, statement, None if statement.speaks or statement.fetches else client, name_length)
         if fit == FIT_RETYPED:
             statement = retype(engine, client, server, statement, name_length)
             bound = client.last_named if name_length else statement
@@ -505,10 +562,11 @@ cdef int rename_bind(
             return bind_stale(engine, server)
         take_over(engine, server, statement)
         if statement.speaks or statement.matters:
-            note_deed(client, portal[:portal_length], statement, targets, rest[:rest_length])
+            note_deed(client, portal[: min(portal_length, NAME_LENGTH)], statement, targets, rest[:rest_length])
     note_start(engine, server)
     pending_sent(&server.pending, b"B")
-    replies_push(&server.replies, REPLY_BIND, <PyObject *>bound if bound is not None else NULL, NULL, NULL)
+    replies_push(&server.replies, REPLY_BIND, <PyObject *>bound if bound is not None else NULL,
+                 <PyObject *>before if before is not None else NULL, NULL)
     into = write_renamed(&engine.to_server, message, portal_length + 1, statement, name_length, total)
     memcpy(outgoing_room(&engine.to_server, rest_length), rest, rest_length)
     return STEP_CUT
@@ -606,7 +664,7 @@ cdef int rename_describe(
         statement = as_of_now(engine, client, server, statement)
         if has_told_types(client, name_length) and not set_has(engine.table, server.slot, &statement.digest):
             statement = retype(engine, client, server, statement, name_length)
-        fit = ensure(engine, server, statement, client, name_length)
+        fit = ensure(engine, server, statement, None if statement.fetches else client, name_length)
         if fit == FIT_RETYPED:
             statement = retype(engine, client, server, statement, name_length)
             fit = ensure(engine, server, statement, client, name_length)

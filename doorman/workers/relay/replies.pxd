@@ -31,7 +31,7 @@ cdef enum ReplyKind:
     REPLY_DESCRIBE = 8          # T or n, a t before it; `new` is the Named, or the unnamed Statement
     REPLY_EXECUTE = 9           # rows, then C, I or s
     REPLY_CLOSE = 10            # 3
-    REPLY_CLOSE_OURS = 11       # 3, kept back; `digest` was evicted, zero: nothing to undo
+    REPLY_CLOSE_OURS = 11       # 3, kept back; `digest` was in the set, zero: nothing to undo
     REPLY_CLOSE_KNOWN = 12      # 3, given by us; `new` is the Named that was closed, or the unnamed Statement
     REPLY_PARSE = 13            # 1; `new` was named and prepared
     REPLY_PARSE_TRIED = 14      # 1; `new` was named, but the server keeps nothing
@@ -103,6 +103,14 @@ cdef inline void reply_set(Reply *reply, uint8_t kind, PyObject *new, PyObject *
     reply.kind = kind
     reply.new = new
     reply.old = old
+
+
+cdef inline void reply_remember(PyObject **field, PyObject *value) noexcept:
+    """Another value for `new` or `old`."""
+    cdef PyObject *before = field[0]
+    Py_XINCREF(value)
+    field[0] = value
+    Py_XDECREF(before)
 
 
 cdef inline int replies_push(Replies *replies, uint8_t kind, PyObject *new, PyObject *old, const Digest *digest) except -1:

@@ -75,6 +75,7 @@ cdef Statement make_statement(uint64_t planner, const char *body, Py_ssize_t len
     statement.control = word in CONTROL
     statement.forgets = word in FORGETS
     statement.ends = word in ENDS
+    statement.fetches = word == b"fetch"
     statement.changes = word in CHANGES
     statement.untagged = makes_from_query(body, length)
     statement.speaks = statement.forgets or (word in EXECUTES and b"execute" in statement.body.lower())

@@ -23,6 +23,7 @@ from doorman.workers.relay.engine cimport (
     DIRT_EVERYTHING,
     DIRT_LISTEN,
     DIRT_LOCKS,
+    DIRT_PLANS,
     DIRT_SETTINGS,
     DIRT_STATEMENTS,
     DIRT_TEMPORARY,
@@ -81,6 +82,7 @@ CLEANERS = (
     (<int>DIRT_LISTEN, "UNLISTEN *"),
     (<int>DIRT_TEMPORARY, "DISCARD TEMP"),
     (<int>DIRT_LOCKS, "SELECT pg_catalog.pg_advisory_unlock_all()"),
+    (64, "DISCARD PLANS"),
 )
 
 
@@ -89,7 +91,7 @@ def cleaner(dirt: int) -> bytes:
     return query("; ".join(text for bit, text in CLEANERS if dirt & bit))
 
 
-cdef list CLEANER_OF = [cleaner(dirt) for dirt in range(64)]
+cdef list CLEANER_OF = [cleaner(dirt) for dirt in range(128)]      # by its lower bits, and whether plans are to go
 
 
 # --- starting a stage ------------------------------------------------------------------------------------------------
@@ -211,7 +213,7 @@ cdef int end_copy(Engine engine, Server server) except -1:
 
 
 cdef int after_drain(Engine engine, Server server) except -1:
-    server.makes = False
+    server.makes = server.altered = False
     server.description = 0
     if server.changes:
         spread_change(engine, server)
@@ -235,7 +237,7 @@ cdef int start_clean(Engine engine, Server server) except -1:
         set_clear(engine.table, server.slot)
     if dirt & DIRT_EVERYTHING:
         return ask(engine, server, STAGE_CLEAN, DISCARD_ALL, PATIENCE_US)
-    return ask(engine, server, STAGE_CLEAN, CLEANER_OF[dirt & 63], PATIENCE_US)
+    return ask(engine, server, STAGE_CLEAN, CLEANER_OF[dirt & 63 | (64 if dirt & DIRT_PLANS else 0)], PATIENCE_US)
 
 
 # --- what the server says meanwhile ----------------------------------------------------------------------------------
