@@ -559,7 +559,7 @@ class Process(Host):
         """Some pool may need a server; see Keeper."""
 
     def cancel_server(self, slot: int, generation: int) -> asyncio.Task[None]:
-        """Cancel what a server runs, for a client that is gone or that asks for it. Done when it cannot hit anything later."""
+        """Cancel what a server runs, for a client that is gone or that asks. Done when it can hit nothing later."""
         task = self.spawn(cancel_statement(self, slot, generation))
         self.cancels.add(task)
         task.add_done_callback(self.cancels.discard)

@@ -3,11 +3,15 @@
 PostgreSQL reads literals and plans under the settings of the moment. Those that it reports are followed by their values
 (`followed`); all others are known only by the text that sets them. Statements parsed behind such a text are shared only
 among clients that have run the same texts.
+
+Each pattern here goes through a text once, whatever that is made of: what has been passed is not tried anew.
 """
 
 from __future__ import annotations
 
 import re
+
+from doorman.workers.sql_tokens import statements_in
 
 WORDS = """
     application_name client_min_messages commit_delay commit_siblings deadlock_timeout
@@ -17,13 +21,12 @@ WORDS = """
     transaction_isolation transaction_read_only transaction_timeout
 """
 HARMLESS = frozenset(WORDS.split())
-"""Neither parser nor planner asks for these, nor what immutable functions return (extra_float_digits, bytea_output); nor for log_…, track_…, vacuum_…, and those of extensions (with a dot)."""
+"""Neither parser nor planner asks for these, nor immutable functions (as they do for extra_float_digits and
+bytea_output); nor for log_…, track_…, vacuum_…, and those of extensions (with a dot)."""
 HARMLESS_KINDS = ("log_", "track_", "vacuum_", "auto_explain", "tcp_")
 
-GAP = rb"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*"
-IN_PARTS = re.compile(rb"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/|;", re.S)
-SET = re.compile(GAP + rb"(?:set\s+(?:session\s+|local\s+)?|reset\s+)\"?([a-z_][\w$.]*)", re.I | re.S)
-SET_CONFIG = re.compile(rb"set_config\s*\(\s*(?:E?'([^']*)')?", re.I)
+SET = re.compile(rb"(?:set\s++(?:session\s++|local\s++)?|reset\s++)\"?([a-z_][\w$.]*+)", re.I)
+SET_CONFIG = re.compile(rb"set_config\s*+\(\s*+(?:E?'([^']*+)')?", re.I)
 CHANGES = re.compile(rb"set_config|pg_settings", re.I)
 
 
@@ -31,25 +34,15 @@ def settings_in(text: bytes) -> tuple[int, bool]:
     """How many command tags SET and RESET a text may be answered by; whether anything that it sets matters to what is
     parsed later."""
     tags, matters = 0, False
-    for part in parts(text):
-        found = SET.match(part)
+    for statement in statements_in(text):
+        found = SET.match(statement)
         if found is not None:
             tags += 1
             matters = matters or not is_harmless(found[1])
-        elif CHANGES.search(part):
-            names = SET_CONFIG.findall(part)
-            matters = matters or not names or not all(map(is_harmless, names))
+        elif not matters and (changes := CHANGES.findall(statement)):
+            names = SET_CONFIG.findall(statement)
+            matters = len(names) < len(changes) or not all(map(is_harmless, names))
     return tags, matters
-
-
-def parts(text: bytes) -> list[bytes]:
-    """The statements of a string: split at each semicolon that is in no string, name or comment."""
-    found, start = [], 0
-    for token in IN_PARTS.finditer(text):
-        if token[0] == b";":
-            found.append(text[start : token.start()])
-            start = token.end()
-    return [*found, text[start:]]
 
 
 def is_harmless(name: bytes) -> bool:

@@ -1,5 +1,7 @@
 """What clients share without knowing it: prepared statements and their plans, the unnamed statement, portals, what is
-remembered of answers that are owed. Each scene is also played directly to PostgreSQL, whose answers are the ones to give.
+remembered of answers that are owed.
+
+Each scene is also played directly to PostgreSQL, whose answers are the ones to give.
 """
 
 from __future__ import annotations
@@ -139,7 +141,7 @@ def objects_that_hide_others_by_a_new_name(dial: Dial) -> Iterator[list[str]]:
     one.ask(query("CREATE FUNCTION public.said() RETURNS text RETURN 'public'; CREATE SEQUENCE public.counted START 5"))
     path = query("SET search_path = earlier, public")
     for change in (
-        "CREATE SCHEMA earlier; CREATE FUNCTION earlier.told() RETURNS text RETURN 'earlier'; CREATE SEQUENCE earlier.c",
+        "CREATE SCHEMA earlier; CREATE SEQUENCE earlier.c; CREATE FUNCTION earlier.told() RETURNS text RETURN 'e'",
         "ALTER FUNCTION earlier.told() RENAME TO said",
         "ALTER SEQUENCE earlier.c RENAME TO counted",
     ):

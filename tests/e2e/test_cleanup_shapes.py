@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.e2e.commands import EXCEPTIONS
-from tests.e2e.lone import Lone, difference, extended, lone_pooler, snapshot
+from tests.e2e.lone import Lone, difference, extended, first_value, lone_pooler, snapshot
 from tests.e2e.raw import Raw
 from tests.harness import Doorman, Postgres
 from tests.torture.wire import SYNC, TERMINATE, bind, execute, function_call, parse, query
@@ -27,6 +27,17 @@ STRINGS = [
     "SET SESSION AUTHORIZATION app; SET ROLE other; SET default_transaction_read_only = on; LISTEN news",
     "SET default_transaction_read_only = on; CREATE TEMP TABLE mine (); DECLARE held CURSOR WITH HOLD FOR TABLE mine",
     "SET standard_conforming_strings = off; SET search_path = ''; SET check_function_bodies = off",
+]
+
+
+PREPARED = [
+    "SELECT set_config('work_mem', '3333kB', false), set_config('statement_timeout', '77s', false)",
+    "SELECT pg_advisory_lock(42)",
+    "SET work_mem = '3333kB'",
+    "CREATE TEMP TABLE mine AS SELECT 1 AS x",
+    "SELECT set_config('search_path', 'pg_temp', false)",
+    "LISTEN news",
+    "DECLARE held CURSOR WITH HOLD FOR SELECT 1",
 ]
 
 
@@ -97,6 +108,32 @@ def test_set_config_with_parameters(lone: Lone) -> None:
     actor.converse(bind([b"search_path", b"nowhere", b"f"], "s"), execute(), SYNC)  # without a text in sight
     actor.converse(bind([b"TimeZone", b"Asia/Tokyo", b"t"], "s"), execute(), SYNC)
     assert difference(before, snapshot(lone.client("super"))) == {}
+
+
+@pytest.mark.parametrize("how", ["EXECUTE p", "EXPLAIN ANALYZE EXECUTE p", "CREATE TABLE pg_temp.made AS EXECUTE p"])
+@pytest.mark.parametrize("encode", [query, extended], ids=["simple", "extended"])
+@pytest.mark.parametrize("sql", PREPARED)
+def test_a_statement_of_the_protocol_that_sql_executes(
+    lone: Lone, sql: str, encode: Callable[[str], bytes], how: str
+) -> None:
+    """Its text is not in what is executed."""
+    prepared = parse(sql, "p") + SYNC
+    assert left_after(lone, prepared, encode(how), ready=2) == {}
+    assert left_after(lone, prepared, query("BEGIN; SELECT 1"), encode(how), query("COMMIT"), ready=4) == {}
+
+
+@pytest.mark.parametrize("encode", [query, extended], ids=["simple", "extended"])
+def test_what_is_set_by_a_statement_that_sql_executes_is_read_by_no_other(
+    lone: Lone, encode: Callable[[str], bytes]
+) -> None:
+    """It is not reported: what is parsed behind it is of this transaction alone."""
+    actor, other = lone.client("super"), lone.client("super")
+    actor.ask(parse("SELECT set_config('array_nulls', 'off', true)", "p"), SYNC)
+    actor.ask(query("BEGIN"))
+    actor.ask(encode("EXECUTE p"))
+    assert first_value(actor.converse(extended("SELECT '{NULL}'::text[]"))) == '{"NULL"}'
+    actor.ask(query("COMMIT"))
+    assert first_value(other.converse(extended("SELECT '{NULL}'::text[]"))) == "{NULL}"
 
 
 def test_a_portal_that_is_left_open(lone: Lone) -> None:

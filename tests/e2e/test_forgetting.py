@@ -5,7 +5,7 @@ Every flow is also played directly to PostgreSQL, whose answers are the ones to 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -85,6 +85,16 @@ FLOWS: dict[str, Flow] = {
     "DEALLOCATE with a comment": [query("/* app; DEALLOCATE q */ DEALLOCATE p -- q"), *BOTH],
     "DEALLOCATE with a comment in a transaction": [BEGIN, query("/* q */ DEALLOCATE p"), *BOTH[1:], COMMIT, *BOTH],
     "DEALLOCATE behind a string": [query("SELECT '; DEALLOCATE q'; DEALLOCATE p"), *BOTH],
+    "DEALLOCATE behind dollars": [query("SELECT $$; DEALLOCATE q; $$; DEALLOCATE p"), *BOTH],
+    "DEALLOCATE behind dollars with a tag": [query("SELECT $a$; DEALLOCATE q; $$ ' $a$; DEALLOCATE p"), *BOTH],
+    "DEALLOCATE behind what looks like dollars": [query("SELECT 1 AS a$b$; DEALLOCATE p; SELECT 1 AS b$b$"), *BOTH],
+    "DEALLOCATE behind comments that nest": [query("/* /* */; DEALLOCATE q; */ SELECT 1; DEALLOCATE p"), *BOTH],
+    "DEALLOCATE behind a string that escapes": [query(r"SELECT E'\'; DEALLOCATE q; '; DEALLOCATE p"), *BOTH],
+    "DEALLOCATE behind a string that goes on": [query("SELECT E''\n'\\'; DEALLOCATE q; '; DEALLOCATE p"), *BOTH],
+    "DEALLOCATE behind a backslash": [query(r"SELECT '\'; DEALLOCATE p; SELECT '; DEALLOCATE q'"), *BOTH],
+    "DEALLOCATE behind a name": [query('SELECT 1 AS "; DEALLOCATE q"; DEALLOCATE p'), *BOTH],
+    "DEALLOCATE behind the end of a line": [query("SELECT 1; -- '\rDEALLOCATE p"), *BOTH],
+    "DEALLOCATE behind such a line, by extended protocol": [extended("-- q\rDEALLOCATE p"), *BOTH],
     "EXECUTE of a name of the protocol": [query("EXECUTE p"), *BOTH],
     "EXECUTE in a transaction": [BEGIN, WORK, query("EXECUTE p"), query('execute "S_1"'), COMMIT, *BOTH],
     "EXECUTE with parameters": [parse("SELECT $1::int + 1", "plus") + SYNC, query("EXECUTE plus(4)"),
@@ -97,6 +107,18 @@ FLOWS: dict[str, Flow] = {
                                              query("EXECUTE p"), ROLLBACK],
     "EXECUTE of another of that name": [BEGIN, query("EXECUTE p"), close_statement("p") + extended("SELECT 2", "p"),
                                         query("EXECUTE p"), COMMIT, *BOTH],
+    "EXECUTE of one that is called execute": [parse("SELECT 8", "execute") + SYNC, query("EXECUTE execute"), *BOTH],
+    "CREATE TABLE AS EXECUTE": [query("CREATE TEMP TABLE execute AS EXECUTE p; TABLE execute"),
+                                extended("CREATE TEMP TABLE made AS EXECUTE q")],
+    "EXECUTE of what sets": [
+        parse("SET work_mem = '3333kB'", "s") + SYNC, BEGIN, query("EXECUTE s"), extended("SHOW work_mem"), COMMIT],
+    "EXECUTE of what leads back": [
+        parse("SET TimeZone TO DEFAULT", "s") + SYNC, BEGIN, query("SET TimeZone = 'Asia/Tokyo'") + query("EXECUTE s"),
+        extended("SELECT 9"), query("EXECUTE s") + extended("SELECT 9"), COMMIT, *BOTH],
+    "EXECUTE of what sets, in one packet with what is read by that": [
+        parse("SELECT set_config('IntervalStyle', 'iso_8601', true)", "s") + SYNC,
+        BEGIN + query("EXECUTE s") + extended("SELECT interval '1 day 02:00'::text") + extended("EXECUTE s")
+        + extended("SELECT interval '1 day 02:00'::text"), ROLLBACK, extended("SELECT interval '1 day 02:00'::text")],
     "PREPARE of a name that there is": [query("PREPARE p AS SELECT 2"), *BOTH],
     "SQL's own": [query("PREPARE own AS SELECT 3; EXECUTE own; EXECUTE p; DEALLOCATE own; DEALLOCATE p"), *BOTH],
     "DEALLOCATE of one that could not be prepared now": [
@@ -197,6 +219,30 @@ def test_two_clients_execute_each_its_own_statement_of_one_name(lone: Lone) -> N
             got = raw.converse(parse("EXECUTE p"), describe_statement(), bind(), execute(), SYNC)
             assert [first_value([message]) for message in got if message.kind == b"D"] == row[:1]
             assert [message.body[1] for message in got if message.kind == b"T"] == [len(row)]
+
+
+@pytest.mark.parametrize("encode", [query, extended], ids=["simple", "extended"])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 1 AS tl, 2 AS execute",
+        "EXPLAIN SELECT 1 AS tl, 2 AS execute",
+        "SELECT 'EXECUTE tl' -- EXECUTE tl",
+        "DEALLOCATE tl",
+    ],
+)
+def test_a_word_that_is_also_a_statements_name(lone: Lone, sql: str, encode: Callable[[str], bytes]) -> None:
+    """To give it to the server would be to wait for the lock."""
+    holder, raw = lone.client("two"), lone.client("two")
+    raw.ask(query("CREATE TABLE IF NOT EXISTS locked (x int)"), parse("TABLE locked", "tl"), SYNC, ready=2)
+    holder.ask(query("BEGIN; LOCK locked"))
+    try:
+        raw.ask(query("BEGIN"))
+        raw.ask(query("SELECT pg_backend_pid()"))
+        assert "E:" not in raw.ask(encode(sql))
+        assert raw.ask(query("ROLLBACK")) == "C ZI"
+    finally:
+        holder.ask(query("ROLLBACK"))
 
 
 def test_no_client_deallocates_what_others_share(lone: Lone) -> None:

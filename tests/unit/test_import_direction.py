@@ -19,6 +19,7 @@ LEVELS: list[set[str]] = [
     {
         "workers.settings",
         "workers.set_texts",
+        "workers.sql_tokens",
         "workers.roster",
         "workers.socket_options",
         "workers.listener",

@@ -28,7 +28,7 @@ from doorman.workers.relay.local cimport answer_here, begin_now, is_check, ready
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_free
 from doorman.workers.relay.pending cimport pending_sent
 from doorman.workers.relay.rename cimport STEP_CUT, STEP_HOLD, STEP_HOLD_CUT, STEP_PASS, rename
-from doorman.workers.relay.sql_names cimport lend_names, speaks_of_names
+from doorman.workers.relay.sql_names cimport lend_names, note_executed, speaks_of_names
 from doorman.workers.relay.traces cimport leads_back, makes_from_query, text_of_parse
 
 cdef enum Need:                 # what a message type needs when the client has no server
@@ -174,9 +174,10 @@ cdef int follow(
                 server.holding = True
                 return STEP_HOLD
             outgoing_add(&engine.to_server, run, run_length)
-            lend_names(engine, client, server, message[5 : total - 1], True)
+            names = lend_names(engine, client, server, message[5 : total - 1])
             if rename(engine, client, server, message, 0, message, here, total) == STEP_PASS:
                 outgoing_add(&engine.to_server, message, total)
+            note_executed(engine, client, server, names, True)
             return STEP_CUT
     return rename(engine, client, server, run, run_length, message, here, total)
 

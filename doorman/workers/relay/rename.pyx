@@ -68,7 +68,7 @@ from doorman.workers.relay.replies cimport (
     replies_push,
 )
 from doorman.workers.relay.statements cimport SERVER_NAME_LENGTH, Named, Statement
-from doorman.workers.relay.sql_names cimport lend_to, take_back, targets_of
+from doorman.workers.relay.sql_names cimport lend_to, note_bound_names, take_back, targets_of
 from doorman.workers.relay.traces cimport leads_back, makes_from_query, may_set, text_of_parse, traces_of
 
 from doorman.workers.set_texts import settings_in
@@ -561,6 +561,8 @@ cdef int rename_bind(
             client.dropping = True                      # of a large one the rest comes yet
             return bind_stale(engine, server)
         take_over(engine, server, statement)
+        if statement.speaks:
+            note_bound_names(engine, client, server, statement)
         if statement.speaks or statement.matters:
             note_deed(client, portal[: min(portal_length, NAME_LENGTH)], statement, targets, rest[:rest_length])
     note_start(engine, server)

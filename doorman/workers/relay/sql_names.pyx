@@ -2,27 +2,38 @@
 Parse is called otherwise on servers, so PostgreSQL would not know what such a text means.
 
 Rules
-1. Right before such a text the server is given the statements of the client whose names stand in it, under those names.
-   So PostgreSQL itself does what the text says, and words its errors.
+1. Right before such a text the server is given the statements of the client that it names, under those names. So
+   PostgreSQL itself does what the text says, and words its errors. A name is what stands right behind one of these words;
+   any other word that a statement happens to be called by is none: to prepare that might fail, or wait for a lock.
 2. They are lent for this transaction only (DIRT_STATEMENTS), and given anew before each text: what the client means by a
-   name is decided here. One that it has no more is closed (`Server.lent`). Where nothing is executed the name is given to
-   an empty text: that of the client might fail by now, or wait for a lock.
+   name is decided here. One that it has no more is closed (`Server.lent`). What is not executed is given as an empty text:
+   that of the client might fail by now, or wait for a lock.
 3. Before a Query a Sync of ours ends the lending, unless something of the client's is unsynced: should PostgreSQL refuse
    one of the texts, the client's is still run. In a failed transaction nothing is lent, for nothing is run.
 4. Which names a DEALLOCATE has taken is known from the order of its tags (`Server.forgetting`).
+5. What a lent statement leaves in the session is noted when the text that executes it is run, as if it had been bound.
 """
 
-from __future__ import annotations
-
-import re
+from libc.string cimport strlen
 
 from doorman.shm.statements cimport Digest
 from doorman.workers.relay.engine cimport DIRT_STATEMENTS, Client, Engine, Server
 from doorman.workers.relay.outgoing cimport outgoing_add
 from doorman.workers.relay.pending cimport pending_sent, pending_unsynced
-from doorman.workers.relay.prepare cimport doubt_set, drop_statement, note_start, write_parse
+from doorman.workers.relay.prepare cimport doubt_set, drop_statement, note_start, take_over, write_parse
 from doorman.workers.relay.replies cimport REPLY_CLOSE_OURS, REPLY_PARSE_LENT, REPLY_SYNC_OURS, replies_push
 from doorman.workers.relay.statements cimport Named, Statement
+from doorman.workers.sql_tokens cimport (
+    TOKEN_END,
+    TOKEN_IDENTIFIER,
+    TOKEN_NONE,
+    TOKEN_WORD,
+    Scan,
+    begin_scan,
+    is_word,
+    name_of,
+    next_token,
+)
 
 cdef extern from "<string.h>" nogil:
     char *strcasestr(const char *haystack, const char *needle)
@@ -30,9 +41,7 @@ cdef extern from "<string.h>" nogil:
 cdef bytes SYNC = b"S\x00\x00\x00\x04"
 cdef bytes NOTHING = b"\0\0\0"          # body of a Parse: no text, no types
 
-# Comments and strings are passed over; then "identifier", identifier, end of a statement.
-cdef object TOKEN = re.compile(
-    rb"""--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|"((?:[^"]|"")+)"|([a-z_\x80-\xff][\w$\x80-\xff]*)|(;)""", re.I | re.S)
+cdef frozenset EXECUTES = frozenset((b"execute", b"explain", b"create"))    # first words of what may execute one
 
 
 cdef bint speaks_of_names(const char *text) noexcept nogil:
@@ -43,42 +52,80 @@ cdef bint speaks_of_names(const char *text) noexcept nogil:
     )
 
 
-def names_in(text: bytes) -> tuple[list[bytes], list[bytes], bool]:
-    """Every word that may be a name, each once; what DEALLOCATE names, statement by statement; whether one forgets all."""
-    words: dict[bytes, None] = {}
-    forgotten = []
-    every = False
-    statement: list[tuple[bytes, bool]] = []
-    for found in [*TOKEN.finditer(text), None]:
-        quoted, plain, end = found.groups() if found is not None else (None, None, b";")
-        if quoted is not None or plain is not None:
-            word = quoted.replace(b'""', b'"') if quoted is not None else plain.lower()
-            words[word] = None
-            statement.append((word, quoted is not None))
-        elif end is not None:
-            if statement[:1] == [(b"deallocate", False)]:
-                rest = statement[2:] if statement[1:2] == [(b"prepare", False)] and len(statement) > 2 else statement[1:]
-                if rest == [(b"all", False)]:
-                    every = True
-                elif rest:
-                    forgotten.append(rest[0][0])
-            elif statement == [(b"discard", False), (b"all", False)]:
-                every = True
-            statement = []
-    return list(words), forgotten, every
+cdef tuple read_names(const char *text, Py_ssize_t length, bint of_parse):
+    """What a text says of prepared statements: whom it names, and whether to execute it; what DEALLOCATE names, statement
+    by statement; whether one forgets all. of_parse: PostgreSQL takes one statement only, so no other is looked at."""
+    cdef Scan scan = begin_scan(text, length)
+    cdef Scan executed
+    cdef int kind = TOKEN_END
+    cdef bint due, every = False        # due: the token before was EXECUTE
+    cdef list head, forgotten = []
+    cdef dict names = {}
+    while kind != TOKEN_NONE:
+        head = []                       # the first three words: (name, whether in quotes), None for what is none
+        executed.text = NULL
+        due = False
+        while True:
+            kind = next_token(&scan)
+            if kind == TOKEN_NONE or kind == TOKEN_END:
+                break
+            if len(head) < 3:
+                head.append((name_of(&scan), kind == TOKEN_IDENTIFIER)
+                            if kind == TOKEN_WORD or kind == TOKEN_IDENTIFIER else None)
+            if due and (kind == TOKEN_WORD or kind == TOKEN_IDENTIFIER):
+                executed = scan         # the last: CREATE TABLE execute AS EXECUTE name
+            due = kind == TOKEN_WORD and is_word(&scan, b"execute", 7)
+        if not head:
+            continue
+        if executed.text != NULL and head[0] is not None and head[0][0] in EXECUTES:
+            names[name_of(&executed)] = True
+        every = note_head(head, names, forgotten) or every
+        if of_parse:
+            break
+    return names, forgotten, every
 
 
-cdef int lend_names(Engine engine, Client client, Server server, bytes text, bint alone) except -1:
-    """Rules 1 to 3. alone: a Query, which a Sync may stand before."""
+cdef bint note_head(list head, dict names, list forgotten) except -1:
+    """What a statement that begins so deallocates or prepares. True: it forgets all."""
+    cdef list rest = head[1:]
+    if head[0] == (b"deallocate", False):
+        if rest[:1] == [(b"prepare", False)] and len(rest) > 1:
+            rest = rest[1:]
+        if rest == [(b"all", False)]:
+            return True
+        if rest and rest[0] is not None:
+            forgotten.append(rest[0][0])
+    elif head[0] == (b"discard", False):
+        return rest == [(b"all", False)]
+    elif head[0] != (b"prepare", False):
+        return False
+    if rest and rest[0] is not None:
+        names.setdefault(rest[0][0], False)
+    return False
+
+
+cdef tuple spoken_by(Statement statement):
+    """`read_names` of a statement, which is asked for again and again."""
+    if statement.spoken is None:
+        statement.spoken = read_names(<const char *>statement.body, strlen(<const char *>statement.body), True)
+    return statement.spoken
+
+
+cdef dict lend_names(Engine engine, Client client, Server server, bytes text):
+    """Rules 1 to 3, for a Query. Returns its names, for `note_executed`."""
+    cdef dict names
+    names, server.forgetting, _ = read_names(text, len(text), False)
+    lend_all(engine, client, server, names, not pending_unsynced(&server.pending))
+    return names
+
+
+cdef int lend_all(Engine engine, Client client, Server server, dict names, bint alone) except -1:
+    """alone: a Sync may stand behind it."""
     cdef Named named
-    cdef list words
-    cdef bint sent = False, executes
-    words, server.forgetting, _ = names_in(text)
-    executes = b"execute" in words
+    cdef bint sent = False
     if server.status == b"E":
         return 0
-    alone = alone and not pending_unsynced(&server.pending)
-    for name in words:
+    for name, executes in names.items():
         named = client.names.get(name) if client.names is not None else None
         if named is not None:
             if server.lent is None:
@@ -96,6 +143,22 @@ cdef int lend_names(Engine engine, Client client, Server server, bytes text, bin
             pending_sent(&server.pending, b"S")
             replies_push(&server.replies, REPLY_SYNC_OURS, NULL, NULL, NULL)
             outgoing_add(&engine.to_server, SYNC, len(SYNC))
+    return 0
+
+
+cdef int note_executed(Engine engine, Client client, Server server, dict names, bint of_query) except -1:
+    """Rule 5. What comes behind a Query waits for its answer: there is nothing to be read by settings of its own."""
+    cdef Named named
+    cdef bint sets = server.sets
+    if server.status == b"E" or client.names is None:
+        return 0
+    for name, executes in names.items():
+        named = client.names.get(name) if executes else None
+        if named is not None:
+            take_over(engine, server, named.statement)
+            server.unexplained |= named.statement.matters
+    if of_query:
+        server.sets = sets
     return 0
 
 
@@ -124,21 +187,25 @@ cdef int lend(Engine engine, Server server, bytes name, Named named, bint execut
     return write_parse(&engine.to_server, name, len(name) + 1, body, len(body))
 
 
-cdef bytes lend_to(Engine engine, Client client, Server server, Statement statement):
-    """Parse, Bind or Describe of a statement that speaks of others. Returns its text. What an EXECUTE returns is decided
-    when it is prepared, so that is done anew each time, and it is compared with nothing (nor does PostgreSQL)."""
-    cdef bytes text = statement.body[: statement.body.index(b"\0")]
-    lend_names(engine, client, server, text, False)
+cdef int lend_to(Engine engine, Client client, Server server, Statement statement) except -1:
+    """Parse, Bind or Describe of a statement that speaks of others. What an EXECUTE returns is decided when it is
+    prepared, so that is done anew each time, and it is compared with nothing (nor does PostgreSQL)."""
+    lend_all(engine, client, server, spoken_by(statement)[0], False)
     if not statement.forgets:
         drop_statement(engine, server, statement)
-    return text
+    return 0
 
 
 cdef tuple targets_of(Engine engine, Client client, Server server, Statement statement):
     """Bind of a statement that speaks of others; what its Execute will forget: the Named or None, and whether all."""
-    cdef bytes text = lend_to(engine, client, server, statement)
-    _, forgotten, every = names_in(text)
+    lend_to(engine, client, server, statement)
+    _, forgotten, every = spoken_by(statement)
     return client.names.get(forgotten[0]) if forgotten and client.names is not None else None, every
+
+
+cdef int note_bound_names(Engine engine, Client client, Server server, Statement statement) except -1:
+    """Rule 5, for a statement that speaks of others and is bound."""
+    return note_executed(engine, client, server, spoken_by(statement)[0], False)
 
 
 cdef int note_deallocated(Engine engine, Server server) except -1:
@@ -154,3 +221,8 @@ cdef int note_deallocated(Engine engine, Server server) except -1:
     if client.names is not None and client.names.pop(name, None) is not None:
         client.last_named = None
     return 0
+
+
+def names_in(bytes text) -> tuple[dict[bytes, bool], list[bytes], bool]:
+    """`read_names` of a Query for tests."""
+    return read_names(text, len(text), False)

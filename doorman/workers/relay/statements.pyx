@@ -84,7 +84,7 @@ cdef Statement make_statement(uint64_t planner, const char *body, Py_ssize_t len
     statement.control = statement.control or statement.sets
     statement.plain = not statement.control and not statement.speaks and not statement.dirt & DIRT_TEMPORARY
     if statement.sets:
-        _, statement.matters = settings_in(statement.body[: statement.body.index(b"\0")])
+        statement.matters = length > LONGEST_KEPT or settings_in(statement.body[: statement.body.index(b"\0")])[1]
     return statement
 
 

@@ -10,6 +10,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memchr
 
 from doorman.workers.relay.engine cimport DIRT_LOCKS, DIRT_SETTINGS, DIRT_TEMPORARY
+from doorman.workers.sql_tokens cimport behind_gap
 
 cdef extern from "<strings.h>" nogil:
     int strncasecmp(const char *a, const char *b, size_t length)
@@ -94,7 +95,7 @@ cdef bint makes_table(const char *text, Py_ssize_t length, Py_ssize_t at) noexce
         return False
     while at and is_space(text[at - 1]):
         at -= 1
-        if text[at] == b"\n" and ends_comment(text, at):
+        if is_newline(text[at]) and ends_comment(text, at):
             return True
     return (
         ends_with(text, at, b"create", 6) or ends_with(text, at, b"replace", 7) or ends_with(text, at, b"into", 4)
@@ -104,7 +105,7 @@ cdef bint makes_table(const char *text, Py_ssize_t length, Py_ssize_t at) noexce
 
 cdef bint ends_comment(const char *text, Py_ssize_t at) noexcept nogil:
     """Is there a -- in the line that ends here?"""
-    while at >= 2 and text[at - 1] != b"\n":
+    while at >= 2 and not is_newline(text[at - 1]):
         if text[at - 1] == b"-" and text[at - 2] == b"-":
             return True
         at -= 1
@@ -117,6 +118,10 @@ cdef inline bint ends_with(const char *text, Py_ssize_t end, const char *word, P
 
 cdef inline bint is_space(char byte) noexcept nogil:
     return byte == b" " or (byte >= 9 and byte <= 13)
+
+
+cdef inline bint is_newline(char byte) noexcept nogil:
+    return byte == b"\n" or byte == b"\r"
 
 
 cdef bint leads_back(const char *text, Py_ssize_t length):
@@ -163,18 +168,10 @@ cdef const char *text_of_parse(const char *message, Py_ssize_t length) noexcept 
 
 
 cdef Py_ssize_t first_letter(const char *text, Py_ssize_t length) noexcept nogil:
-    """Where spaces and comments end."""
-    cdef Py_ssize_t at = 0
-    while at < length:
-        if is_space(text[at]) or text[at] == b";":
-            at += 1
-        elif text[at] == b"-" and at + 1 < length and text[at + 1] == b"-":
-            while at < length and text[at] != b"\n":
-                at += 1
-        elif text[at] == b"/" and at + 1 < length and text[at + 1] == b"*":
-            at = behind_comment(text, length, at)
-        else:
-            break
+    """Where spaces, comments and empty statements end."""
+    cdef Py_ssize_t at = behind_gap(text, length, 0)
+    while at < length and text[at] == b";":
+        at = behind_gap(text, length, at + 1)
     return at
 
 
@@ -185,23 +182,6 @@ cdef bytes first_word_of(const char *text, Py_ssize_t length):
     while at < length and at - start < 16 and IN_WORD[<uint8_t>text[at]]:
         at += 1
     return text[start:at].lower()
-
-
-cdef Py_ssize_t behind_comment(const char *text, Py_ssize_t length, Py_ssize_t at) noexcept nogil:
-    """Comments nest."""
-    cdef int depth = 0
-    while at + 1 < length:
-        if text[at] == b"/" and text[at + 1] == b"*":
-            depth += 1
-            at += 2
-        elif text[at] == b"*" and text[at + 1] == b"/":
-            depth -= 1
-            at += 2
-            if not depth:
-                return at
-        else:
-            at += 1
-    return length
 
 
 def traces(bytes text) -> int:
