@@ -198,8 +198,8 @@ class Login:
             self.decline_encryption(first)
 
     def end_when_done(self, cancelling: asyncio.Task[None] | None) -> None:
-        """Whoever asks for a cancel takes the end of this connection for the proof that no later statement of its own will
-        be hit (as PostgreSQL's clients may: rule 1 of cancel)."""
+        """Whoever asks for a cancel takes the end of this connection for the proof that it will hit no later statement
+        (as PostgreSQL's clients may: rule 1 of cancel)."""
         if cancelling is None:
             self.relay.end(self.client)
         else:
