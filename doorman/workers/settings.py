@@ -2,6 +2,8 @@
 
 The reserved and read-only names follow the reference (spec/protocol.md section 2.2). Values go through
 `set_config`, so that lists stay lists, and in E'' strings, so that no setting of the session changes their meaning.
+They are bytes in the server's encoding, as PostgreSQL takes a startup packet, and are sent as escapes: those mean the
+same whatever client_encoding the session has.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from collections.abc import Mapping
 import msgspec
 
 from doorman.wire.frontend import query
+from doorman.wire.text import encode
+from doorman.workers.encodings import convert, fold, reported_name
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*\Z")
 
@@ -24,17 +28,24 @@ transaction_deferrable user database replication options
 """
 NEVER_SET = frozenset(READ_ONLY.split())
 
+LISTS_OF_NAMES = frozenset({"search_path", "temp_tablespaces", "session_preload_libraries", "local_preload_libraries"})
+"""Whose values SET takes one by one, and spells itself."""
+LISTED = re.compile(r'[a-z_][a-z0-9_]*|"[^",]*[^a-z0-9_",][^",]*"')
+"""Such a name, as PostgreSQL spells it."""
+
 
 class Settings(msgspec.Struct, frozen=True):
     """`query`: the Query message that makes them true; `digest`: equal for equal settings, never 0.
 
-    `planner`: equal for settings under which a text is parsed and planned alike; 0 for the servers' own.
+    `planner`: equal for settings under which a text is parsed and planned alike; 0 for the servers' own. `problem`: why
+    they cannot be made true.
     """
 
     query: bytes
     digest: int
     planner: int
     wanted: dict[str, str]
+    problem: str = ""
 
     @property
     def creates_temporary(self) -> bool:
@@ -61,7 +72,7 @@ def gather_settings(
         if is_same(folded, value, reported.get(folded)):
             continue
         wanted[folded] = value
-    return make_settings(wanted) if wanted else None
+    return make_settings(wanted, find_problem(wanted, reported)) if wanted else None
 
 
 def is_same(name: str, value: str, reported: str | None) -> bool:
@@ -69,23 +80,47 @@ def is_same(name: str, value: str, reported: str | None) -> bool:
     if reported is None:
         return False
     if name == "client_encoding":
-        return fold_encoding(value) == fold_encoding(reported)
+        return fold(value) == fold(reported)
     return value == reported
 
 
-def fold_encoding(name: str) -> str:
-    """Encoding names differ in case and dashes; asyncpg sends quotes."""
-    return name.strip("'").replace("-", "").replace("_", "").lower()
+def find_problem(wanted: Mapping[str, str], reported: Mapping[str, str]) -> str:
+    """Would PostgreSQL have to report a value that the client's encoding has no characters for? It would try that for
+    ever, and log each time that it failed."""
+    server = reported.get("server_encoding", "UTF8")
+    encoding = reported_name(wanted.get("client_encoding", reported.get("client_encoding", server)))
+    for name, value in wanted.items():
+        if name in reported and convert(value, server, encoding) is None:
+            return f"the value of {name} cannot be told in client_encoding {encoding}"
+    return ""
 
 
-def make_settings(wanted: Mapping[str, str]) -> Settings:
+def make_settings(wanted: Mapping[str, str], problem: str = "") -> Settings:
     """The query and digest of these names and values."""
     pairs = sorted(wanted.items(), key=lambda pair: (pair[0] == "role", pair))  # the role may not set the rest
     calls = ", ".join(
         f"pg_catalog.set_config({literal(name)}, {literal(clean(name, value))}, false)" for name, value in pairs
     )
     text = f"RESET ROLE; RESET ALL; SELECT {calls}"
-    return Settings(query(text), digest_of(wanted), digest_for_planner(wanted), dict(pairs))
+    return Settings(query(text), digest_of(wanted), digest_for_planner(wanted), dict(pairs), problem)
+
+
+def setting_again(settings: Settings, names: Mapping[str, bool]) -> bytes:
+    """The Query that sets these names again, those with True until the end of the transaction. By SET, which takes no
+    snapshot, wherever that leaves the value as it was spelled."""
+    commands = []
+    for name, value in settings.wanted.items():
+        if name not in names:
+            continue
+        values = value.split(", ") if name in LISTS_OF_NAMES else [value]
+        if name not in LISTS_OF_NAMES or all(map(LISTED.fullmatch, values)):
+            quoted = ".".join(f'"{word}"' for word in name.split("."))
+            listed = ", ".join(literal(clean(name, entry.strip('"'))) for entry in values)
+            commands.append(f"SET {'LOCAL' if names[name] else 'SESSION'} {quoted} TO {listed}")
+        else:
+            local = "true" if names[name] else "false"
+            commands.append(f"SELECT pg_catalog.set_config({literal(name)}, {literal(value)}, {local})")
+    return query("; ".join(commands)) if commands else b""
 
 
 def restoring(settings: Settings) -> bytes:
@@ -129,5 +164,8 @@ def clean(name: str, value: str) -> str:
 
 
 def literal(text: str) -> str:
-    """An E'' string that means the same whatever standard_conforming_strings says."""
-    return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+    """An E'' string that means the same whatever standard_conforming_strings and client_encoding say."""
+    quoted = text.replace("\\", "\\\\").replace("'", "''")
+    if not quoted.isascii():
+        quoted = "".join(chr(byte) if byte < 128 else f"\\x{byte:02x}" for byte in encode(quoted))
+    return f"E'{quoted}'"

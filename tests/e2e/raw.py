@@ -185,7 +185,7 @@ class Raw:
     def _note(self, got: Message) -> None:
         if got.kind == b"S":  # ParameterStatus
             name, value, *_ = got.body.split(b"\0")
-            self.parameters[name.decode()] = value.decode()
+            self.parameters[name.decode()] = value.decode("utf-8", "surrogateescape")
         elif got.kind == b"K":  # BackendKeyData
             self.pid, self.secret = int.from_bytes(got.body[:4], "big"), got.body[4:]
         elif got.kind == b"Z":  # ReadyForQuery

@@ -16,6 +16,7 @@ LEVELS: list[set[str]] = [
     {"wire", "shm", "daemon", "systemd", "cores"},
     {"auth", "admin", "tls"},
     {"web"},
+    {"workers.encodings"},
     {
         "workers.settings",
         "workers.set_texts",
@@ -28,7 +29,7 @@ LEVELS: list[set[str]] = [
     },
     {"workers.encryption", "workers.server_tls", "workers.client_tls"},
     {"workers.channel", "workers.allocation", "workers.descriptors"},
-    {"workers.followed"},
+    {"workers.followed", "workers.way_back"},
     {"workers.relay"},
     {
         "workers.credentials",

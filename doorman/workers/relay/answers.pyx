@@ -60,7 +60,7 @@ from doorman.workers.relay.prepare cimport doubt_set
 from doorman.workers.relay.settle cimport settle, settled
 from doorman.workers.relay.sql_names cimport note_deallocated
 from doorman.workers.relay.statements cimport Named, Statement
-from doorman.workers.relay.upkeep cimport restore
+from doorman.workers.relay.upkeep cimport end_restore, forget_undone, restore
 
 cdef extern from "<string.h>" nogil:
     void *memmem(const void *haystack, size_t length, const void *needle, size_t needle_length)
@@ -269,7 +269,9 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
         return expect(server, True, False) if due == REPLY_EXECUTE else is_query_of_ours(due)
     if kind == b"Z":                                    # ReadyForQuery
         return take_ready(engine, server, message, length, due)
-    if is_query_of_ours(due) and kind == b"E":          # ErrorResponse
+    if due == REPLY_RESTORE and kind == b"E":           # ErrorResponse
+        return take_refusal(engine, server, message, length)
+    if is_query_of_ours(due) and kind == b"E":          # likewise
         server.hopeless = not server.begin_fails        # nothing else of ours may fail
         server.begin_fails = False
         return True
@@ -354,7 +356,7 @@ cdef bint take_ready(Engine engine, Server server, const char *message, Py_ssize
         server.started = engine.now
         replies_pop(&server.replies)
         settled(server)
-        return due != REPLY_RESTORE
+        return due != REPLY_RESTORE or end_restore(engine, server)
     take_note(server, message, length, engine.now)
     if server.changes and server.status == b"I":
         spread_change(engine, server)
@@ -370,10 +372,25 @@ cdef bint take_ready(Engine engine, Server server, const char *message, Py_ssize
         server.temporary = 0 if server.status == b"I" else server.temporary
         server.parses_shared = False
         server.explained = 0                            # what failed is not tagged
+        if server.went_back and server.failed:
+            forget_undone(server)
+        server.failed = False
         if server.went_back and not server.client.body_left and (
             server.status == b"T" or (server.client.session_mode and server.status == b"I")
         ):
             return restore(engine, server)
+    else:
+        server.failed = False                           # of what is answered now
+    return False
+
+
+cdef bint take_refusal(Engine engine, Server server, const char *message, Py_ssize_t length) except -1:
+    """What was to be set again is refused (rule 7 of upkeep). A second error is of a value that cannot be told."""
+    server.hopeless = server.failed
+    if server.failed or (server.status == b"I" and not server.restores_again):
+        server.failed = True
+        return True
+    take_note(server, message, length, engine.now)
     return False
 
 

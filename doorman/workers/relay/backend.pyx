@@ -33,7 +33,7 @@ from doorman.workers.relay.engine cimport (
     Server,
 )
 from doorman.workers.relay.pending cimport pending_copied, pending_copy_in, pending_error, pending_head_is_query, pending_ready
-from doorman.workers.relay.upkeep cimport start_restore
+from doorman.workers.relay.upkeep cimport must_restore, start_restore
 
 cdef enum:
     MAX_SERVER_MESSAGE = 1_073_741_824      # PostgreSQL's own limit for one message
@@ -75,7 +75,7 @@ cdef Py_ssize_t feed_server(Engine engine, Server server, const char *data, Py_s
                 engine.log_parameter(client, data[at : at + here])
             if server.changes and data[at] == b"Z" and server.status == b"I":
                 spread_change(engine, server)
-            if data[at] == b"Z" and at + here == length and must_restore(server, client):
+            if data[at] == b"Z" and at + here == length and may_restore(server, client) and must_restore(server):
                 engine.answer(client, data, at)
                 if buffer_length(&client.outb):             # it reads slowly, which would hold up the answer to ours as well
                     server.restore_due = True
@@ -90,7 +90,7 @@ cdef Py_ssize_t feed_server(Engine engine, Server server, const char *data, Py_s
     return at
 
 
-cdef bint must_restore(Server server, Client client) noexcept:
+cdef bint may_restore(Server server, Client client) noexcept:
     """Has the client gone back to the server's own settings, where it had asked for others at startup?"""
     return (
         server.went_back and client.startup is not None and server.status != b"E"
@@ -140,6 +140,7 @@ cdef int take_note(Server server, const char *message, Py_ssize_t length, int64_
     elif kind == b"E":                              # ErrorResponse
         pending_error(&server.pending)
         server.description = 0
+        server.failed = True
         server.client.row.errors += 1
         server.said_fatal = note_error(server.client.counters, message + 5, length - 5)
     elif kind == b"S":                              # ParameterStatus: some setting of the session changed
@@ -340,7 +341,7 @@ cdef void note_tag(Server server, const char *tag, Py_ssize_t length) noexcept:
         if server.pending.length <= 1 and server.replies.length <= 1:   # else more was sent behind it already
             server.dirt &= DIRT_EVERYTHING
         server.row.parameter_digest = 0
-        server.returns = server.went_back = True
+        server.went_back = True
         return
     if (length >= 9 and memcmp(tag, b"ROLLBACK\x00", 9) == 0) or (length >= 7 and memcmp(tag, b"COMMIT\x00", 7) == 0):
         server.unexplained |= server.local_planner != 0         # part of what was set is not any more
@@ -352,7 +353,7 @@ cdef void note_tag(Server server, const char *tag, Py_ssize_t length) noexcept:
         if length >= TAGS[i].length and tag[0] == TAGS[i].text[0] and memcmp(tag, TAGS[i].text, TAGS[i].length) == 0:
             server.dirt |= TAGS[i].dirt
             if i == TAG_RESET:
-                server.returns = server.went_back = True
+                server.went_back = True
             if i == TAG_DO:
                 server.unexplained = True
             elif i <= TAG_RESET:

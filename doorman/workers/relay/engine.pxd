@@ -149,8 +149,9 @@ cdef class Server(Conn):
     cdef bint holding               # its client's next message waits for answers (must_hold)
     cdef Statement verified         # was prepared anew just now, for its rows looked other than its client was told
     cdef bint verifying             # one of them is a Describe of ours (heal)
-    cdef bint returns               # RESET, DISCARD ALL or SET … DEFAULT was among what its client ran
-    cdef bint went_back             # likewise, and what was asked for at startup has not been set again since
+    cdef bint went_back             # RESET, DISCARD ALL or SET … DEFAULT was among what its client ran: what was asked for
+                                    # at startup is to be set again
+    cdef object way_back            # WayBack: which of it, by the texts; None: nobody knows (rule 6 of upkeep)
     cdef uint64_t private_planner   # while `sets`: digest of settings that nobody else has
     cdef bint sets                  # a message behind the last Sync may change how texts are parsed
     cdef uint64_t local_planner     # digest of the texts that have set what is not reported, in this transaction
@@ -178,7 +179,7 @@ cdef class Server(Conn):
     cdef bytearray capture          # the answer to a check query, so far
     cdef uint32_t dirt
     cdef uint32_t cancels           # requests sent to stop what it runs for nobody
-    cdef bint failed                # an ErrorResponse came in this stage
+    cdef bint failed                # an ErrorResponse came in this stage; in NONE: since `way_back` began, or in REPLY_RESTORE
     cdef bint hopeless              # it is to be lost as soon as its client was given what came before
     cdef bint said_fatal            # its last words were an ErrorResponse that ends the connection
     cdef int64_t started            # when the statement under way began
@@ -192,7 +193,7 @@ cdef class Server(Conn):
     cdef object reported            # ParameterStatus seen in STAGE_SYNC and STAGE_RESTORE
     cdef bint parses_shared         # since its last ReadyForQuery it has parsed, behind others, what is shared
     cdef bint restore_due           # STAGE_RESTORE begins when its client has taken what is written to it
-    cdef bint restores_again        # in STAGE_RESTORE: the first attempt was cancelled, it seems
+    cdef bint restores_again        # in STAGE_RESTORE or REPLY_RESTORE: the first attempt was cancelled, it seems
     cdef uint64_t write_left        # bytes of the only message under way that it had not taken at the last look
     cdef int64_t write_moved        # when these had become fewer; 0: there are none
     cdef set lent                   # names of its client's under which it has statements besides; None (sql_names)

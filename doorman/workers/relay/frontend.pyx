@@ -29,7 +29,8 @@ from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_fre
 from doorman.workers.relay.pending cimport pending_sent
 from doorman.workers.relay.rename cimport STEP_CUT, STEP_HOLD, STEP_HOLD_CUT, STEP_PASS, rename
 from doorman.workers.relay.sql_names cimport lend_names, note_executed, speaks_of_names
-from doorman.workers.relay.traces cimport leads_back, makes_from_query, text_of_parse
+from doorman.workers.relay.traces cimport leads_back, makes_from_query, may_set, text_of_parse
+from doorman.workers.relay.upkeep cimport note_way_back
 
 cdef enum Need:                 # what a message type needs when the client has no server
     NEED_UNKNOWN = 0            # no message type of the frontend
@@ -253,8 +254,10 @@ cdef int note_sent(Server server, const char *message, Py_ssize_t here, Py_ssize
             server.dirt |= DIRT_STATEMENTS
         text = text_of_parse(message, here)
         server.makes |= makes_from_query(text, message + here - text)
-    if server.client.startup is not None and (kind == b"Q" or kind == b"P"):
-        server.went_back |= leads_back(text, message + here - text)
+    if server.client.startup is not None and (kind == b"Q" or kind == b"P") and (
+        may_set(text, message + here - text) or leads_back(text, message + here - text)
+    ):
+        note_way_back(server, text, message + here - text)
     return 0
 
 

@@ -107,6 +107,9 @@ cdef class Lending(Sockets):
             self.look_again(server)
             start_probe(self, server, self.probe_patience)
             return False
+        if client.settings is not None and client.settings.problem:
+            self.refuse(client, "FATAL", "22P05", client.settings.problem)
+            return False
         if client.settings_digest != server.row.parameter_digest or self.must_learn_settings(client):
             query = client.settings.query if client.settings is not None else RESET_SETTINGS
             start_sync(self, server, query, self.must_learn_settings(client), self.probe_patience)
@@ -148,24 +151,27 @@ cdef class Lending(Sockets):
         return self.serve(client)
 
     cdef int correct_parameters(self, Client client, list reported) except -1:
-        """A value that the client was told is no longer its own (it went back to what it asked for at startup)."""
-        for message in reported:
-            words = message[5:].split(b"\0")
-            if len(words) != 3:
-                continue
-            name, value = words[:2]
-            if client.followed.tell(name.decode("utf-8", "replace"), value.decode("utf-8", "surrogateescape")):
-                self.answer(client, message, len(message))
+        """A value that the client was told is no longer its own (it went back to what it asked for at startup). The last
+        report of a name counts; they are all in the client's encoding, which may be among them."""
+        latest = {name: message for name, message in map(named_report, reported) if name}
+        for name in sorted(latest, key="client_encoding".__ne__):
+            value = latest[name][5:].split(b"\0")[1]
+            if client.followed.hear(name, value.decode("utf-8", "surrogateescape")):
+                self.answer(client, latest[name], len(latest[name]))
         client.planner = client.followed.planner(client.startup)
         client.followed.changed = False
         return 0
 
     cdef int tell_returned(self, Client client) except -1:
         """What a server that had the client's settings already did not report."""
-        for name, value in tuple(client.followed.returned.items()):
-            message = messages.parameter_status(client.followed.spelled[name], value)
+        returned = dict(client.followed.returned)
+        for name, value in returned.items():
             client.followed.tell(name, value)
-            self.answer(client, message, len(message))
+        for name, value in returned.items():
+            written = client.followed.write(value)
+            if written is not None:
+                message = messages.parameter_status(client.followed.spelled[name], written)
+                self.answer(client, message, len(message))
         client.planner = client.followed.planner(client.startup)
         client.followed.changed = False
         return 0
@@ -176,7 +182,7 @@ cdef class Lending(Sockets):
             return 0
         if len(self.settings_of) >= MOST_SETTINGS:
             del self.settings_of[next(iter(self.settings_of))]
-        latest = {message[5:].partition(b"\0")[0]: message for message in reported if message.count(b"\0", 5) == 2}
+        latest = {name: message for name, message in map(named_report, reported) if name}
         self.settings_of[(client.pool, client.settings_digest)] = b"".join(latest.values())
         return 0
 
@@ -189,7 +195,7 @@ cdef class Lending(Sockets):
                 fields = messages.parse_error_fields(message[5:])
                 refusal = messages.error_response(fields.get("C", "XX000"), fields.get("M", "invalid parameter"))
                 self.answer(client, refusal, len(refusal))
-                self.farewell(client)
+                return self.farewell(client)
         return 0
 
     cdef int grant(self, int slot, Client client) except -1:
@@ -269,7 +275,9 @@ cdef class Lending(Sockets):
             client.followed = Followed(
                 defaults, defaults | parse_reports(learned),
                 follow_name=self.host.pools[client.pool].sync_server_parameters)
-        if client.followed.tell(name.decode("utf-8", "replace"), value.decode("utf-8", "surrogateescape")):
+        if client.followed.hear(
+            name.decode("utf-8", "replace"), value.decode("utf-8", "surrogateescape"), client.row.queries
+        ):
             client.planner = client.followed.planner(client.startup)
         if b"pg_temp" in value:
             client.server.dirt |= DIRT_TEMPORARY        # whatever is created from now on may be temporary
@@ -277,8 +285,12 @@ cdef class Lending(Sockets):
 
     cdef int keep_parameters(self, Client client) except -1:
         """The transaction is over: what it leaves set is to hold on the client's next server."""
+        cdef Server server = client.server
+        led_back = ()
+        if server.went_back and client.startup is not None:
+            led_back = server.way_back.lasting if server.way_back is not None else client.startup.wanted
         client.followed.changed = False
-        return self.take_settings(client, client.followed.settings(client.startup, returns=client.server.returns))
+        return self.take_settings(client, client.followed.settings(client.startup, led_back))
 
     cdef int take_settings(self, Client client, settings) except -1:
         """These are to hold on the client's servers."""
@@ -303,8 +315,9 @@ cdef class Lending(Sockets):
         server.temporary = 0
         server.begin_fails = False
         server.cancels = 0
-        server.returns = False
         server.went_back = False
+        server.way_back = None
+        server.restores_again = False
         server.restore_due = False
         server.settling = 0
         server.skips = False
@@ -330,7 +343,7 @@ cdef class Lending(Sockets):
 
     cdef int release(self, Server server) except -1:
         cdef Client client = server.client
-        if client.followed is not None and client.followed.changed:
+        if client.followed is not None and (client.followed.changed or (server.went_back and client.startup is not None)):
             self.keep_parameters(client)
         self.part(server)
         if server.condemned:
@@ -443,6 +456,12 @@ cdef class Lending(Sockets):
             self.servers[server.slot] = None
         self.shut(server)
         return 0
+
+
+def named_report(bytes message) -> tuple[str, bytes]:
+    """A ParameterStatus by its name; without one, what is none."""
+    name, _, rest = message[5:].partition(b"\0")
+    return (name.decode("utf-8", "replace") if message[:1] == b"S" and rest.count(b"\0") == 1 else ""), message
 
 
 cdef int forget_leftovers(Server server, Client client) except -1:

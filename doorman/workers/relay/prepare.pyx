@@ -40,6 +40,7 @@ from doorman.workers.relay.heal cimport watch_for_stale
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_room, write_length
 from doorman.workers.relay.pending cimport pending_sent
 from doorman.workers.relay.rename cimport STEP_CUT, STEP_HOLD_CUT, as_of_now
+from doorman.workers.relay.upkeep cimport note_way_back
 from doorman.workers.relay.replies cimport (
     REPLY_BIND_STALE,
     REPLY_CLOSE_OURS,
@@ -80,8 +81,8 @@ cdef int take_over(Engine engine, Server server, Statement statement) except -1:
             server.sets = True
             engine.nonce += 1
             server.private_planner = server.client.planner ^ (engine.nonce << 32 | <uint32_t>server.row.served)
-        if statement.returns:
-            server.returns = server.went_back = True
+        if server.client.startup is not None and (statement.sets or (server.way_back is not None and statement.ends)):
+            note_way_back(server, <const char *>statement.body, len(statement.body))
         if statement.forgets or (statement.changes and not server.dirt & DIRT_TEMPORARY):
             doubt_set(engine, server)
         elif statement.changes:

@@ -70,6 +70,7 @@ from doorman.workers.relay.replies cimport (
 from doorman.workers.relay.statements cimport SERVER_NAME_LENGTH, Named, Statement
 from doorman.workers.relay.sql_names cimport lend_to, note_bound_names, take_back, targets_of
 from doorman.workers.relay.traces cimport leads_back, makes_from_query, may_set, text_of_parse, traces_of
+from doorman.workers.relay.upkeep cimport note_way_back
 
 from doorman.workers.set_texts import settings_in
 
@@ -101,6 +102,8 @@ cdef int rename(
         outgoing_add(out, run, run_length)
         client.dropping = True
         return STEP_CUT
+    if kind == b"Q" and server.went_back and server.replies.synced and client.startup is not None:
+        return hold(server)                             # it is to find what was asked for at startup again
     if not client.renames:
         return pass_on(engine, server, run, run_length, message, here, total)
     if kind == b"B":                                    # Bind
@@ -112,8 +115,6 @@ cdef int rename(
     if kind == b"C" and here > 6 and message[5] == b"S":
         return rename_close(engine, client, server, run, run_length, message, total)
     if kind == b"Q":                                    # Query: PostgreSQL drops the unnamed statement
-        if server.went_back and server.replies.synced and client.startup is not None:
-            return hold(server)                         # it is to find what was asked for at startup again
         dropped = client.unnamed
         client.unnamed = None
         traces = traces_in(message, here, total)
@@ -123,9 +124,7 @@ cdef int rename(
             server.temporary += here == total           # of a larger one it is not known
         if traces & DIRT_SETTINGS or may_set(message + 5, here - 5):
             note_set(engine, server, message, here, total)
-        if leads_back(message + 5, here - 5):
-            server.returns = server.went_back = True
-            server.holding = client.startup is not None     # what follows is to find that again
+        note_led_back(client, server, message, here, total)
     elif kind == b"F":                                  # FunctionCall
         traces = traces_of_call(message, here)
         server.dirt |= traces
@@ -157,6 +156,7 @@ cdef int pass_on(
     if kind == b"Q":
         server.dirt |= traces_in(message, here, total)
         server.owns_unnamed = True                      # there is none any more
+        note_led_back(server.client, server, message, here, total)
     elif kind == b"F":
         server.dirt |= traces_of_call(message, here)
     elif not server.owns_unnamed and names_unnamed(message, here):
@@ -175,6 +175,8 @@ cdef int pass_on(
         server.owns_unnamed = True
     server.dirt |= traces_in(message, here, total)
     server.makes |= makes_from_query(text, message + here - text)
+    if server.client.startup is not None and may_lead_back(text, message + here - text):
+        note_way_back(server, text, message + here - text)
     note_start(engine, server)
     pending_sent(&server.pending, b"P")
     replies_push(&server.replies, REPLY_PARSE_TRIED, NULL, NULL, NULL)
@@ -474,6 +476,18 @@ cdef int note_set(Engine engine, Server server, const char *message, Py_ssize_t 
     if matters:
         server.local_planner = mix_text(server.local_planner, text)
     return 0
+
+
+cdef int note_led_back(Client client, Server server, const char *message, Py_ssize_t here, Py_ssize_t total) except -1:
+    """A Query that may lead back to the server's own settings. Of a large one the tags must tell."""
+    if client.startup is not None and here == total and may_lead_back(message + 5, here - 5):
+        if note_way_back(server, message + 5, here - 5):
+            server.holding = True                       # what follows is to find again what was asked for at startup
+    return 0
+
+
+cdef bint may_lead_back(const char *text, Py_ssize_t length) except -1:
+    return may_set(text, length) or leads_back(text, length)
 
 
 cdef uint64_t mix_text(uint64_t planner, bytes text):

@@ -9,7 +9,9 @@ Rules
    again (`cancel_again`). It may also come too late and hit what we ask for ourselves: that is asked once more.
 6. What a client asked for at startup is set in the server's session. So what leads back to the server's values inside a
    transaction is followed by a Query that sets it again (`restore`), and the client gets that one's Z. In session mode,
-   where answers are not followed one by one, that is a stage of its own (`start_restore`).
+   where answers are not followed one by one, that is a stage of its own (`start_restore`). What was led back is known by
+   the texts (`note_way_back`); where they do not tell, PostgreSQL is asked, which costs a snapshot.
+7. Should that Query fail, the client gets its error: its transaction has failed. Outside of one it is asked once more first.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -27,6 +29,7 @@ from doorman.workers.relay.engine cimport (
     DIRT_SETTINGS,
     DIRT_STATEMENTS,
     DIRT_TEMPORARY,
+    HOLD,
     STAGE_CLEAN,
     STAGE_CLOSING,
     STAGE_DRAIN,
@@ -51,6 +54,7 @@ from doorman.workers.relay.pending cimport (
 )
 
 from doorman.workers.settings import restoring
+from doorman.workers.way_back import MAY_LEAD_BACK, WayBack
 
 cdef enum:
     PATIENCE_US = 3_000_000             # for each stage of a server without a client
@@ -126,13 +130,68 @@ cdef int start_sync(Engine engine, Server server, bytes query, bint anew, int64_
     return ask(engine, server, STAGE_SYNC, query, patience)
 
 
+cdef bint note_way_back(Server server, const char *text, Py_ssize_t length) except -1:
+    """The server of a client that has asked for something at startup runs a text (up to a NUL) which may set something.
+    True: it leads something back (rule 6)."""
+    cdef bytes words
+    if length > HOLD:                               # too much to be read; the server will be asked
+        server.way_back = server.way_back or WayBack(server.client.startup)
+        server.way_back.doubtful = True
+        server.went_back = True
+        return True
+    words = text[:length].partition(b"\0")[0]
+    if server.way_back is None:
+        if MAY_LEAD_BACK.search(words) is None:
+            return False
+        way_back = WayBack(server.client.startup)
+        if not way_back.note(words):
+            return False
+        server.way_back = way_back
+        server.failed = False
+    elif not server.way_back.note(words):
+        return False
+    server.went_back = True
+    return True
+
+
+cdef int forget_undone(Server server) except -1:
+    """An error has taken back what the texts did, or nearly all of it."""
+    if server.way_back is not None and server.way_back.ended:
+        server.way_back.doubtful = True
+    else:
+        forget_way_back(server)
+    return 0
+
+
+cdef bint must_restore(Server server) except -1:
+    """Is there anything to be set again? If not, what was noted of it is forgotten."""
+    if server.client.startup is not None and query_of(server):
+        return True
+    return forget_way_back(server)
+
+
+cdef bytes query_of(Server server):
+    """The Query that sets again what was led back; empty when there is nothing."""
+    if server.way_back is None:
+        return restoring(server.client.startup)
+    return server.way_back.query(in_transaction=server.status == b"T")
+
+
+cdef bint forget_way_back(Server server) except -1:
+    server.went_back = False
+    server.way_back = None
+    server.failed = False
+    server.restores_again = False
+    return False
+
+
 cdef bint restore(Engine engine, Server server) except -1:
     """Rule 6. True: ReadyForQuery is to be kept back, the client gets another."""
     cdef bytes message
-    server.went_back = False
-    if server.client.startup is None:
+    if not must_restore(server):
         return False
-    message = restoring(server.client.startup)
+    message = query_of(server)
+    server.explained = message.count(b"SET ")           # tags that are to come
     note_start(engine, server)
     pending_sent(&server.pending, b"Q")
     replies_push(&server.replies, REPLY_RESTORE, NULL, NULL, NULL)
@@ -141,24 +200,38 @@ cdef bint restore(Engine engine, Server server) except -1:
     return True
 
 
+cdef bint end_restore(Engine engine, Server server) except -1:
+    """ReadyForQuery of `restore` came. True: it is kept back, as the Query is sent once more (rules 5 and 7)."""
+    if server.client.followed is not None:
+        server.client.followed.moment = None
+    server.explained = 0
+    if server.failed and server.status == b"I" and not server.restores_again:
+        server.failed = False
+        if restore(engine, server):
+            server.restores_again = True
+            return True
+    return forget_way_back(server)
+
+
 cdef int start_restore(Engine engine, Server server) except -1:
     """Rule 6. The client was not given its last ReadyForQuery yet."""
-    server.went_back = False
     server.restore_due = False
     server.restores_again = False
     server.reported = []
-    return ask(engine, server, STAGE_RESTORE, restoring(server.client.startup), PATIENCE_US)
+    if server.failed:                                   # of which message?
+        server.way_back = None
+    return ask(engine, server, STAGE_RESTORE, query_of(server), PATIENCE_US)
 
 
 cdef bint restored(Engine engine, Server server) except -1:
-    """What the client is told is what holds now."""
+    """What the client is told is what holds now (rule 7)."""
     cdef bytes message
-    if server.failed:
-        if server.restores_again or server.status != b"I":
-            return give_up(engine, server)
+    if server.failed and server.status == b"I" and not server.restores_again:
         server.restores_again = True                    # rule 5
-        ask(engine, server, STAGE_RESTORE, restoring(server.client.startup), PATIENCE_US)
+        server.reported = [message for message in server.reported if message[:1] != b"E"]
+        ask(engine, server, STAGE_RESTORE, query_of(server), PATIENCE_US)
         return False
+    forget_way_back(server)
     server.stage = STAGE_NONE
     for message in server.reported:
         if message[:1] == b"S":
@@ -287,11 +360,13 @@ cdef bint heed(Engine engine, Server server, const char *message, Py_ssize_t len
         if not server.pending.length and not server.pending.skipping:
             return stage_done(engine, server, more)
     elif kind == b"E":                              # ErrorResponse
+        if server.failed and (server.stage == STAGE_SYNC or server.stage == STAGE_RESTORE):
+            return give_up_reports(engine, server)
         pending_error(&server.pending)
         server.failed = True
         if server.stage == STAGE_LISTEN:
             return give_up(engine, server)
-        if server.stage == STAGE_SYNC:
+        if server.stage == STAGE_SYNC or server.stage == STAGE_RESTORE:
             server.reported.append(message[:length])
     elif kind == b"S" and server.stage == STAGE_SYNC:     # ParameterStatus
         server.reported.append(message[:length])
@@ -355,6 +430,15 @@ cdef bint stage_done(Engine engine, Server server, Py_ssize_t more) except -1:
         server.stage = STAGE_NONE
         engine.ready_again(server)
     return server.closed or server.stage == STAGE_CLOSING
+
+
+cdef bint give_up_reports(Engine engine, Server server) except -1:
+    """It cannot tell a value in its client's encoding: PostgreSQL tries that for ever instead of being ready."""
+    if server.stage == STAGE_SYNC:
+        server.stage = STAGE_NONE
+        engine.synced(server)
+        return True
+    return give_up(engine, server)
 
 
 cdef bint give_up(Engine engine, Server server) except -1:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doorman.workers.settings import Settings, gather_settings, literal, make_settings
+from doorman.workers.settings import Settings, gather_settings, literal, make_settings, setting_again
 
 REPORTED = {"client_encoding": "UTF8", "timezone": "Etc/UTC", "datestyle": "ISO, MDY"}
 
@@ -55,6 +57,17 @@ def test_what_the_operator_manages_is_left_alone() -> None:
     assert gather(managed={"TimeZone": "UTC"}, timezone="Asia/Tokyo") is None
 
 
+@pytest.mark.parametrize("encoding", ["LATIN1", "iso-8859-1", "'Windows-1252'", "EUC_TW", "KLINGON"])
+def test_what_could_not_be_reported_is_refused(encoding: str) -> None:
+    """PostgreSQL would try that for ever, and log each time that it failed."""
+    reported = REPORTED | {"server_encoding": "UTF8", "search_path": "public"}
+    for name, refused in (("search_path", True), ("my.label", False)):
+        found = gather_settings({"client_encoding": encoding, name: "日"}, {}, reported, follow_name=False)
+        assert found is not None and bool(found.problem) == refused
+    found = gather_settings({"client_encoding": "unicode", "search_path": "日"}, {}, reported, follow_name=False)
+    assert found is not None and not found.problem
+
+
 def test_the_name_follows_only_where_it_is_to_be_synchronised() -> None:
     found = gather(follow_name=True, application_name="psql")
     assert found is not None and b"application_name" in found.query
@@ -79,5 +92,29 @@ def test_different_wishes_have_different_digests(one: dict[str, str], other: dic
 @given(st.text())
 def test_a_literal_ends_where_it_should(text: str) -> None:
     quoted = literal(text)
-    inner = quoted[2:-1].replace("\\\\", "").replace("''", "")
-    assert quoted[:2] == "E'" and quoted[-1] == "'" and "'" not in inner and "\\" not in inner
+    inner = re.sub(r"\\\\|''|\\x[89a-f][0-9a-f]", "", quoted[2:-1])
+    assert quoted[:2] == "E'" and quoted[-1] == "'" and "'" not in inner and "\\" not in inner and quoted.isascii()
+
+
+def test_what_is_not_ascii_is_bytes_in_the_servers_encoding() -> None:
+    """Whatever client_encoding the session has: see test_encodings."""
+    assert literal("é\udcffa") == r"E'\xc3\xa9\xffa'"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "command"),
+    [
+        ("timezone", "Asia/Tokyo", "SET SESSION \"timezone\" TO E'Asia/Tokyo'"),
+        ("my.label", "a, b", 'SET SESSION "my"."label" TO E\'a, b\''),
+        ("datestyle", "SQL, DMY", "SET SESSION \"datestyle\" TO E'SQL, DMY'"),
+        ("search_path", '"$user", public', "SET SESSION \"search_path\" TO E'$user', E'public'"),
+        # what SET would spell otherwise
+        ("search_path", "a,b", "SELECT pg_catalog.set_config(E'search_path', E'a,b', false)"),
+        ("search_path", "", "SELECT pg_catalog.set_config(E'search_path', E'', false)"),
+        ("search_path", '"a, b", "c"', "SELECT pg_catalog.set_config(E'search_path', E'\"a, b\", \"c\"', false)"),
+    ],
+)
+def test_what_is_set_again_is_spelled_as_before(name: str, value: str, command: str) -> None:
+    settings = make_settings({name: value, "other": "x"})
+    assert setting_again(settings, {name: False})[5:-1].decode() == command
+    assert setting_again(settings, {}) == b""
