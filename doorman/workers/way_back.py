@@ -55,8 +55,6 @@ class WayBack:
                     self.names = dict.fromkeys(self.asked.wanted, False)
             elif self.names:
                 self.on_other(first, part)
-        if led and b"$" in text:
-            self.doubtful = True  # it may stand in the body of a function
         return led
 
     def on_reset(self, words: list[str]) -> bool:

@@ -67,13 +67,18 @@ def test_names(text: str, names: set[str]) -> None:
         ["RESET TimeZone; ROLLBACK"],
         ["RESET TimeZone", "ROLLBACK TO s"],
         ["RESET TimeZone; SELECT set_config('TimeZone', 'UTC', false)"],
-        ["CREATE FUNCTION f() RETURNS void AS $$BEGIN PERFORM 1; RESET TimeZone; END$$ LANGUAGE plpgsql"],
     ],
 )
 def test_what_cannot_be_told_by_the_texts_is_asked(texts: list[str]) -> None:
     way_back = note(*texts)
     assert way_back.doubtful and way_back.lasting == EVERYTHING
     assert way_back.query(in_transaction=True) == restoring(ASKED)
+
+
+def test_what_stands_in_the_body_of_a_function_leads_nothing_back() -> None:
+    text = "CREATE FUNCTION f() RETURNS void AS $$BEGIN PERFORM 1; RESET TimeZone; END$$ LANGUAGE plpgsql"
+    way_back = note(text)
+    assert not way_back.doubtful and not way_back.names
 
 
 def test_what_is_set_again_holds_as_long_as_the_way_back() -> None:
