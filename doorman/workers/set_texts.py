@@ -28,6 +28,7 @@ HARMLESS_KINDS = ("log_", "track_", "vacuum_", "auto_explain", "tcp_")
 SET = re.compile(rb"(?:set\s++(?:session\s++|local\s++)?|reset\s++)\"?([a-z_][\w$.]*+)", re.I)
 SET_CONFIG = re.compile(rb"set_config\s*+\(\s*+(?:E?'([^']*+)')?", re.I)
 CHANGES = re.compile(rb"set_config|pg_settings", re.I)
+FOLDS = re.compile(rb"extra_float_digits|bytea_output|quote_all_identifiers|xml|intervalstyle|pg_settings", re.I)
 
 
 def settings_in(text: bytes) -> tuple[int, bool]:
@@ -43,6 +44,14 @@ def settings_in(text: bytes) -> tuple[int, bool]:
             names = SET_CONFIG.findall(statement)
             matters = len(names) < len(changes) or not all(map(is_harmless, names))
     return tags, matters
+
+
+def folds(text: bytes) -> bool:
+    """May a text set what immutable functions ask for? What they return is part of a plan, which PostgreSQL keeps.
+
+    Where search_path or a role have changed it plans anew by itself; under other settings the rows are the same.
+    """
+    return FOLDS.search(text) is not None or b"" in SET_CONFIG.findall(text)
 
 
 def is_harmless(name: bytes) -> bool:

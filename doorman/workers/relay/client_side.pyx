@@ -34,6 +34,7 @@ from doorman.workers.relay.answers cimport add_known
 from doorman.workers.relay.buffer cimport buffer_append, buffer_consume, buffer_length, buffer_room
 from doorman.workers.relay.engine cimport (
     DIRT_EVERYTHING,
+    DIRT_PLANS,
     DIRT_STATEMENTS,
     HEAVY,
     HOLD,
@@ -372,7 +373,7 @@ cdef class ClientSide(ServerSide):
         if client.session_mode:
             server.dirt = DIRT_EVERYTHING
         elif not client.pool_row.cleanup:
-            server.dirt &= DIRT_STATEMENTS if client.renames else 0
+            server.dirt &= DIRT_STATEMENTS | DIRT_PLANS if client.renames else 0
         if not server.armed:
             self.arm(server, EPOLLIN)
         return start_drain(self, server, client.took_leave)

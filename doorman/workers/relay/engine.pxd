@@ -161,6 +161,7 @@ cdef class Server(Conn):
     cdef uint32_t temporary         # texts of the transaction that make something temporary, whose tags are to come
     cdef bint makes                 # a CREATE … AS is under way: its tag will be that of a SELECT
     cdef char description           # T or n (RowDescription, NoData): of what runs its client was told so; 0: nothing
+    cdef bint folds                 # something was set that immutable functions ask for (set_texts)
     cdef bint unexplained           # something was set, or taken back, that is not in `local_planner`
     cdef bint crowded               # so much is owed to its client that it is not read until there is less
     cdef uint64_t heavy             # bytes of the texts that are remembered for what is owed

@@ -313,6 +313,7 @@ cdef class Lending(Sockets):
         server.heavy = 0
         server.owns_unnamed = False
         server.temporary = 0
+        server.folds = False
         server.begin_fails = False
         server.cancels = 0
         server.went_back = False

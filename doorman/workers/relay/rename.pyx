@@ -72,7 +72,7 @@ from doorman.workers.relay.sql_names cimport lend_to, note_bound_names, take_bac
 from doorman.workers.relay.traces cimport leads_back, makes_from_query, may_set, text_of_parse, traces_of
 from doorman.workers.relay.upkeep cimport note_way_back
 
-from doorman.workers.set_texts import settings_in
+from doorman.workers.set_texts import folds, settings_in
 
 cdef bytes FLUSH = b"H\x00\x00\x00\x04"
 cdef bytes CLOSE_UNNAMED = b"C\x00\x00\x00\x06S\x00"
@@ -468,13 +468,14 @@ cdef int note_set(Engine engine, Server server, const char *message, Py_ssize_t 
     """A Query that may set something."""
     cdef bytes text
     if here < total:
-        server.unexplained = True
+        server.unexplained = server.folds = True
         return 0
     text = message[5 : total - 1]
     tags, matters = settings_in(text)
     server.explained += <uint32_t>tags
     if matters:
         server.local_planner = mix_text(server.local_planner, text)
+        server.folds = server.folds or folds(text)
     return 0
 
 
@@ -502,7 +503,8 @@ cdef Statement as_of_now(Engine engine, Client client, Server server, Statement 
     if statement.planner == planner:
         return statement
     if statement.planner == client.planner and set_has(engine.table, server.slot, &statement.digest):
-        server.dirt |= DIRT_PLANS                       # others are not to get what is planned now
+        if server.folds:
+            server.dirt |= DIRT_PLANS                   # others are not to get what is planned now
         return statement
     return engine.statements.intern(planner, statement.body, len(statement.body))
 
@@ -577,6 +579,7 @@ cdef int rename_bind(
         take_over(engine, server, statement)
         if statement.speaks:
             note_bound_names(engine, client, server, statement)
+        server.folds |= statement.folds
         if statement.speaks or statement.matters:
             note_deed(client, portal[: min(portal_length, NAME_LENGTH)], statement, targets, rest[:rest_length])
     note_start(engine, server)

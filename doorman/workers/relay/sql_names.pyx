@@ -157,6 +157,7 @@ cdef int note_executed(Engine engine, Client client, Server server, dict names, 
         if named is not None:
             take_over(engine, server, named.statement)
             server.unexplained |= named.statement.matters
+            server.folds |= named.statement.folds
     if of_query:
         server.sets = sets
     return 0

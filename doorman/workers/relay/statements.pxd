@@ -28,6 +28,7 @@ cdef class Statement:
     cdef uint32_t dirt              # what running it may leave in a session
     cdef bint control               # may change what later statements meet: transaction control, DEALLOCATE, DISCARD
     cdef bint sets                  # may change the settings under which later texts are parsed
+    cdef bint folds                 # and some may be what immutable functions ask for
     cdef bint matters               # and some of them are not reported and matter to the texts (set_texts)
     cdef bint returns               # SET … DEFAULT, RESET, DISCARD: leads back to what was before the client
     cdef bint forgets               # DEALLOCATE or DISCARD: the server may lose statements

@@ -16,7 +16,7 @@ from doorman.shm.statements cimport Digest
 from doorman.workers.relay.engine cimport DIRT_SETTINGS, DIRT_TEMPORARY
 from doorman.workers.relay.traces cimport first_word_of, leads_back, makes_from_query, traces_of
 
-from doorman.workers.set_texts import settings_in
+from doorman.workers.set_texts import folds, settings_in
 
 cdef extern from *:
     """
@@ -85,6 +85,7 @@ cdef Statement make_statement(uint64_t planner, const char *body, Py_ssize_t len
     statement.plain = not statement.control and not statement.speaks and not statement.dirt & DIRT_TEMPORARY
     if statement.sets:
         statement.matters = length > LONGEST_KEPT or settings_in(statement.body[: statement.body.index(b"\0")])[1]
+        statement.folds = statement.matters and (length > LONGEST_KEPT or folds(statement.body))
     return statement
 
 

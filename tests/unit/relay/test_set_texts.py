@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from doorman.workers.set_texts import settings_in
+from doorman.workers.set_texts import folds, settings_in
 
 HARMLESS = [
     ("SELECT 1", 0),
@@ -46,3 +46,17 @@ def test_what_matters_to_no_statement(text: str, tags: int) -> None:
 @pytest.mark.parametrize(("text", "tags"), MATTERING)
 def test_what_matters(text: str, tags: int) -> None:
     assert settings_in(text.encode()) == (tags, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "yes"),
+    [
+        ("SET LOCAL extra_float_digits = 0", True),
+        ("SET XML OPTION DOCUMENT", True),
+        ("SELECT set_config($1, $2, true)", True),
+        ("SELECT set_config('search_path', $1, true), set_config('role', $2, true)", False),
+        ("SET LOCAL work_mem = '1GB'; SET search_path = a", False),
+    ],
+)
+def test_what_plans_may_keep_the_results_of(text: str, yes: bool) -> None:
+    assert folds(text.encode()) is yes
