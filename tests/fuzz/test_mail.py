@@ -20,7 +20,7 @@ from tests.fuzz.script import message
 from tests.fuzz.stage import COMPLAINTS, PLAIN, SESSION, ClientEnd, Login, ServerEnd, Stage
 from tests.simulate.invariants import check_table
 
-ANSWER = message(b"C", b"SELECT 1\0") + message(b"Z", b"I")
+ANSWER = message(b"T", b"\0\0") + message(b"C", b"SELECT 0\0") + message(b"Z", b"I")
 
 
 @pytest.fixture
