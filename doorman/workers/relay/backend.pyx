@@ -267,32 +267,19 @@ TAGS[5] = Tag(b"CREATE ", 7, DIRT_CREATED)
 TAGS[6] = Tag(b"DO\x00", 3, DIRT_EVERYTHING)
 
 
+# Objects that no text is read otherwise for when they are made, changed or dropped; PostgreSQL itself sees to rules.
+cdef tuple HARMLESS_WORDS = (
+    b"INDEX", b"ROLE", b"USER", b"GROUP", b"DATABASE", b"TABLESPACE", b"TRIGGER", b"EVENT TRIGGER", b"POLICY", b"RULE",
+    b"STATISTICS", b"PUBLICATION", b"SUBSCRIPTION", b"SERVER", b"FOREIGN DATA WRAPPER", b"ACCESS METHOD", b"LANGUAGE",
+    b"DEFAULT PRIVILEGES", b"SYSTEM", b"LARGE OBJECT", b"TRANSFORM", b"CONVERSION",
+)
+
 cdef enum:
     N_HARMLESS = 22
 
-cdef Tag[N_HARMLESS] HARMLESS       # objects that no text is read otherwise for when they are made, changed or dropped
-HARMLESS[0] = Tag(b"INDEX", 5, 0)
-HARMLESS[1] = Tag(b"ROLE", 4, 0)
-HARMLESS[2] = Tag(b"USER", 4, 0)                # and USER MAPPING
-HARMLESS[3] = Tag(b"GROUP", 5, 0)
-HARMLESS[4] = Tag(b"DATABASE", 8, 0)
-HARMLESS[5] = Tag(b"TABLESPACE", 10, 0)
-HARMLESS[6] = Tag(b"TRIGGER", 7, 0)
-HARMLESS[7] = Tag(b"EVENT TRIGGER", 13, 0)
-HARMLESS[8] = Tag(b"POLICY", 6, 0)
-HARMLESS[9] = Tag(b"RULE", 4, 0)                # PostgreSQL itself sees to these
-HARMLESS[10] = Tag(b"STATISTICS", 10, 0)
-HARMLESS[11] = Tag(b"PUBLICATION", 11, 0)
-HARMLESS[12] = Tag(b"SUBSCRIPTION", 12, 0)
-HARMLESS[13] = Tag(b"SERVER", 6, 0)
-HARMLESS[14] = Tag(b"FOREIGN DATA WRAPPER", 20, 0)
-HARMLESS[15] = Tag(b"ACCESS METHOD", 13, 0)
-HARMLESS[16] = Tag(b"LANGUAGE", 8, 0)
-HARMLESS[17] = Tag(b"DEFAULT PRIVILEGES", 18, 0)
-HARMLESS[18] = Tag(b"SYSTEM", 6, 0)
-HARMLESS[19] = Tag(b"LARGE OBJECT", 12, 0)
-HARMLESS[20] = Tag(b"TRANSFORM", 9, 0)
-HARMLESS[21] = Tag(b"CONVERSION", 10, 0)
+cdef Tag[N_HARMLESS] HARMLESS
+for _at in range(N_HARMLESS):
+    HARMLESS[_at] = Tag(<bytes>HARMLESS_WORDS[_at], len(HARMLESS_WORDS[_at]), 0)
 
 
 cdef void note_change(Server server, const char *tag, Py_ssize_t length) noexcept:

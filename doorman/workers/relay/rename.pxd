@@ -14,6 +14,10 @@ cdef int rename(
     Engine engine, Client client, Server server, const char *run, Py_ssize_t run_length,
     const char *message, Py_ssize_t here, Py_ssize_t total,
 ) except -1
+cdef int note(Engine engine, Server server, char kind) except -1
+cdef Py_ssize_t length_of_name(const char *name, Py_ssize_t room) noexcept
+cdef int note_led_back(Client client, Server server, const char *message, Py_ssize_t here, Py_ssize_t total) except -1
+cdef bint may_lead_back(const char *text, Py_ssize_t length) except -1
 cdef Statement as_of_now(Engine engine, Client client, Server server, Statement statement)
 cdef Named find_named(Client client, const char *name, Py_ssize_t length)
 cdef char *write_renamed(

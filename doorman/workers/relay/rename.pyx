@@ -15,15 +15,13 @@ import hashlib
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
-from doorman.shm.statements cimport Digest, set_has
+from doorman.shm.statements cimport set_has
 from doorman.workers.relay.engine cimport (
-    DIRT_LOCKS,
     DIRT_PLANS,
     DIRT_SETTINGS,
-    DIRT_STATEMENTS,
     DIRT_TEMPORARY,
     Client,
     Engine,
@@ -31,6 +29,7 @@ from doorman.workers.relay.engine cimport (
 )
 from doorman.workers.relay.heal cimport seal
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_room, write_length
+from doorman.workers.relay.own_names cimport pass_on
 from doorman.workers.relay.pending cimport pending_sent
 from doorman.workers.relay.prepare cimport (
     FIT_RETYPED,
@@ -51,7 +50,6 @@ from doorman.workers.relay.replies cimport (
     REPLY_CALL,
     REPLY_CLOSE,
     REPLY_CLOSE_KNOWN,
-    REPLY_CLOSE_OURS,
     REPLY_COPY_END,
     REPLY_DESCRIBE,
     REPLY_EXECUTE,
@@ -60,7 +58,6 @@ from doorman.workers.relay.replies cimport (
     REPLY_PARSE,
     REPLY_PARSE_CLASH,
     REPLY_PARSE_KNOWN,
-    REPLY_PARSE_TRIED,
     REPLY_QUERY,
     REPLY_SYNC,
     replies_at,
@@ -69,13 +66,12 @@ from doorman.workers.relay.replies cimport (
 )
 from doorman.workers.relay.statements cimport SERVER_NAME_LENGTH, Named, Statement
 from doorman.workers.relay.sql_names cimport lend_to, note_bound_names, take_back, targets_of
-from doorman.workers.relay.traces cimport leads_back, makes_from_query, may_set, text_of_parse, traces_of
+from doorman.workers.relay.traces cimport leads_back, may_set, traces_in, traces_of_call
 from doorman.workers.relay.upkeep cimport note_way_back
 
 from doorman.workers.set_texts import folds, settings_in
 
 cdef bytes FLUSH = b"H\x00\x00\x00\x04"
-cdef bytes CLOSE_UNNAMED = b"C\x00\x00\x00\x06S\x00"
 
 cdef enum:
     LARGE = 16_384                  # a text of this size counts when many answers are owed
@@ -145,83 +141,6 @@ cdef int rename(
         seal(engine, server)
         return STEP_CUT
     return STEP_PASS
-
-
-cdef int pass_on(
-    Engine engine, Server server, const char *run, Py_ssize_t run_length, const char *message, Py_ssize_t here, Py_ssize_t total
-) except -1:
-    """`prepared_statements` is off: names are the client's own, within a transaction."""
-    cdef char kind = message[0]
-    cdef const char *text
-    if kind == b"Q":
-        server.dirt |= traces_in(message, here, total)
-        server.owns_unnamed = True                      # there is none any more
-        note_led_back(server.client, server, message, here, total)
-    elif kind == b"F":
-        server.dirt |= traces_of_call(message, here)
-    elif not server.owns_unnamed and names_unnamed(message, here):
-        outgoing_add(&engine.to_server, run, run_length)
-        close_unnamed(engine, server)
-        note(engine, server, kind)
-        outgoing_add(&engine.to_server, message, here)
-        return STEP_CUT
-    if kind != b"P":
-        note(engine, server, kind)
-        return STEP_PASS
-    text = text_of_parse(message, here)
-    if text > message + 6:
-        server.dirt |= DIRT_STATEMENTS
-    else:
-        server.owns_unnamed = True
-    server.dirt |= traces_in(message, here, total)
-    server.makes |= makes_from_query(text, message + here - text)
-    if server.client.startup is not None and may_lead_back(text, message + here - text):
-        note_way_back(server, text, message + here - text)
-    note_start(engine, server)
-    pending_sent(&server.pending, b"P")
-    replies_push(&server.replies, REPLY_PARSE_TRIED, NULL, NULL, NULL)
-    return STEP_PASS
-
-
-cdef bint names_unnamed(const char *message, Py_ssize_t here) noexcept:
-    """Is this a Bind or Describe of the unnamed statement?"""
-    cdef Py_ssize_t portal
-    if message[0] == b"D":
-        return here > 6 and message[5] == b"S" and not message[6]
-    if message[0] != b"B":
-        return False
-    portal = length_of_name(message + 5, here - 5)
-    return portal >= 0 and here > 6 + portal and not message[6 + portal]
-
-
-cdef int close_unnamed(Engine engine, Server server) except -1:
-    """The server may have one of another client's: this one is to be told that there is none."""
-    cdef Digest none
-    none.high = none.low = 0
-    server.owns_unnamed = True
-    note_start(engine, server)
-    pending_sent(&server.pending, b"C")
-    replies_push(&server.replies, REPLY_CLOSE_OURS, NULL, NULL, &none)
-    return outgoing_add(&engine.to_server, CLOSE_UNNAMED, len(CLOSE_UNNAMED))
-
-
-cdef uint32_t traces_of_call(const char *message, Py_ssize_t here) noexcept:
-    """What a FunctionCall may leave, by the oids in pg_proc.dat: set_config, pg_advisory_lock and kin."""
-    cdef const uint8_t *b = <const uint8_t *>message + 5
-    cdef uint32_t oid
-    if here < 9:
-        return 0
-    oid = <uint32_t>b[0] << 24 | <uint32_t>b[1] << 16 | <uint32_t>b[2] << 8 | b[3]
-    if oid == 2078:
-        return DIRT_SETTINGS
-    return DIRT_LOCKS if 2880 <= oid <= 2892 else 0
-
-
-cdef uint32_t traces_in(const char *message, Py_ssize_t here, Py_ssize_t total) noexcept:
-    """What a Query may leave in the session. Of a large one only the beginning is there to be looked at."""
-    if here < total:
-        return DIRT_SETTINGS | DIRT_LOCKS | DIRT_TEMPORARY
-    return traces_of(message + 5, here - 5)
 
 
 cdef int describe_portal(Engine engine, Client client, Server server, const char *message, Py_ssize_t here) except -1:

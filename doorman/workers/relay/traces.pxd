@@ -13,3 +13,5 @@ cdef bint makes_from_query(const char *text, Py_ssize_t length)
 cdef const char *text_of_parse(const char *message, Py_ssize_t length) noexcept nogil
 cdef bint leads_back(const char *text, Py_ssize_t length)
 cdef bytes first_word_of(const char *text, Py_ssize_t length)
+cdef uint32_t traces_in(const char *message, Py_ssize_t here, Py_ssize_t total) noexcept
+cdef uint32_t traces_of_call(const char *message, Py_ssize_t here) noexcept

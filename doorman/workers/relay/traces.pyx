@@ -124,6 +124,25 @@ cdef inline bint is_newline(char byte) noexcept nogil:
     return byte == b"\n" or byte == b"\r"
 
 
+cdef uint32_t traces_of_call(const char *message, Py_ssize_t here) noexcept:
+    """What a FunctionCall may leave, by the oids in pg_proc.dat: set_config, pg_advisory_lock and kin."""
+    cdef const uint8_t *b = <const uint8_t *>message + 5
+    cdef uint32_t oid
+    if here < 9:
+        return 0
+    oid = <uint32_t>b[0] << 24 | <uint32_t>b[1] << 16 | <uint32_t>b[2] << 8 | b[3]
+    if oid == 2078:
+        return DIRT_SETTINGS
+    return DIRT_LOCKS if 2880 <= oid <= 2892 else 0
+
+
+cdef uint32_t traces_in(const char *message, Py_ssize_t here, Py_ssize_t total) noexcept:
+    """What a Query may leave in the session. Of a large one only the beginning is there to be looked at."""
+    if here < total:
+        return DIRT_SETTINGS | DIRT_LOCKS | DIRT_TEMPORARY
+    return traces_of(message + 5, here - 5)
+
+
 cdef bint leads_back(const char *text, Py_ssize_t length):
     """Is this a SET that leads back to a default, RESET or DISCARD? (It shows by its tag too, but only then.)"""
     if not begins(text, length, b"set", 3):

@@ -1,0 +1,74 @@
+"""Messages of clients whose statements are not renamed (`prepared_statements` is off): names are the client's own, and last
+for a transaction. Nothing is shared, so what a client left on the server is not to be found by the next: what has a name
+goes at check-in (DIRT_STATEMENTS), the unnamed statement before the first message that would run it (`owns_unnamed`).
+"""
+
+from doorman.shm.statements cimport Digest
+from doorman.workers.relay.engine cimport DIRT_STATEMENTS, Engine, Server
+from doorman.workers.relay.outgoing cimport outgoing_add
+from doorman.workers.relay.pending cimport pending_sent
+from doorman.workers.relay.prepare cimport note_start
+from doorman.workers.relay.rename cimport STEP_CUT, STEP_PASS, length_of_name, may_lead_back, note, note_led_back
+from doorman.workers.relay.replies cimport REPLY_CLOSE_OURS, REPLY_PARSE_TRIED, replies_push
+from doorman.workers.relay.traces cimport makes_from_query, text_of_parse, traces_in, traces_of_call
+from doorman.workers.relay.upkeep cimport note_way_back
+
+cdef bytes CLOSE_UNNAMED = b"C\x00\x00\x00\x06S\x00"
+
+
+cdef int pass_on(
+    Engine engine, Server server, const char *run, Py_ssize_t run_length, const char *message, Py_ssize_t here, Py_ssize_t total
+) except -1:
+    """Deal with one message, as `rename` does."""
+    cdef char kind = message[0]
+    cdef const char *text
+    if kind == b"Q":
+        server.dirt |= traces_in(message, here, total)
+        server.owns_unnamed = True                      # there is none any more
+        note_led_back(server.client, server, message, here, total)
+    elif kind == b"F":
+        server.dirt |= traces_of_call(message, here)
+    elif not server.owns_unnamed and names_unnamed(message, here):
+        outgoing_add(&engine.to_server, run, run_length)
+        close_unnamed(engine, server)
+        note(engine, server, kind)
+        outgoing_add(&engine.to_server, message, here)
+        return STEP_CUT
+    if kind != b"P":
+        note(engine, server, kind)
+        return STEP_PASS
+    text = text_of_parse(message, here)
+    if text > message + 6:
+        server.dirt |= DIRT_STATEMENTS
+    else:
+        server.owns_unnamed = True
+    server.dirt |= traces_in(message, here, total)
+    server.makes |= makes_from_query(text, message + here - text)
+    if server.client.startup is not None and may_lead_back(text, message + here - text):
+        note_way_back(server, text, message + here - text)
+    note_start(engine, server)
+    pending_sent(&server.pending, b"P")
+    replies_push(&server.replies, REPLY_PARSE_TRIED, NULL, NULL, NULL)
+    return STEP_PASS
+
+
+cdef bint names_unnamed(const char *message, Py_ssize_t here) noexcept:
+    """Is this a Bind or Describe of the unnamed statement?"""
+    cdef Py_ssize_t portal
+    if message[0] == b"D":
+        return here > 6 and message[5] == b"S" and not message[6]
+    if message[0] != b"B":
+        return False
+    portal = length_of_name(message + 5, here - 5)
+    return portal >= 0 and here > 6 + portal and not message[6 + portal]
+
+
+cdef int close_unnamed(Engine engine, Server server) except -1:
+    """The server may have one of another client's: this one is to be told that there is none."""
+    cdef Digest none
+    none.high = none.low = 0
+    server.owns_unnamed = True
+    note_start(engine, server)
+    pending_sent(&server.pending, b"C")
+    replies_push(&server.replies, REPLY_CLOSE_OURS, NULL, NULL, &none)
+    return outgoing_add(&engine.to_server, CLOSE_UNNAMED, len(CLOSE_UNNAMED))
