@@ -30,7 +30,8 @@ cdef extern from *:
     Py_hash_t hash_bytes "dm_hash_bytes"(const void *data, Py_ssize_t length) noexcept
 
 cdef enum:
-    LONGEST_KEPT = 1 << 16          # bytes; the cache counts texts, so they must be small
+    LONGEST_KEPT = 1 << 16          # bytes
+    MOST_KEPT = 1 << 26             # bytes of all texts: long ones are to leave room for the rest of the machine
 
 cdef const char *HEX = b"0123456789abcdef"
 
@@ -90,7 +91,7 @@ cdef Statement make_statement(uint64_t planner, const char *body, Py_ssize_t len
 
 
 cdef class Statements:
-    """All statement texts that this worker remembers, at most `limit` of them."""
+    """All statement texts that this worker remembers, at most `limit` of them and MOST_KEPT bytes."""
 
     def __cinit__(self, limit: int):
         cdef uint32_t size = 16
@@ -128,7 +129,7 @@ cdef class Statements:
         statement = make_statement(planner, body, length, hash)
         if length > LONGEST_KEPT:
             return statement                # whoever uses it keeps it
-        if self.count >= self.limit:
+        while self.count >= self.limit or self.bytes + length > MOST_KEPT:
             self.make_room()
         self.put(statement)
         return statement

@@ -54,3 +54,11 @@ def test_clear_forgets_everything_and_says_how_much() -> None:
     assert cache.clear() == 3 and cache.count == 0 and cache.texts() == []
     cache.look_up(0, b"0\0\0\0")
     assert cache.count == 1
+
+
+def test_long_texts_are_forgotten_by_their_size() -> None:
+    cache = Statements(8192)
+    for number in range(1200):
+        cache.look_up(0, (b"select %d /* " % number).ljust(60_000, b"x") + b"*/\0\0\0")
+        assert cache.bytes <= 64 << 20
+    assert cache.count == (64 << 20) // 60_005 and cache.forgotten == 1200 - cache.count
