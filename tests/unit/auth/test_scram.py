@@ -85,7 +85,11 @@ def test_a_key_proves_the_same_whatever_else_the_server_says() -> None:
     assert known.final(server_first(known, extended)) == bare.final(server_first(bare, extended))
 
 
-@pytest.mark.parametrize("rest", [b"", b",s=AAAA", VERIFIER.announcement[1:], VERIFIER.announcement + b"0"])
+@pytest.mark.parametrize(
+    "rest",
+    [b"", b",s=AAAA", VERIFIER.announcement[1:], VERIFIER.announcement + b"0"],
+    ids=["nothing", "salt", "cut", "longer"],  # the salt is this process's where the machine has no id
+)
 def test_a_key_proves_nothing_to_a_server_that_says_something_else(rest: bytes) -> None:
     client = ScramClient(client_key=known_key(), verifier=VERIFIER)
     with pytest.raises(ServerFault):
@@ -96,6 +100,7 @@ def test_a_key_proves_nothing_to_a_server_that_says_something_else(rest: bytes) 
     "message",
     [VERIFIER.announcement, b"r=" + VERIFIER.announcement, b"s=" + b"n" * 40 + VERIFIER.announcement]
     + [b"r=" + word + VERIFIER.announcement for word in (b"a b", b"a,b", b"\xff", b"n" * 1100, b"elsewhere")],
+    ids=["none", "empty", "no r", "space", "comma", "not ASCII", "long", "another's"],
 )
 def test_a_nonce_that_is_none_is_found_where_the_rest_is_known(message: bytes) -> None:
     client = ScramClient(client_key=known_key(), verifier=VERIFIER)
