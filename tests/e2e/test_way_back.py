@@ -154,3 +154,17 @@ def test_what_strikes_while_it_is_set_again_does_not_end_the_session(lone: Lone)
         raw.converse(query("SELECT 1"))
     assert zone(raw) == "Europe/Paris"
     assert raw.value("SELECT pg_backend_pid()") == pid
+
+
+@SEND
+def test_what_is_pipelined_behind_it_is_read_under_what_was_asked_for(lone: Lone, send: Encode) -> None:
+    if lone.doorman.config["pools"]["one"].get("pool_mode") == "session":
+        pytest.skip("in session mode it still finds the server's own value (docs/prepared-statements.md)")
+    raw = lone.client(TimeZone="Europe/Paris")
+    raw.ask(query("BEGIN"))
+    for number in range(3):  # the text is new each time: it is parsed while the settings are set again
+        raw.send(send("RESET TimeZone"), send(f"SELECT '2024-01-01 0{number}:30'::timestamptz AT TIME ZONE 'UTC'"))
+        raw.until("Z")
+        got = raw.until("Z")
+        hour = (23 + number) % 24
+        assert [one.columns()[0][11:13] for one in got if one.kind == b"D"] == [f"{hour:02}".encode()]

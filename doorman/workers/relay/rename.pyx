@@ -98,7 +98,7 @@ cdef int rename(
         outgoing_add(out, run, run_length)
         client.dropping = True
         return STEP_CUT
-    if kind == b"Q" and server.went_back and server.replies.synced and client.startup is not None:
+    if server.went_back and server.replies.synced and client.startup is not None and (kind == b"Q" or not client.renames):
         return hold(server)                             # it is to find what was asked for at startup again
     if not client.renames:
         return pass_on(engine, server, run, run_length, message, here, total)
