@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 NAMES = """
     BIG5=cp950 EUC_CN=gb2312 EUC_JP=euc_jp EUC_JIS_2004=euc_jis_2004 EUC_KR=euc_kr GB18030=gb18030 GBK=gbk
     ISO_8859_5=iso8859_5 ISO_8859_6=iso8859_6 ISO_8859_7=iso8859_7 ISO_8859_8=iso8859_8 JOHAB=johab
@@ -17,19 +19,22 @@ NO_CONVERSION = "SQL_ASCII"
 
 
 def fold(name: str) -> str:
-    """Encoding names differ in case and dashes; asyncpg sends quotes."""
-    return name.strip("'").replace("-", "").replace("_", "").lower()
+    """Of an encoding's name PostgreSQL looks at letters and digits only; asyncpg sends quotes."""
+    return re.sub("[^0-9a-z]", "", name.lower())
 
 
-ALIASES = {fold(name): name for name in (*CODECS, NO_CONVERSION)} | {
-    "unicode": "UTF8",
-    "iso88591": "LATIN1",
-    "iso88592": "LATIN2",
-    "iso88599": "LATIN5",
-    "iso885915": "LATIN9",
-    "shiftjis": "SJIS",
-    **{f"windows{number}": f"WIN{number}" for number in range(1250, 1259)},
-}
+OTHER_NAMES = """
+    abc=WIN1258 alt=WIN866 iso88591=LATIN1 iso885910=LATIN6 iso885913=LATIN7 iso885914=LATIN8 iso885915=LATIN9
+    iso885916=LATIN10 iso88592=LATIN2 iso88593=LATIN3 iso88594=LATIN4 iso88599=LATIN5 koi8=KOI8R mskanji=SJIS
+    shiftjis=SJIS tcvn=WIN1258 tcvn5712=WIN1258 unicode=UTF8 vscii=WIN1258 win=WIN1251 win932=SJIS win936=GBK win949=UHC
+    win950=BIG5 windows866=WIN866 windows874=WIN874 windows932=SJIS windows936=GBK windows949=UHC windows950=BIG5
+"""
+ALIASES = (
+    {fold(name): name for name in (*CODECS, NO_CONVERSION)}
+    | dict(pair.split("=") for pair in OTHER_NAMES.split())
+    | {f"windows{number}": f"WIN{number}" for number in range(1250, 1259)}
+)
+"""PostgreSQL's pg_encname_tbl (encnames.c)."""
 
 
 def reported_name(name: str) -> str:

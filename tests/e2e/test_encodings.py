@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from doorman.workers.encodings import ALIASES, CODECS, reported_name
 from tests.e2e.lone import Lone, lone_pooler
 from tests.e2e.raw import Raw
 from tests.harness import Doorman, Postgres
@@ -131,3 +132,12 @@ def test_a_value_in_an_encoding_that_is_not_known_ends_its_clients_session_alone
     raw.send(query("SELECT 1"))
     assert raw.last_words()["C"] == "22P05"
     assert (lone.client("two").value("SELECT 1"), lone.servers()) == before
+
+
+def test_encodings_have_the_names_that_postgresql_knows(services: tuple[Postgres, Doorman]) -> None:
+    names = [*ALIASES, *CODECS, "utf-8", "Windows 1252", "iso_8859_15", "KOI8-R", "iso 8859-5"]
+    rows = services[0].admin(
+        "SELECT n, pg_encoding_to_char(pg_char_to_encoding(n)) FROM unnest(%s::name[]) AS n", [names]
+    )
+    assert {name: reported_name(name) for name in names} == dict(rows)
+    assert reported_name("no such") == "no such"
