@@ -189,6 +189,15 @@ def statements_in(bytes text) -> list[bytes]:
     return found
 
 
+def first_tokens(bytes text, int most) -> list[bytes]:
+    """The texts of the first tokens."""
+    cdef Scan scan = begin_scan(text, len(text))
+    found = []
+    while len(found) < most and next_token(&scan) != TOKEN_NONE:
+        found.append(text[scan.start : scan.at])
+    return found
+
+
 def tokens_in(bytes text) -> list[tuple[str, bytes]]:
     """Kind and text of each token; for tests."""
     cdef Scan scan = begin_scan(text, len(text))

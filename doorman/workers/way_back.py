@@ -11,13 +11,10 @@ import re
 
 from doorman.workers.set_texts import CHANGES
 from doorman.workers.settings import Settings, restoring, setting_again
-from doorman.workers.sql_tokens import statements_in
+from doorman.workers.sql_tokens import first_tokens, statements_in
 
 MAY_LEAD_BACK = re.compile(rb"\b(?:reset|discard|default|local)\b", re.I)
-COMMENT = re.compile(rb"--[^\n]*+|/\*(?:[^*]++|\*(?!/))*+(?:\*/|\Z)")
-WORD = rb'(?:"(?:[^"]++|"")*+"|[\w$\x80-\xff]++)'
-TOKEN = re.compile(rb"'(?:[^']++|'')*+'|" + WORD + rb"(?:\s*+\.\s*+" + WORD + rb")*+|[^\s]", re.S)
-FIRST_TOKENS = 6  # SET SESSION TIME ZONE TO DEFAULT
+FIRST_TOKENS = 12  # SET SESSION TIME ZONE TO DEFAULT; a name may be in parts
 
 ENDS = frozenset({"commit", "end"})
 TAKES_BACK = frozenset({"rollback", "abort"})
@@ -110,12 +107,14 @@ class WayBack:
 
 
 def tokens(statement: bytes) -> list[str]:
-    """The first words of a statement, in lower case and without comments."""
-    found = []
-    for token in TOKEN.finditer(COMMENT.sub(b" ", statement)):
-        found.append(token[0].decode("latin-1").lower())
-        if len(found) == FIRST_TOKENS:
-            break
+    """The first words of a statement, in lower case and without comments; a name in parts (my.own) is one."""
+    found: list[str] = []
+    for token in first_tokens(statement, FIRST_TOKENS):
+        word = token.decode("latin-1").lower()
+        if found and (word == "." or found[-1].endswith(".")):
+            found[-1] += word
+        else:
+            found.append(word)
     return found
 
 
@@ -129,4 +128,4 @@ def name_in(words: list[str]) -> tuple[str, int]:
         return "client_encoding", 1
     if words[0] == "schema":
         return "search_path", 1
-    return "".join(words[0].replace('"', "").split()), 1
+    return words[0].replace('"', ""), 1

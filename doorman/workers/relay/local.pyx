@@ -31,7 +31,7 @@ cdef object BEGIN = re.compile(
 cdef object END = re.compile(rb"\s*+(?:(commit|end)|rollback|abort)(?:\s++(?:work|transaction))?\s*+;?\s*+\Z", re.I)
 cdef object DEALLOCATE = re.compile(
     rb'\s*+deallocate\s++(?:prepare\s++)?'
-    rb'(?:(all)|([a-z_\x80-\xff][a-z0-9_$\x80-\xff]*+)|"((?:[^"]|"")++)")\s*+;?\s*+\Z', re.I)
+    rb'(?:(all)|([a-z_\x80-\xff][a-z0-9_$\x80-\xff]*+)|"((?:[^"]|"")+)")\s*+;?\s*+\Z', re.I)
 cdef object DISCARD = re.compile(rb"\s*+discard\s++all\s*+;?\s*+\Z", re.I)
 
 cdef bytes BEGIN_FAILED = query("BEGIN; SELECT 1/0")
