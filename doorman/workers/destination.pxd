@@ -27,6 +27,7 @@ cdef class Destination:
     cdef public Credentials fixed
     cdef public int family
     cdef public bytes address
+    cdef public dict unreachable
 
     cpdef Credentials credentials(self, Table table)
 

@@ -11,6 +11,8 @@ import ipaddress
 import os
 import socket
 import struct
+import time
+from collections.abc import Sequence
 from functools import lru_cache
 
 from doorman.auth.server_login import Credentials
@@ -21,6 +23,7 @@ from doorman.workers.roster import Roster
 from doorman.workers.socket_options import SocketOptions
 
 DEFAULT_CONNECT_TIMEOUT_MS = 3000
+UNREACHABLE_SECONDS = 60
 LONGEST_MS = 1 << 50  # 35,000 years; as microseconds, and with a jitter, still a number of 64 bits
 
 Address = tuple[str, int] | tuple[str, int, int, int] | str
@@ -46,6 +49,7 @@ class Destination:
         "options",
         "parameters",
         "pool",
+        "unreachable",
         "user",
         "verifier",
     )
@@ -63,6 +67,7 @@ class Destination:
         self.first_words: dict[int, bytes] = {}
         self.verifier = verifier_of(pool)
         self.fixed = credentials_for(pool, table) if self.verifier is None else None
+        self.unreachable: dict[bytes, float] = {}  # addresses of the name, and until when others come first
         self.family, self.address = -1, b""
         self.options: tuple[tuple[int, int, int], ...] = ()
         try:
@@ -71,6 +76,16 @@ class Destination:
             return
         self.family, self.address = family, packed_address(family, address)
         self.options = options.of_family(family)
+
+    def in_order(self, found: Sequence[tuple[int, Address]]) -> list[tuple[int, Address]]:
+        """What the name stands for, as the resolver has it, but for what could not be reached a moment ago."""
+        now = time.monotonic()
+        self.unreachable = {peer: until for peer, until in self.unreachable.items() if until > now}
+        return sorted(dict.fromkeys(found), key=lambda entry: packed_host(*entry) in self.unreachable)
+
+    def note_unreachable(self, peer: bytes) -> None:
+        """peer: the host's address, packed."""
+        self.unreachable[peer] = time.monotonic() + UNREACHABLE_SECONDS
 
     def credentials(self, table: Table) -> Credentials:
         """What there is to log in with at this moment."""
@@ -118,6 +133,11 @@ def literal_address(host: str, port: int) -> tuple[int, Address]:
         return socket.AF_UNIX, f"{host}/.s.PGSQL.{port}"
     address = ipaddress.ip_address(host)
     return (socket.AF_INET if address.version == 4 else socket.AF_INET6), (host, port)
+
+
+def packed_host(family: int, address: Address) -> bytes:
+    """The host of an internet address, in network order."""
+    return socket.inet_pton(family, str(address[0]).partition("%")[0])
 
 
 def packed_address(family: int, address: Address) -> bytes:

@@ -39,6 +39,8 @@ cdef class Opening:
     cdef public ServerLogin login
     cdef public long long phase_began
     cdef public long long deadline_us
+    cdef public long long ends_us
+    cdef public list others
     cdef public bint ended
 
     cpdef start(self)

@@ -6,6 +6,8 @@ Rules
 3. The socket is published before the first byte of the login: should this process die, the keeper ends the connection
    and waits for its end, so that PostgreSQL never has more of them than the pool's size.
 4. What a client may see of a failure names the step and the address, never a secret.
+5. A host's name may stand for several addresses: those that cannot be connected to are passed over, each within its
+   share of the time that is left, and for a while others come first (`Destination.in_order`).
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from doorman.tls.faults import Fault, fault_label
 from doorman.tls.record import RecordLayer, clear_slot, slot_layer
 from doorman.wire.codes import LATEST_MINOR
 from doorman.workers.credentials import note_refusal
-from doorman.workers.destination import packed_address
+from doorman.workers.destination import Address, packed_address, packed_host
 from doorman.workers.dial import dial, outcome, receive, send_whole
 from doorman.workers.server_tls import FIRST_REQUESTS, ServerTls, TlsFault
 
@@ -60,6 +62,7 @@ class Opening:
         "deadline_us",
         "destination",
         "ended",
+        "ends_us",
         "fd",
         "first_words",
         "generation",
@@ -67,6 +70,7 @@ class Opening:
         "login",
         "minor",
         "mode",
+        "others",
         "peer",
         "phase_began",
         "pool",
@@ -100,7 +104,9 @@ class Opening:
         self.login: ServerLogin | None = None
         self.phase_began = monotonic_us()
         count_opening(self.process.table, slot)
-        self.deadline_us = self.phase_began + self.destination.connect_timeout_ms * 1000
+        self.ends_us = self.phase_began + self.destination.connect_timeout_ms * 1000
+        self.deadline_us = self.ends_us  # of the address that is tried now
+        self.others: list[tuple[int, Address]] = []  # families and addresses that may be tried yet
         self.ended = False
         self.process.openings.add(self)
 
@@ -122,18 +128,24 @@ class Opening:
                 ServerFault("08006", f"server host name {self.pool.server_host!r} was not found: {error.strerror}")
             )
             return
-        family, address = found[0][0], found[0][4]
         if not self.ended:
-            self.peer = socket.inet_pton(family, str(address[0]))
-            options = self.process.destinations.options.of_family(family)
-            self.attempt(family, packed_address(family, address), options)
+            self.others = self.destination.in_order([(entry[0], entry[4]) for entry in found])
+            self.try_next()
+
+    def try_next(self) -> None:
+        """Connect to the next address of the name (rule 5)."""
+        family, address = self.others.pop(0)
+        now = monotonic_us()
+        self.deadline_us = now + (self.ends_us - now) // (len(self.others) + 1)
+        self.peer = packed_host(family, address)
+        self.attempt(family, packed_address(family, address), self.process.destinations.options.of_family(family))
 
     def attempt(self, family: int, address: bytes, options: tuple[tuple[int, int, int], ...]) -> None:
         """Start to connect. A connection within the machine may stand at once: then the first words are sent too."""
         self.phase_began = monotonic_us()
         fd = dial(family, address, options)
         if fd < 0:
-            self.fail(self.connect_fault(-fd))
+            self.pass_over(-fd)
             return
         self.fd = fd
         self.process.publish(self.slot, self.generation, fd)
@@ -142,10 +154,26 @@ class Opening:
         except Exception as error:
             self.break_off(error)
 
+    def pass_over(self, code: int) -> None:
+        """The address cannot be connected to (errno): what about the others?"""
+        fault = self.connect_fault(code)
+        if not self.others or fault.sqlstate == "53000":
+            self.fail(fault)
+            return
+        self.destination.note_unreachable(self.peer)
+        self.leave_socket()
+        self.try_next()
+
     def say_first(self) -> None:
         """Or wait until that can be said."""
         words = self.tls_request() if self.mode in FIRST_REQUESTS else self.startup(None)
-        if send_whole(self.fd, words):
+        try:
+            stands = send_whole(self.fd, words)
+        except OSError as error:
+            self.pass_over(error.errno or errno.EIO)
+            return
+        if stands:
+            self.deadline_us = self.ends_us
             self.end_phase(_CONNECT)
             self.watcher = self.process.relay.watch(self.fd, _READABLE, self.on_readable, True)
         else:
@@ -156,8 +184,9 @@ class Opening:
         """The connection stands or was refused."""
         code = outcome(self.fd)
         if code:
-            self.fail(self.connect_fault(code))
+            self.pass_over(code)
             return
+        self.deadline_us = self.ends_us
         self.end_phase(_CONNECT)
         try:
             self.say_late()
@@ -308,7 +337,10 @@ class Opening:
         )
 
     def time_out(self) -> None:
-        """Rule 2."""
+        """Rule 2, or an address has had its share (rule 5)."""
+        if self.deadline_us < self.ends_us:
+            self.pass_over(errno.ETIMEDOUT)
+            return
         seconds = self.pool.connect_timeout_ms / 1000
         text = f"{self.where()} did not answer within connect_timeout ({seconds:g} s)"
         self.mode = "disable"  # no time is left for another attempt
@@ -357,12 +389,16 @@ class Opening:
         """By another socket: an old server, or a pooler before it, does not know NegotiateProtocolVersion; under
         `allow` a server that refuses a login in plain text is asked for TLS. The one before may be known to others
         already, as to a process that was born meanwhile: the new one goes by another name (slots.pxd, rule 6)."""
+        self.leave_socket()
+        self.start()
+
+    def leave_socket(self) -> None:
+        """As it was before there was one."""
         self.close()
         self.generation = renew_generation(self.process.table, self.slot)
         self.login, self.tls, self.layer = None, None, None
         self.phase_began = monotonic_us()
         clear_slot(self.process.table, self.slot)
-        self.start()
 
     def close(self) -> None:
         """Others may have duplicates: the connection must end in spite of them."""

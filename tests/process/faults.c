@@ -7,12 +7,15 @@
  * back         the wall clock is a day behind as long as the file is there
  * ahead        or a day ahead
  * epoll        as long as the file is there epoll_create1 fails with EMFILE
+ * names        the host name "several.test" stands for the addresses in it, one in a line
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -84,4 +87,21 @@ int clock_gettime(clockid_t clock, struct timespec *into) {
         if (access(path_of("ahead", room, sizeof room), F_OK) == 0) into->tv_sec += 86400;
     }
     return answer;
+}
+
+int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **found) {
+    static int (*next)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+    char room[4096], line[64];
+    FILE *names;
+    if (!next) next = dlsym(RTLD_NEXT, "getaddrinfo");
+    if (!node || strcmp(node, "several.test") || !(names = fopen(path_of("names", room, sizeof room), "r")))
+        return next(node, service, hints, found);
+    *found = NULL;
+    while (fgets(line, sizeof line, names)) {
+        line[strcspn(line, "\n")] = 0;
+        if (next(line, service, hints, found)) break;
+        while (*found) found = &(*found)->ai_next;
+    }
+    fclose(names);
+    return 0;
 }

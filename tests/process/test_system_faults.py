@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +16,12 @@ from tests.e2e.raw import Raw
 from tests.harness import Postgres, procfs
 from tests.harness.clients import client_ports
 from tests.harness.doorman import pool_of, user_of
+from tests.process.faulty import environment
 from tests.process.session import Session, SqlError, open_many, open_on
 from tests.process.watching import wait_for, wait_whole
 from tests.torture.wire import TERMINATE, ConnectionEnded, query
 
 EXIT_FAILURE = 1
-SOURCE = Path(__file__).with_name("faults.c")
 ROOT = Path(__file__).parents[2]
 SLEEP = """
 import ctypes, signal, time
@@ -46,32 +44,9 @@ ON_LOCKS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """faults.c as a library to preload."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("needs a C compiler")
-    into = tmp_path_factory.mktemp("faults") / "faults.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", into, SOURCE, "-ldl"], check=True)
-    return into
-
-
-@pytest.fixture
-def faults(tmp_path: Path) -> Iterator[Path]:
-    """The directory whose files are the faults; none is left when the pooler ends."""
-    yield tmp_path
-    for path in tmp_path.iterdir():
-        path.unlink()
-
-
 def start(make_doorman: Any, postgres: Postgres, library: Path, faults: Path, **general: Any) -> Any:
     pools = {"postgres": pool_of(postgres, users=[user_of("app", 2)])}
     return make_doorman(pools=pools, general=general, env=environment(library, faults))
-
-
-def environment(library: Path, faults: Path) -> dict[str, str]:
-    return {"LD_PRELOAD": str(library), "DOORMAN_FAULTS": str(faults)}
 
 
 def test_workers_that_die_at_boot_again_and_again_end_the_start_with_a_clear_error(
@@ -101,11 +76,12 @@ async def test_bytes_that_the_kernel_had_no_memory_for_end_the_connection_and_ar
         (faults / "send").touch()
         asked = asyncio.create_task(victim.query("SELECT 'lost'"))
     else:
-        asked = asyncio.create_task(victim.query("SELECT 'lost' FROM pg_sleep(0.3)"))
-        await asyncio.sleep(0.15)
+        asked = asyncio.create_task(victim.query("SELECT 'lost' FROM pg_sleep(1)"))
+        running = {"user": "app", "state": "active"}
+        await asyncio.to_thread(wait_for, lambda: postgres.activity_count(**running) == 1, "it to run", 5)
         (faults / "send").touch()
     with pytest.raises((SqlError, ConnectionEnded)):
-        await asyncio.wait_for(asked, 3)
+        await asyncio.wait_for(asked, 5)
     assert not list(faults.iterdir())
     assert await asyncio.wait_for(bystander.query("SELECT 'served'"), 2) == ["served"]
     wait_whole(doorman, postgres)

@@ -1,0 +1,85 @@
+"""A server's host name that stands for several addresses, some of which nobody answers at."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.harness import Doorman, Postgres
+from tests.harness.doorman import pool_of, user_of
+from tests.process.faulty import environment
+
+NOBODYS = "127.0.0.9"  # PostgreSQL listens at 127.0.0.1 only
+WORKERS = 2
+Start = Callable[..., Doorman]
+
+
+@pytest.fixture
+def start(make_doorman: Any, postgres: Postgres, library: Path, faults: Path) -> Start:
+    def start(*addresses: str, **pool: Any) -> Doorman:
+        (faults / "names").write_text("".join(f"{address}\n" for address in addresses))
+        pools = {"postgres": pool_of(postgres, server_host="several.test", users=[user_of("app", 8)], **pool)}
+        doorman: Doorman = make_doorman(
+            pools=pools, general={"worker_threads": WORKERS}, env=environment(library, faults)
+        )
+        return doorman
+
+    return start
+
+
+@contextlib.contextmanager
+def silent(port: int) -> Iterator[None]:
+    """At that address connections neither stand nor fail: nobody accepts, and the queue is full."""
+    with socket.create_server((NOBODYS, port), backlog=0) as deaf, contextlib.ExitStack() as stack:
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(deaf.getsockname())
+        yield
+
+
+@pytest.mark.parametrize("addresses", [(NOBODYS, "127.0.0.1"), ("::1", NOBODYS, "127.0.0.1"), ("127.0.0.1", NOBODYS)])
+def test_who_refuses_is_passed_over(start: Start, postgres: Postgres, addresses: tuple[str, ...]) -> None:
+    doorman = start(*addresses)
+    with contextlib.ExitStack() as stack:
+        for _ in range(8):
+            client = stack.enter_context(psycopg.connect(doorman.dsn(user="app", dbname="postgres")))
+            assert client.execute("SELECT host(inet_server_addr())").fetchone() == ("127.0.0.1",)
+    assert postgres.activity_count(user="app") == 8
+
+
+def test_where_all_refuse_the_client_is_told_of_the_name(start: Start) -> None:
+    doorman = start(NOBODYS, "127.0.0.8")
+    with pytest.raises(psycopg.OperationalError, match=r"server several\.test:\d+ failed: Connection refused"):
+        doorman.query("SELECT 1")
+
+
+def test_who_is_silent_has_a_share_of_the_time_and_comes_last_for_a_while(start: Start, postgres: Postgres) -> None:
+    with silent(postgres.port):
+        doorman = start(NOBODYS, "127.0.0.1", connect_timeout=1200)
+        took = []
+        with contextlib.ExitStack() as stack:
+            for _ in range(8):
+                began = time.monotonic()
+                client = stack.enter_context(psycopg.connect(doorman.dsn(user="app", dbname="postgres")))
+                client.execute("SELECT 1")
+                took.append(time.monotonic() - began)
+    slow = [seconds for seconds in took if seconds > 0.5]
+    assert 1 <= len(slow) <= WORKERS + 1, "each process finds it out once"
+    assert max(took) < 1.2
+
+
+def test_where_all_are_silent_connect_timeout_ends_it(start: Start, postgres: Postgres) -> None:
+    with silent(postgres.port):
+        doorman = start(NOBODYS, NOBODYS, connect_timeout=600)
+        began = time.monotonic()
+        with pytest.raises(psycopg.OperationalError, match="connect_timeout"):
+            doorman.query("SELECT 1")
+        assert 0.5 < time.monotonic() - began < 3
