@@ -1,7 +1,8 @@
 """Listening sockets: bound by the master before the first fork, accepting only when every worker is ready.
 
 Rules
-1. One SO_REUSEPORT socket for each worker; the master keeps them, so a worker that dies loses no queued connection.
+1. One SO_REUSEPORT socket for each worker and address; the master keeps them, so a worker that dies loses no queued
+   connection. A host's name may stand for several addresses (`localhost` for ::1 and 127.0.0.1): those of this machine.
 2. A port on which somebody else listens is an error, although SO_REUSEPORT would let us share it.
 3. The Unix socket is never reachable with wider rights than configured; a live one is not taken over; at the end it is
    removed only if it is still ours.
@@ -13,6 +14,7 @@ Rules
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from pathlib import Path
@@ -23,6 +25,7 @@ from doorman.workers.socket_options import SocketOptions
 
 DEFAULT_BACKLOG = 4096
 ACCEPT_SILENT_AFTER = 1  # seconds
+NOT_OF_THIS_MACHINE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 class UnixSocketError(Exception):
@@ -39,7 +42,7 @@ class Listeners:
     def __init__(self, general: General, workers: int, web: Web | None = None) -> None:
         options = SocketOptions.of(general)
         self.backlog = general.backlog or min(general.max_connections, DEFAULT_BACKLOG) or 1
-        self.tcp = bind_tcp(general.host, general.port, workers, options)
+        self.tcp = bind_tcp(general.host, general.port, workers, options)  # of each worker
         self.web = bind_web(web, options) if web is not None and web.enabled else None
         self.unix_path: Path | None = None
         self.unix: socket.socket | None = None
@@ -59,7 +62,15 @@ class Listeners:
 
     def sockets(self) -> list[socket.socket]:
         """All of them."""
-        return self.tcp + ([self.unix] if self.unix is not None else [])
+        return [sock for own in self.tcp for sock in own] + ([self.unix] if self.unix is not None else [])
+
+    def close_others(self, worker: int) -> None:
+        """In a worker."""
+        for number, own in enumerate(self.tcp):
+            for sock in own if number != worker else []:
+                sock.close()
+        if self.web is not None:
+            self.web.close()
 
     def set_options(self, options: SocketOptions) -> None:
         """For the connections that are accepted from now on, in whatever process."""
@@ -105,16 +116,33 @@ class Handovers:
 def bind_web(web: Web, options: SocketOptions) -> socket.socket:
     """The HTTP port, which the keeper accepts from; a keeper that dies loses no connection that waits there."""
     try:
-        (sock,) = bind_tcp(web.host, web.port, 1, options)
+        ((sock, *others),) = bind_tcp(web.host, web.port, 1, options)
     except OSError as error:
         raise WebSocketError(f"cannot listen on {web.host}:{web.port} (web): {error.strerror or error}") from error
+    for other in others:
+        other.close()
     return sock
 
 
-def bind_tcp(host: str, port: int, count: int, options: SocketOptions) -> list[socket.socket]:
-    """`count` sockets on one address; raises OSError that says what is wrong."""
+def bind_tcp(host: str, port: int, count: int, options: SocketOptions) -> list[list[socket.socket]]:
+    """`count` times a socket on each address of the host; raises OSError that says what is wrong."""
     found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, _, _, _, address = found[0]
+    bound: list[list[socket.socket]] = []
+    missing = None
+    for family, address in dict.fromkeys((entry[0], entry[4]) for entry in found):
+        try:
+            bound.append(bind_address(family, address, count, options))
+        except OSError as error:
+            if error.errno not in NOT_OF_THIS_MACHINE:
+                raise
+            missing = error
+    if missing is not None and not bound:
+        raise missing
+    return [list(own) for own in zip(*bound, strict=True)]
+
+
+def bind_address(family: int, address: Any, count: int, options: SocketOptions) -> list[socket.socket]:
+    """`count` sockets on one address."""
     check_port_is_free(family, address)
     sockets = []
     for _ in range(count):

@@ -325,11 +325,7 @@ class Master:
             self.listeners.close()
             self.handovers.close()
             Keeper(born).run()
-        for number, sock in enumerate(self.listeners.tcp):
-            if number != row:
-                sock.close()
-        if self.listeners.web is not None:
-            self.listeners.web.close()
+        self.listeners.close_others(row)
         Worker(born, self.listeners.tcp[row], self.listeners.unix, self.handovers).run()
 
     def let_go(self) -> None:

@@ -1,4 +1,4 @@
-"""A server's host name that stands for several addresses, some of which nobody answers at."""
+"""Host names that stand for several addresses: of a server, where nobody answers at some, and of the pooler itself."""
 
 from __future__ import annotations
 
@@ -83,3 +83,18 @@ def test_where_all_are_silent_connect_timeout_ends_it(start: Start, postgres: Po
         with pytest.raises(psycopg.OperationalError, match="connect_timeout"):
             doorman.query("SELECT 1")
         assert 0.5 < time.monotonic() - began < 3
+
+
+def test_the_pooler_listens_at_all_addresses_of_its_name_that_the_machine_has(
+    make_doorman: Any, library: Path, faults: Path
+) -> None:
+    (faults / "names").write_text(f"{NOBODYS}\n192.0.2.1\n127.0.0.1\n{NOBODYS}\n")
+    doorman = make_doorman(
+        general={"host": "several.test", "worker_threads": WORKERS}, env=environment(library, faults)
+    )
+    for host in (NOBODYS, "127.0.0.1"):
+        for _ in range(6):  # to either worker
+            with psycopg.connect(doorman.dsn(user="app", dbname="postgres", host=host)) as client:
+                assert client.execute("SELECT 1").fetchone() == (1,)
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.8", doorman.port))
