@@ -257,6 +257,8 @@ class ServerLogin:
 
     def _check_leftover(self) -> None:
         self.leftover = self._frames.rest()
+        if self.leftover[:1] == b"E" and len(self.leftover) > 5:  # it is ended already
+            raise ServerRefusal(parse_error_fields(self.leftover[5:]), self._context())
         if self.leftover:
             raise _broken(f"{len(self.leftover)} unexpected bytes from server after ReadyForQuery")
 

@@ -21,12 +21,12 @@ cdef extern from "<semaphore.h>" nogil:
     int sem_post(sem_t *sem)
 
 cdef enum:
-    LAYOUT_VERSION = 16
+    LAYOUT_VERSION = 17
     NONE = -1
     NAME_BYTES = 128            # database, user, application_name: bytes kept, terminating NUL included
     SECRET_BYTES = 256          # protocol 3.2: a cancel secret has 4 to 256 bytes
     CLIENT_SECRET_BYTES = 32    # what we hand out ourselves
-    PARAMETER_BYTES = 4096      # ParameterStatus messages of a pool, as they go to a client at login
+    PARAMETER_BYTES = 16384     # ParameterStatus messages of a pool, as they go to a client at login
     STATEMENT_UNIT = 16         # bytes; in which the statements of a client are counted
     FAILURE_BYTES = 384         # message of the last failed attempt to open a server
     MAIL_SUMMARY_WORDS = 16     # 64 slots a word, 64 words a summary word: 65,536 slots at most
@@ -182,14 +182,15 @@ cdef struct PoolRow:
     char failure[384]               # [pool]
     uint32_t parameters_length      # [pool] 0 = not known yet
     uint32_t server_version         # [pool]
-    char parameters[4096]           # [pool]
+    char parameters[16384]          # [pool]
     char database[128]              # [once] for each generation
     char user[128]                  # [once]
     uint32_t version                # [pool] of what its servers are opened with: only who knows that may open one
     uint32_t parameters_version     # [pool] `version` of the server that `parameters` are from
+    uint32_t parameters_epoch       # [pool] and its `epoch`: RECONNECT has them asked for anew
     uint32_t disabled               # [pool] 1: takes no new clients (DISABLE)
     uint32_t catalog                # [pool] digest of its servers' database: pools of one share what DDL changes
-    uint8_t spare[8]
+    uint8_t spare[4]
 
 cdef struct SlotRow:
     uint32_t state                  # [pool]; FREE -> OPENING by compare-and-swap

@@ -156,6 +156,10 @@ cdef void write_limits(PoolRow *row, bint session_mode, uint32_t pool_size, uint
     row.catalog = catalog
 
 
+class TooManyParameters(ValueError):
+    """A server reports more than the table has room for."""
+
+
 def set_parameters(Table table, int number, bytes messages, epoch: int | None = None) -> None:
     """Remember the ParameterStatus messages that a server of this pool sent at its start (at most PARAMETER_BYTES).
 
@@ -164,12 +168,14 @@ def set_parameters(Table table, int number, bytes messages, epoch: int | None = 
     cdef PoolRow *row = &table.pools[number]
     cdef uint32_t length = <uint32_t>len(messages)
     if length > PARAMETER_BYTES:
-        raise ValueError(f"the server reported {length} bytes of parameters, the table holds {PARAMETER_BYTES}")
+        raise TooManyParameters(
+            f"the server reports {length} bytes of parameters, pg_doorman keeps {PARAMETER_BYTES}: is search_path that long?")
     acquire(&row.lock, table.pid)
     if row.parameters_length and epoch is not None and row.epoch != <uint32_t>epoch:
         release(&row.lock)
         return
     row.parameters_version = row.version
+    row.parameters_epoch = row.epoch
     store32(&row.parameters_length, 0)          # not known, should this process be killed half-way
     memcpy(row.parameters, <const char *>messages, length)
     store32(&row.parameters_length, length)

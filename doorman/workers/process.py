@@ -602,6 +602,8 @@ class Process(Host):
 
     def reported_parameters(self, pool: int) -> dict[str, str]:
         """What servers of a pool report at login, names folded; empty before the first one."""
+        if not self.relay.knows_parameters(pool):
+            return {}
         return parse_status_messages(get_parameters(self.table, pool))
 
     def address_of(self, client: Client) -> str:

@@ -73,7 +73,11 @@ class WayBack:
         value = words[taken:]
         if value[:1] == ["="] or value[:1] == ["to"]:
             value = value[1:]
-        if value[:1] == ["default"] or (taken == 2 and name == "timezone" and value[:1] == ["local"]):
+        if (
+            value[:1] == ["default"]
+            or (taken == 2 and name == "timezone" and value[:1] == ["local"])
+            or (name == "datestyle" and any("default" in word for word in value))
+        ):
             self.lead_back(name, local=local)
             return True
         self.names.pop(name, None)

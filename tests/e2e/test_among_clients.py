@@ -16,7 +16,18 @@ from tests.e2e.conftest import Connect
 from tests.e2e.lone import Lone, extended, lone_pooler
 from tests.e2e.raw import Raw
 from tests.harness import Doorman, Postgres
-from tests.torture.wire import SYNC, Message, bind, close_statement, describe_portal, execute, message, parse, query
+from tests.torture.wire import (
+    SYNC,
+    Message,
+    bind,
+    close_statement,
+    describe_portal,
+    describe_statement,
+    execute,
+    message,
+    parse,
+    query,
+)
 
 Dial = Callable[[], Raw]
 
@@ -194,7 +205,48 @@ def an_error_that_speaks_of_the_unnamed_statement(dial: Dial) -> Iterator[list[s
     yield ask(one, bind([b"1"]), SYNC)
 
 
+def what_a_portal_would_have_forgotten(dial: Dial) -> Iterator[list[str]]:
+    one = dial()
+    one.ask(parse("SELECT 1", "s"), parse("DEALLOCATE ALL", "d"), SYNC)
+    one.ask(query("BEGIN"), query("PREPARE q AS SELECT 2"), ready=2)
+    yield ask(one, bind([], "d"), SYNC)
+    yield ask(one, bind([], "q"), execute(), SYNC)  # the portal runs something else now
+    yield ask(one, bind([], "s"), execute(), SYNC)
+
+
+def what_was_closed_before_its_portal_forgets_it(dial: Dial) -> Iterator[list[str]]:
+    one = dial()
+    one.ask(parse("SELECT 1", "s"), parse("DEALLOCATE s", "d"), SYNC)
+    yield ask(one, bind([], "d"), close_statement("s"), execute(), SYNC)
+    yield ask(one, bind([], "s"), execute(), SYNC)
+
+
+def a_name_given_anew_by_sql(dial: Dial) -> Iterator[list[str]]:
+    one = dial()
+    one.ask(parse("SELECT 1", "s"), SYNC)
+    one.ask(query("BEGIN"))
+    yield ask(one, query("DEALLOCATE ALL; PREPARE s AS SELECT 2"))
+    yield ask(one, query("EXECUTE s"))
+    one.ask(query("COMMIT"))
+
+
+def a_cursor_of_sql_with_the_name_of_a_portal(dial: Dial) -> Iterator[list[str]]:
+    one = dial()
+    one.ask(parse("SELECT 1 AS x", "s"), describe_statement("s"), SYNC)
+    one.ask(query("BEGIN"))
+    one.ask(bind([], "s", "c"), SYNC)
+    one.ask(query("CLOSE c; DECLARE c CURSOR FOR SELECT 'a'::text AS y"))
+    yield ask(one, describe_portal("c"), SYNC)
+    yield ask(one, bind([], "s"), execute(), SYNC)
+    one.ask(query("COMMIT"))
+    yield ask(one, bind([], "s"), execute(), SYNC)
+
+
 SCENES = [
+    what_a_portal_would_have_forgotten,
+    what_was_closed_before_its_portal_forgets_it,
+    a_name_given_anew_by_sql,
+    a_cursor_of_sql_with_the_name_of_a_portal,
     literals_that_a_setting_folds,
     a_plan_made_under_a_setting_of_another,
     a_close_of_ours_that_was_skipped,
@@ -245,6 +297,40 @@ def test_without_renaming_nobody_finds_the_unnamed_statement_of_another() -> Non
         one.ask(parse("SELECT 'kept'"), SYNC)
         assert ask(one, bind(), execute(), SYNC) == ["2", "D [b'kept']", "C", "Z"]
         one.ask(query("COMMIT"))
+
+
+SKIPPED = {
+    "Parse": parse("SELECT 'mine'"),
+    "Bind": bind(),
+    "Query": query("SELECT 1"),
+    "Close": close_statement(""),
+}
+
+
+@pytest.mark.parametrize("what", SKIPPED)
+@pytest.mark.parametrize("together", [True, False], ids=["in one write", "after the error"])
+def test_without_renaming_what_is_skipped_takes_nothing_away(what: str, together: bool) -> None:
+    """PostgreSQL skips it for the error before it: what another client has parsed is still there."""
+    failing = bind([], "nope") + SKIPPED[what] + SYNC
+    with lone_pooler(general={"prepared_statements": False}) as services, Lone(*services) as lone:
+        one, other = lone.client(), lone.client()
+        for _ in range(3):
+            one.ask(parse("SELECT 'of one'"), SYNC)
+            sent = [failing + bind() + execute() + SYNC] if together else [failing, bind() + execute() + SYNC]
+            told = [word for data in sent for word in ask(other, data, ready=1 + together)]
+            assert told == [
+                *('E 26000 prepared statement "nope" does not exist', "Z"),
+                *("E 26000 unnamed prepared statement does not exist", "Z"),
+            ]
+
+
+def test_without_renaming_ones_own_unnamed_statement_outlives_errors() -> None:
+    with lone_pooler(general={"prepared_statements": False}) as services, Lone(*services) as lone:
+        one = lone.client()
+        failing = parse("SELECT 'mine'") + bind([], "nope") + SYNC
+        for _ in range(3):
+            told = ask(one, failing + bind() + execute() + SYNC, ready=2)
+            assert told == ["1", 'E 26000 prepared statement "nope" does not exist', "Z", "2", "D [b'mine']", "C", "Z"]
 
 
 def call(oid: int, *arguments: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -173,3 +174,16 @@ def test_a_changed_query_holds_for_those_who_were_there_before() -> None:
         text = lone.postgres.log_text(mark)
         assert text.count("SELECT 'old'") == 24
         assert 1 <= text.count("SELECT 'new'") <= 2
+
+
+def test_what_the_server_tells_its_client_beside_it_is_not_remembered() -> None:
+    with lone_pooler(general={"pooler_check_query": CHECK}) as services, Lone(*services) as lone:
+        one, other = lone.client(), lone.client()
+        other.ask(query("SET TimeZone = 'Europe/Paris'"))
+        one.ask(query("SELECT 1"))
+        lone.postgres.admin("ALTER SYSTEM SET TimeZone = 'Asia/Tokyo'")
+        lone.postgres.reload()
+        time.sleep(0.3)
+        for raw in (one, one, other, other):
+            assert raw.value(CHECK) == "42"
+        assert other.parameters["TimeZone"] == other.value("SHOW TimeZone") == "Europe/Paris"

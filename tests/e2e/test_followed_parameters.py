@@ -232,6 +232,13 @@ def test_the_clients_name(lone: Lone) -> None:
     raw = lone.client("two", application_name="tool")
     assert raw.parameters["application_name"] == "tool"
     assert on_each_server(lone, raw, "SHOW application_name") == {"tool" if follows else "pg_doorman"}
+    for sql in (
+        ("RESET application_name", "SET application_name = 'other'; DISCARD ALL", "RESET ALL") if follows else ()
+    ):
+        for text in sql.split("; "):
+            raw.ask(query(text))
+        assert on_each_server(lone, raw, "SHOW application_name") == {"tool"}
+        assert raw.parameters["application_name"] == "tool"
     assert lone.client("two").value("SHOW application_name") == "pg_doorman"
 
 

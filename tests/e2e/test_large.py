@@ -12,7 +12,18 @@ import pytest
 from tests.e2e.conftest import POOL_SIZE, Connect
 from tests.e2e.raw import Raw
 from tests.harness import Doorman
-from tests.torture.wire import COPY_DONE, SYNC, bind, copy_data, describe_portal, execute, message, parse, query
+from tests.torture.wire import (
+    COPY_DONE,
+    SYNC,
+    bind,
+    close_statement,
+    copy_data,
+    describe_portal,
+    execute,
+    message,
+    parse,
+    query,
+)
 
 MB = 1 << 20
 ROOM = 16 * MB  # what a worker may grow by, whatever the message; it is far below the message
@@ -152,3 +163,15 @@ def test_memory_returns_after_many_large_messages(connect: Connect, worker_memor
             raw.send(query("SELECT length('" + "x" * 2_000_000 + "')"))
             raw.until("Z")
     assert worker_memory() - before < ROOM
+
+
+@pytest.mark.parametrize("opening", ["RESET TimeZone", "SELECT pg_sleep(0.3)", "much that is owed"])
+def test_a_large_parse_whose_end_comes_while_its_client_is_held_up(connect: Connect, opening: str) -> None:
+    raw = connect(TimeZone="Asia/Tokyo")
+    large = parse("SELECT 'large' --" + "x" * 67_000)
+    owed = query("SELECT pg_sleep(0.3)") + close_statement("none") * 5000 if "owed" in opening else query(opening)
+    raw.send(owed, large[:40_000])
+    time.sleep(0.15)
+    raw.send(large[40_000:], bind(), execute(), SYNC)
+    raw.until("Z")
+    assert [got.columns() for got in raw.until("Z") if got.kind == b"D"] == [[b"large"]]

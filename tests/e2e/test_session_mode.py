@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 
@@ -206,3 +207,22 @@ def test_the_way_back_and_half_a_message_of_a_copy_that_has_failed(
     time.sleep(0.3)
     raw.send(large[500_000:], COPY_DONE)
     assert raw.value("SHOW TimeZone") == "Asia/Tokyo"
+
+
+def test_the_way_back_and_a_notification_right_behind_it(connect: Connect, pooler: Doorman) -> None:
+    """A slow reader: by the time that it has read everything, the notification has come."""
+    raw, other = connect.bare(), connect("session")
+    raw.socket.close()
+    raw.socket = socket.socket()
+    raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    raw.socket.settimeout(15)
+    raw.socket.connect((pooler.host, pooler.port))
+    raw.log_in("app", "session", TimeZone="Asia/Tokyo")
+    raw.ask(query("LISTEN news"))
+    for size in (3000, 4000, 5000):
+        raw.send(query(f"SELECT repeat('x', 1000) FROM generate_series(1, {size}); RESET TimeZone"))
+        time.sleep(0.7)
+        other.ask(query("NOTIFY news"))
+        time.sleep(0.2)
+        raw.until("Z")
+        assert raw.value("SHOW TimeZone") == raw.parameters["TimeZone"] == "Asia/Tokyo"

@@ -9,7 +9,8 @@ import pytest
 
 from tests.conftest import MakeDoorman
 from tests.e2e.conftest import POOL_SIZE, Connect
-from tests.e2e.raw import Raw
+from tests.e2e.lone import Lone, lone_pooler
+from tests.e2e.raw import Ended, Raw
 from tests.harness import Doorman, Postgres
 from tests.torture.wire import query, startup
 
@@ -155,3 +156,43 @@ def test_the_name_follows_its_client_to_the_servers_where_that_is_wanted(
             assert raw.value("SELECT current_setting('application_name')") == name
     with Raw((doorman.host, doorman.port)).log_in() as raw:
         assert raw.value("SELECT current_setting('application_name')") == "pg_doorman"
+
+
+def test_after_reconnect_the_servers_own_values_are_known_anew() -> None:
+    with lone_pooler() as services, Lone(*services) as lone:
+        lone.postgres.admin("ALTER DATABASE postgres SET TimeZone = 'Europe/Paris'")
+        assert lone.client().value("SHOW TimeZone") == "Europe/Paris"
+        lone.postgres.admin("ALTER DATABASE postgres SET TimeZone = 'Asia/Tokyo'")
+        lone.doorman.console("RECONNECT")
+        for _ in range(2):
+            for zone in ("Europe/Paris", "Asia/Tokyo", None):
+                raw = lone.client(**({"TimeZone": zone} if zone else {}))
+                assert raw.parameters["TimeZone"] == raw.value("SHOW TimeZone") == (zone or "Asia/Tokyo")
+
+
+@pytest.mark.parametrize(("schemas", "works"), [(120, True), (520, False)])
+def test_servers_that_report_very_much(schemas: int, works: bool) -> None:
+    """PostgreSQL 18 reports search_path, which may be as long as one likes."""
+    path = ", ".join(f"tenant_{number:04d}_schema_with_a_name" for number in range(schemas))
+    with lone_pooler() as services, Lone(*services) as lone:
+        lone.postgres.admin(f"ALTER DATABASE postgres SET search_path = {path}")
+        if works:
+            assert lone.client().value("SHOW search_path") == path
+        else:
+            with pytest.raises(Ended) as caught:
+                lone.client()
+            assert caught.value.args[0]["C"] == "54000" and "bytes of parameters" in caught.value.args[0]["M"]
+
+
+def test_who_comes_to_a_paused_pool_is_greeted_though_its_servers_are_to_be_replaced() -> None:
+    with lone_pooler() as services, Lone(*services) as lone:
+        lone.client(TimeZone="Asia/Tokyo").value("SELECT 1")
+        lone.doorman.console("PAUSE")
+        lone.doorman.console("RECONNECT")
+        raws = [lone.client() for _ in range(4)]
+        for raw in raws:
+            raw.send(query("SELECT 'served'"))
+        assert all(raw.is_silent(0.1) for raw in raws)
+        lone.doorman.console("RESUME")
+        for raw in raws:
+            assert [got.columns() for got in raw.until("Z") if got.kind == b"D"] == [[b"served"]]

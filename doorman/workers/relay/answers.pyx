@@ -20,7 +20,7 @@ from doorman.wire.packing import message as make_message
 
 from doorman.shm.statements cimport set_add, set_clear, set_of, set_remove
 from doorman.workers.relay.batch cimport answer_batch
-from doorman.workers.relay.backend cimport end_stream, may_part, note_stream, spread_change, take_note
+from doorman.workers.relay.backend cimport end_stream, is_settled, may_part, note_stream, spread_change, take_note
 from doorman.workers.relay.engine cimport HEAVY, HOLD, Client, Engine, Server
 from doorman.workers.relay.heal cimport note_shape, note_types, note_unusable, run_again, start_healing
 from doorman.workers.relay.local cimport note_check
@@ -240,6 +240,8 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
     cdef Reply *head = replies_head(&server.replies)
     cdef uint8_t due = head.kind if head != NULL else 0
     cdef uint64_t planner
+    if head != NULL and head.new == <PyObject *>None:   # nothing before it has failed (rule 1 of own_names)
+        server.owns_unnamed = True
     if kind == b"1":                                    # ParseComplete
         return expect(
             server, due == REPLY_PARSE or due == REPLY_PARSE_OURS or due == REPLY_PARSE_TRIED or due == REPLY_PARSE_LENT,
@@ -358,7 +360,7 @@ cdef bint take_ready(Engine engine, Server server, const char *message, Py_ssize
         settled(server)
         return due != REPLY_RESTORE or end_restore(engine, server)
     take_note(server, message, length, engine.now)
-    if server.changes and server.status == b"I":
+    if is_settled(server):
         spread_change(engine, server)
     if 0 < due < FIRST_ANSWERED:
         replies_pop(&server.replies)
@@ -608,6 +610,7 @@ cdef int note_forgetting(Engine engine, Server server, Reply *head, const char *
         set_clear(engine.table, server.slot)
         if server.replies.unproven > 0:
             doubt_set(engine, server)
+        server.lent = None
         if head == NULL or head.kind != REPLY_EXECUTE:
             client.names = None
             client.last_named = None

@@ -6,6 +6,7 @@ from doorman.shm.layout cimport CounterRow
 from doorman.workers.relay.engine cimport Client, Engine, Server
 
 cdef Py_ssize_t feed_server(Engine engine, Server server, const char *data, Py_ssize_t length) except -2
+cdef bint is_settled(Server server) noexcept
 cdef bint is_quiet(Server server) noexcept
 cdef bint is_amid_message(Server server) noexcept
 cdef void note_tag(Server server, const char *tag, Py_ssize_t length) noexcept

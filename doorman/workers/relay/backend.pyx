@@ -73,21 +73,26 @@ cdef Py_ssize_t feed_server(Engine engine, Server server, const char *data, Py_s
             take_note(server, data + at, here, engine.now)
             if data[at] == b"S":
                 engine.log_parameter(client, data[at : at + here])
-            if server.changes and data[at] == b"Z" and server.status == b"I":
+            if data[at] == b"Z" and is_settled(server):
                 spread_change(engine, server)
-            if data[at] == b"Z" and at + here == length and may_restore(server, client) and must_restore(server):
+            if data[at] == b"Z" and may_restore(server, client) and must_restore(server):
                 engine.answer(client, data, at)
                 if buffer_length(&client.outb):             # it reads slowly, which would hold up the answer to ours as well
                     server.restore_due = True
                 else:
                     start_restore(engine, server)
-                return length
+                return at + here                            # a notification behind it waits for what comes now
         server.body_left = total - here
         if here < total and total > HOLD:
             note_stream(server, data[at], total)
         at += here
     engine.answer(client, data, at)
     return at
+
+
+cdef bint is_settled(Server server) noexcept:
+    """Has a transaction changed what others' texts mean, for good?"""
+    return server.changes and (server.status == b"I" or server.lasts)
 
 
 cdef bint may_restore(Server server, Client client) noexcept:
@@ -141,6 +146,7 @@ cdef int take_note(Server server, const char *message, Py_ssize_t length, int64_
         pending_error(&server.pending)
         server.description = 0
         server.failed = True
+        server.temporary = 0                        # of which of them is not known: what is made is taken for everybody's
         server.client.row.errors += 1
         server.said_fatal = note_error(server.client.counters, message + 5, length - 5)
     elif kind == b"S":                              # ParameterStatus: some setting of the session changed
@@ -161,7 +167,7 @@ cdef int spread_change(Engine engine, Server server) except -1:
     hosts too: they may be replicas."""
     cdef int pool
     cdef uint32_t catalog = engine.table.pools[server.row.pool].catalog
-    server.changes = False
+    server.changes = server.lasts = False
     for pool in range(<int>engine.table.header.n_pools):
         if engine.table.pools[pool].catalog == catalog:
             add32(&engine.table.pools[pool].statement_epoch, 1)
@@ -185,7 +191,9 @@ cdef void note_ready(Server server, char status, int64_t now) noexcept:
     server.row.running = server.pending.length > 0
     server.makes = server.makes and (server.replies.length > 0 or server.pending.length > 0)
     if status == b"I":
-        if server.replies.length <= 1:
+        if server.client.session_mode:
+            pass                                        # what it has set stays set
+        elif server.replies.length <= 1:
             server.local_planner = 0
             server.unexplained = False
         elif server.local_planner:
@@ -333,6 +341,7 @@ cdef void note_tag(Server server, const char *tag, Py_ssize_t length) noexcept:
     if (length >= 9 and memcmp(tag, b"ROLLBACK\x00", 9) == 0) or (length >= 7 and memcmp(tag, b"COMMIT\x00", 7) == 0):
         server.unexplained |= server.local_planner != 0         # part of what was set is not any more
         server.altered |= server.changes                        # nor is part of what was changed
+        server.lasts |= server.changes and tag[0] == b"C"       # but the rest is there for all: the next may be chained to it
         return
     if length > 4 and (tag[1] == b"L" or tag[1] == b"R"):           # ALTER, DROP, CREATE
         note_change(server, tag, length)
@@ -343,6 +352,8 @@ cdef void note_tag(Server server, const char *tag, Py_ssize_t length) noexcept:
                 server.went_back = True
             if i == TAG_DO:
                 server.unexplained = True
+                if server.makes:
+                    server.changes = server.altered = True
             elif i <= TAG_RESET:
                 if server.explained:
                     server.explained -= 1

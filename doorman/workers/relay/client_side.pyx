@@ -54,6 +54,7 @@ from doorman.workers.relay.replies cimport replies_clear
 from doorman.workers.relay.sealed cimport link_client, take_rest
 from doorman.workers.relay.sockets cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, has_unread
 from doorman.workers.relay.upkeep cimport cancel, start_drain, start_restore
+from doorman.workers.relay.lending cimport settings_key
 from doorman.workers.relay.server_side cimport ServerSide
 
 from functools import lru_cache
@@ -174,6 +175,7 @@ cdef class ClientSide(ServerSide):
         """Read more of a message that is to be whole, into the client's own buffer."""
         cdef size_t have = buffer_length(&client.inb)
         cdef Py_ssize_t n
+        client.drained = False
         if have < client.gathering:
             n = self.receive(client, buffer_room(&client.inb, SCRATCH), SCRATCH)
             if n == 0:
@@ -183,7 +185,6 @@ cdef class ClientSide(ServerSide):
             client.inb.end += n
         if buffer_length(&client.inb) < client.gathering:
             return 0
-        end_gathering(self, client)
         return self.take_input(client, client.inb.data + client.inb.start, buffer_length(&client.inb), False)
 
     cdef int take_input(self, Client client, char *data, Py_ssize_t length, bint from_scratch) except -1:
@@ -251,9 +252,7 @@ cdef class ClientSide(ServerSide):
         if client.closed or client.phase == PHASE_FAREWELL or self.is_held_up(client):
             return 0
         self.arm(client, EPOLLIN)
-        if client.gathering:
-            return 0
-        if buffer_length(&client.inb):
+        if buffer_length(&client.inb) and buffer_length(&client.inb) >= client.gathering:
             self.take_input(client, client.inb.data + client.inb.start, buffer_length(&client.inb), False)
         return 0
 
@@ -461,7 +460,7 @@ cdef class ClientSide(ServerSide):
 
     cdef bint needs_server_to_greet(self, Client client):
         return (
-            client.session_mode or self.must_learn_parameters(client.pool_row) or self.must_learn_settings(client)
+            client.session_mode or not self.can_greet(client.pool_row) or self.must_learn_settings(client)
         )
 
     cdef bytes check_of(self, int pool):
@@ -475,7 +474,8 @@ cdef class ClientSide(ServerSide):
         cdef ClientRow *row = client.row
         parameters = get_parameters(self.table, client.pool)
         if client.settings_digest:
-            parameters += self.settings_of[(client.pool, client.settings_digest)]
+            client.learned = self.settings_of.get(settings_key(client), b"")
+            parameters += client.learned
         if client.session_mode:
             row.cancel_pid = client.server.row.backend_pid
             self.table.cancel_pids[client.number] = row.cancel_pid

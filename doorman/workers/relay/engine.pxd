@@ -124,6 +124,7 @@ cdef class Client(Conn):
     cdef bint begin_failed          # and that has failed meanwhile
     cdef bytes check                # Query message that is answered from memory; None
     cdef object followed            # Followed: parameters that it was told since its login; None
+    cdef bytes learned              # ParameterStatus messages that it was greeted with beside those of all; or None
     cdef object startup             # Settings that it asked for at startup, or None
     cdef uint64_t gathering         # bytes of a message that is to be whole before it is looked at; 0 = none
 
@@ -157,8 +158,9 @@ cdef class Server(Conn):
     cdef uint64_t local_planner     # digest of the texts that have set what is not reported, in this transaction
     cdef uint32_t explained         # tags of SET and RESET that are to come, and have been counted in
     cdef bint changes               # DDL of the transaction: all servers prepare anew when it is over (rule 1 of heal)
+    cdef bint lasts                 # and COMMIT has made it last, whatever transaction is open now
     cdef bint altered               # and its tag came just now: this one prepares anew at once
-    cdef uint32_t temporary         # texts of the transaction that make something temporary, whose tags are to come
+    cdef uint32_t temporary         # temporary things that texts of the transaction make for sure, whose tags are to come
     cdef bint makes                 # a CREATE … AS is under way: its tag will be that of a SELECT
     cdef char description           # T or n (RowDescription, NoData): of what runs its client was told so; 0: nothing
     cdef bint folds                 # something was set that immutable functions ask for (set_texts)

@@ -29,7 +29,7 @@ from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_fre
 from doorman.workers.relay.pending cimport pending_sent
 from doorman.workers.relay.rename cimport STEP_CUT, STEP_HOLD, STEP_HOLD_CUT, STEP_PASS, rename
 from doorman.workers.relay.sql_names cimport lend_names, note_executed, speaks_of_names
-from doorman.workers.relay.traces cimport leads_back, makes_from_query, may_set, text_of_parse
+from doorman.workers.relay.traces cimport does_change, leads_back, makes_from_query, may_set, text_of_parse
 from doorman.workers.relay.upkeep cimport note_way_back
 
 cdef enum Need:                 # what a message type needs when the client has no server
@@ -67,6 +67,7 @@ cdef Py_ssize_t feed_client(Engine engine, Client client, const char *data, Py_s
     the client is gone."""
     cdef Py_ssize_t at = <Py_ssize_t>min(client.body_left, <uint64_t>length)
     cdef Py_ssize_t start = 0 if client.server is not None and not client.dropping else at
+    cdef Py_ssize_t gathered = <Py_ssize_t>client.gathering     # the first message is that; counted until it is dealt with
     cdef Py_ssize_t total, here
     cdef uint32_t size
     cdef char kind
@@ -75,6 +76,9 @@ cdef Py_ssize_t feed_client(Engine engine, Client client, const char *data, Py_s
     if not client.body_left:
         client.dropping = False
     while length - at >= 5:
+        if gathered and at >= gathered:
+            end_gathering(engine, client)
+            gathered = 0
         kind = data[at]
         size = read_length(data + at + 1)
         if size < 4 or size > MOST[<uint8_t>kind]:
@@ -134,6 +138,8 @@ cdef Py_ssize_t feed_client(Engine engine, Client client, const char *data, Py_s
         client.sending = kind
         client.dropping = client.dropping and client.body_left > 0
         at += here
+    if gathered and at >= gathered:
+        end_gathering(engine, client)
     send_noted(engine, client, data + start, at - start)
     return at
 
@@ -222,7 +228,7 @@ cdef bint start_gathering(Engine engine, Client client, Py_ssize_t total) noexce
 
 
 cdef void end_gathering(Engine engine, Client client) noexcept:
-    """It is whole, or its client is gone."""
+    """It is dealt with, or its client is gone."""
     engine.table.process_counters[engine.table.process].gathered -= client.gathering
     client.gathering = 0
 
@@ -254,6 +260,8 @@ cdef int note_sent(Server server, const char *message, Py_ssize_t here, Py_ssize
             server.dirt |= DIRT_STATEMENTS
         text = text_of_parse(message, here)
         server.makes |= makes_from_query(text, message + here - text)
+    elif kind == b"Q":                          # Query
+        server.makes |= does_change(text, message + here - text)
     if server.client.startup is not None and (kind == b"Q" or kind == b"P") and (
         may_set(text, message + here - text) or leads_back(text, message + here - text)
     ):

@@ -104,7 +104,7 @@ cdef bint start_healing(Engine engine, Server server) except -1:
     """An error of a stale plan came. True: nobody is told, and the batch will be sent again (rule 2)."""
     cdef uint32_t n
     cdef bint synced = False
-    if not server.replaying or server.pending.doubtful:
+    if not server.replaying or server.pending.doubtful or server.client.body_left:      # half of a message is on its way
         return False
     for n in range(server.replies.length):
         if replies_at(&server.replies, n).kind == REPLY_SYNC:

@@ -7,13 +7,16 @@ from doorman.workers.relay.engine cimport Client, Conn, Server
 from doorman.workers.relay.sockets cimport Sockets
 
 
+cdef tuple settings_key(Client client)
+
+
 cdef class Lending(Sockets):
     cdef object host
     cdef list clients               # by client row: Client or None
     cdef list servers               # by slot: Server or None
     cdef int *wake_fds              # by process row
     cdef list parked                # (client, slot, generation) that wait for a server's socket
-    cdef dict settings_of           # (pool, digest) -> ParameterStatus messages
+    cdef dict settings_of           # `settings_key` -> ParameterStatus messages
     cdef uint32_t *known_versions   # by pool row: with which settings this process would open a server
     cdef int64_t probe_patience
     cdef int64_t listen_logged_at
@@ -26,6 +29,7 @@ cdef class Lending(Sockets):
     cdef bint bind(self, Client client, int slot) except -1
     cdef bint prepared(self, Client client) except -1
     cdef bint must_learn_settings(self, Client client)
+    cdef bint can_greet(self, PoolRow *pool) noexcept
     cdef bint must_learn_parameters(self, PoolRow *pool) noexcept
     cdef int learn_settings(self, Client client, list reported) except -1
     cdef int answer_settings_error(self, Client client, reported) except -1

@@ -53,6 +53,11 @@ cdef enum:
 cdef bytes RESET_SETTINGS = query("RESET ROLE; RESET ALL")
 
 
+cdef tuple settings_key(Client client):
+    """Of what servers report for a client's settings: beside what they report anyway, which RECONNECT has asked anew."""
+    return client.pool, client.settings_digest, client.pool_row.parameters_epoch
+
+
 cdef class Lending(Sockets):
     """Which client has which server."""
 
@@ -126,12 +131,24 @@ cdef class Lending(Sockets):
         """A login is greeted with the values as PostgreSQL writes them, which only setting them here tells."""
         return (
             client.phase == PHASE_LOGIN and client.settings_digest != 0
-            and (client.pool, client.settings_digest) not in self.settings_of
+            and settings_key(client) not in self.settings_of
+        )
+
+    def knows_parameters(self, int pool) -> bool:
+        """Is known what the pool's servers report? While it is paused what they said before a RECONNECT must do."""
+        return self.can_greet(&self.table.pools[pool])
+
+    cdef bint can_greet(self, PoolRow *pool) noexcept:
+        """See `knows_parameters`."""
+        return not self.must_learn_parameters(pool) or (
+            pool.paused and pool.parameters_length and pool.parameters_version == pool.version
         )
 
     cdef bint must_learn_parameters(self, PoolRow *pool) noexcept:
-        """What the pool's servers report is not known, or is from before its settings were changed."""
-        return not pool.parameters_length or pool.parameters_version != pool.version
+        """What the pool's servers report is not known, or is from before its settings were changed, or a RECONNECT."""
+        return (
+            not pool.parameters_length or pool.parameters_version != pool.version or pool.parameters_epoch != pool.epoch
+        )
 
     cdef int serve(self, Client client) except -1:
         if self.prepared(client):
@@ -183,7 +200,7 @@ cdef class Lending(Sockets):
         if len(self.settings_of) >= MOST_SETTINGS:
             del self.settings_of[next(iter(self.settings_of))]
         latest = {name: message for name, message in map(named_report, reported) if name}
-        self.settings_of[(client.pool, client.settings_digest)] = b"".join(latest.values())
+        self.settings_of[settings_key(client)] = b"".join(latest.values())
         return 0
 
     cdef int answer_settings_error(self, Client client, reported) except -1:
@@ -270,11 +287,12 @@ cdef class Lending(Sockets):
             return 0
         name, value = words[:2]
         if client.followed is None:
+            pool = self.host.pools[client.pool]
             defaults = parse_reports(get_parameters(self.table, client.pool))
-            learned = self.settings_of.get((client.pool, client.settings_digest), b"")
+            if pool.sync_server_parameters:
+                defaults["application_name"] = pool.application_name
             client.followed = Followed(
-                defaults, defaults | parse_reports(learned),
-                follow_name=self.host.pools[client.pool].sync_server_parameters)
+                defaults, defaults | parse_reports(client.learned or b""), follow_name=pool.sync_server_parameters)
         if client.followed.hear(
             name.decode("utf-8", "replace"), value.decode("utf-8", "surrogateescape"), client.row.queries
         ):

@@ -25,6 +25,9 @@ cdef enum:
     LONGEST = 512               # bytes of a Query message that is looked at
     MOST_CHECKS = 65_536        # a check query's answer beyond this is not remembered
 
+# ErrorResponse, NoticeResponse, NotificationResponse, ParameterStatus: what is said to one client.
+cdef frozenset SOMEBODYS = frozenset(b"ENAS")
+
 # What a part has taken is not tried anew (++): else spaces without end take time by their number squared.
 cdef object BEGIN = re.compile(
     rb"\s*+(?:(begin)(?:\s++(?:work|transaction))?|start\s++transaction)\s*+;?\s*+\Z", re.I)
@@ -156,7 +159,7 @@ cdef int note_check(Engine engine, Server server, const char *answer, Py_ssize_t
     elif not server.pending.length:
         server.capture = None
         kinds = kinds_of(bytes(whole))
-        if server.status == b"I" and b"E" not in kinds and kinds.count(b"Z") == 1:
+        if server.status == b"I" and kinds.count(b"Z") == 1 and not set(kinds) & SOMEBODYS:
             engine.checks[client.pool] = (client.check, bytes(whole[: len(whole) - 6]))
     return 0
 

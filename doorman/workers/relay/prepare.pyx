@@ -74,7 +74,8 @@ cdef int take_over(Engine engine, Server server, Statement statement) except -1:
     server.dirt |= statement.dirt
     if statement.dirt & DIRT_TEMPORARY:
         server.unexplained = True                       # names mean something else to what is parsed from now on
-        server.temporary += 1
+        server.temporary += statement.temporary
+    server.makes |= statement.untagged
     if statement.control:
         server.touchy = True
         if statement.sets or (statement.ends and (server.sets or server.dirt & DIRT_SETTINGS)):     # what holds behind it?
@@ -87,7 +88,6 @@ cdef int take_over(Engine engine, Server server, Statement statement) except -1:
             doubt_set(engine, server)
         elif statement.changes:
             server.unexplained = True
-        server.makes |= statement.untagged
     return 0
 
 

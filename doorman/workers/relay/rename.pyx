@@ -11,6 +11,7 @@ Rules
 """
 
 import hashlib
+import re
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
@@ -66,11 +67,13 @@ from doorman.workers.relay.replies cimport (
 )
 from doorman.workers.relay.statements cimport SERVER_NAME_LENGTH, Named, Statement
 from doorman.workers.relay.sql_names cimport lend_to, note_bound_names, take_back, targets_of
-from doorman.workers.relay.traces cimport leads_back, may_set, traces_in, traces_of_call
+from doorman.workers.relay.traces cimport does_change, leads_back, may_set, traces_in, traces_of_call
 from doorman.workers.relay.upkeep cimport note_way_back
 
 from doorman.workers.set_texts import folds, settings_in
+from doorman.workers.temporary_texts import temporary_made
 
+cdef object OTHER_PORTALS = re.compile(rb"\b(?:close|declare)\b", re.I)
 cdef bytes FLUSH = b"H\x00\x00\x00\x04"
 
 cdef enum:
@@ -117,16 +120,19 @@ cdef int rename(
         server.dirt |= traces
         if traces & DIRT_TEMPORARY:
             server.unexplained = True                   # names mean something else to what is parsed from now on
-            server.temporary += here == total           # of a larger one it is not known
+            server.temporary += temporary_made(message[5:here]) if here == total else 0
         if traces & DIRT_SETTINGS or may_set(message + 5, here - 5):
             note_set(engine, server, message, here, total)
         note_led_back(client, server, message, here, total)
+        server.makes |= does_change(message + 5, here - 5)
+        if client.portals is not None and OTHER_PORTALS.search(message[5:here]) is not None:
+            client.portals = None                       # what they run is not known any more
     elif kind == b"F":                                  # FunctionCall
         traces = traces_of_call(message, here)
         server.dirt |= traces
         server.unexplained |= traces == DIRT_SETTINGS
-    elif kind == b"C" and client.portals is not None:   # Close of a portal
-        client.portals.pop(message[6 : 6 + min(max(length_of_name(message + 6, here - 6), 0), NAME_LENGTH)], None)
+    elif kind == b"C" and (client.portals is not None or client.deeds is not None):     # Close of a portal
+        forget_portal(client, message[6 : 6 + min(max(length_of_name(message + 6, here - 6), 0), NAME_LENGTH)])
     elif kind == b"D":                                  # of a portal
         return describe_portal(engine, client, server, message, here)
     elif kind == b"E" and client.deeds is not None:     # Execute
@@ -141,6 +147,15 @@ cdef int rename(
         seal(engine, server)
         return STEP_CUT
     return STEP_PASS
+
+
+cdef int forget_portal(Client client, bytes name) except -1:
+    if client.portals is not None:
+        client.portals.pop(name, None)
+    if client.deeds is not None:
+        client.deeds.pop(name, None)
+        client.deeds = client.deeds or None
+    return 0
 
 
 cdef int describe_portal(Engine engine, Client client, Server server, const char *message, Py_ssize_t here) except -1:
@@ -262,8 +277,11 @@ cdef int execute_deed(Engine engine, Client client, Server server, const char *m
     if sets:
         server.local_planner = mix_text(server.local_planner, sets.to_bytes(8, "big"))
         server.explained += 1
-    if target is not None and client.names is not None and client.names.get(target.name) is target:
-        forget_named(client, target)
+    if target is not None:
+        if client.names is not None and client.names.get(target.name) is target:
+            forget_named(client, target)
+        else:
+            target = None                               # it was closed meanwhile
     if every:
         names, client.names = client.names or {}, None
         client.last_named = None
@@ -474,12 +492,12 @@ cdef int rename_bind(
     else:
         bound = client.last_named if name_length else statement
     before = note_bound(client, portal, portal_length, bound)
+    if client.deeds is not None:
+        client.deeds.pop(portal[: min(portal_length, NAME_LENGTH)], None)
     if statement is None and not is_like_ours(name, name_length):
         note(engine, server, b"B")
         return STEP_PASS
     outgoing_add(&engine.to_server, run, run_length)
-    if client.deeds is not None:
-        client.deeds.pop(portal[: min(portal_length, NAME_LENGTH)], None)
     if statement is not None:
         if statement.speaks:
             targets = targets_of(engine, client, server, statement)

@@ -26,5 +26,5 @@ cdef class ServerSide(Lending):
     cdef int open_if_needed(self, int pool) except -1
     cdef int give_up_parking(self, int slot, uint32_t generation) except -1
     cdef int finish(self, int slot, uint32_t generation) except -1
-    cdef int undo_opening(self, Server server) except -1
+    cdef int undo_opening(self, Server server, str sqlstate, str message) except -1
     cdef int use_late(self, Client client, int slot) except -1

@@ -59,7 +59,7 @@ from doorman.workers.relay.sockets cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from doorman.workers.relay.upkeep cimport feed_quiet
 from doorman.workers.relay.lending cimport Lending
 
-from doorman.shm.rows import set_parameters
+from doorman.shm.rows import TooManyParameters, set_parameters
 
 log = logging.getLogger("doorman.relay")
 
@@ -310,20 +310,23 @@ cdef class ServerSide(Lending):
             if self.must_learn_parameters(&self.table.pools[row.pool]):
                 set_parameters(self.table, row.pool, parameters, row.epoch)
             self.arm(server, EPOLLIN)
+        except TooManyParameters as fault:
+            self.undo_opening(server, "54000", str(fault))
+            return
         except Exception:
-            self.undo_opening(server)
+            log.exception("a new server could not be taken over")
+            self.undo_opening(server, "XX000", "internal error while a server connection was opened")
             return
         self.table.counter_row(row.pool).servers_opened += 1
         self.ready_again(server)
         self.open_if_needed(row.pool)
 
-    cdef int undo_opening(self, Server server) except -1:
+    cdef int undo_opening(self, Server server, str sqlstate, str message) except -1:
         """A new server cannot be used here: nobody else would end it, or give its place to another."""
-        log.exception("a new server could not be taken over")
         shutdown(server.fd, SHUT_RDWR)
         self.drop_handle(server)
         self.host.forget(server.slot, server.generation)
-        self.failed_to_open(server.slot, "XX000", "internal error while a server connection was opened")
+        self.failed_to_open(server.slot, sqlstate, message)
         return 0
 
     def failed_to_open(self, slot: int, sqlstate: str, message: str) -> None:

@@ -26,6 +26,7 @@ cdef class Statement:
     cdef bytes body                 # of its Parse message behind the name: text, NUL, parameter types
     cdef char[41] name              # on servers, with NUL
     cdef uint32_t dirt              # what running it may leave in a session
+    cdef uint32_t temporary         # how many temporary things it makes for sure
     cdef bint control               # may change what later statements meet: transaction control, DEALLOCATE, DISCARD
     cdef bint sets                  # may change the settings under which later texts are parsed
     cdef bint folds                 # and some may be what immutable functions ask for
@@ -37,7 +38,7 @@ cdef class Statement:
     cdef bint fetches               # FETCH: what it returns is the cursor's matter, and compared with nothing
     cdef bint ends                  # a transaction, or a part of it: what was set in that may be taken back
     cdef bint changes               # ALTER, DROP or CREATE: what is prepared before it may be stale behind it
-    cdef bint untagged              # CREATE … AS: the tag does not say what was made
+    cdef bint untagged              # CREATE … AS, a DO with DDL: the tag does not say what was made
     cdef bint plain                 # none of these: running it leaves everything else as it is, but for `dirt`
     cdef bint recent                # used since the clock's hand passed
 

@@ -17,6 +17,7 @@ from doorman.workers.relay.engine cimport DIRT_SETTINGS, DIRT_TEMPORARY
 from doorman.workers.relay.traces cimport first_word_of, leads_back, makes_from_query, traces_of
 
 from doorman.workers.set_texts import folds, settings_in
+from doorman.workers.temporary_texts import temporary_made
 
 cdef extern from *:
     """
@@ -79,11 +80,14 @@ cdef Statement make_statement(uint64_t planner, const char *body, Py_ssize_t len
     statement.fetches = word == b"fetch"
     statement.changes = word in CHANGES
     statement.untagged = makes_from_query(body, length)
+    statement.temporary = temporary_made(statement.body) if statement.dirt & DIRT_TEMPORARY else 0
     statement.speaks = statement.forgets or (word in EXECUTES and b"execute" in statement.body.lower())
     statement.returns = word == b"reset" or word == b"discard" or (word == b"set" and leads_back(body, length))
     statement.sets = word == b"set" or word == b"reset" or word == b"discard" or statement.dirt & DIRT_SETTINGS != 0
     statement.control = statement.control or statement.sets
-    statement.plain = not statement.control and not statement.speaks and not statement.dirt & DIRT_TEMPORARY
+    statement.plain = (
+        not statement.control and not statement.speaks and not statement.untagged and not statement.dirt & DIRT_TEMPORARY
+    )
     if statement.sets:
         statement.matters = length > LONGEST_KEPT or settings_in(statement.body[: statement.body.index(b"\0")])[1]
         statement.folds = statement.matters and (length > LONGEST_KEPT or folds(statement.body))

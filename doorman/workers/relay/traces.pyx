@@ -17,6 +17,7 @@ cdef extern from "<strings.h>" nogil:
 
 cdef object DEFAULT = re.compile(rb"\b(?:default|local)\b", re.I)
 cdef object TABLE = re.compile(rb"\b(?:table|view)\b", re.I)
+cdef object DDL = re.compile(rb"\b(?:create|alter|drop)\b", re.I)
 cdef object AS = re.compile(rb"\bas\b", re.I)
 
 cdef enum:
@@ -168,13 +169,22 @@ cdef bint may_set(const char *text, Py_ssize_t length) noexcept nogil:
     return end != NULL and end + 2 < text + length
 
 
+cdef bint does_change(const char *text, Py_ssize_t length):
+    """Is this a DO block that speaks of CREATE, ALTER or DROP?"""
+    cdef Py_ssize_t at = first_letter(text, length)
+    return (
+        begins(text + at, length - at, b"do", 2) and at + 2 < length and not IN_WORD[<uint8_t>text[at + 2]]
+        and DDL.search(text[at:length]) is not None
+    )
+
+
 cdef bint makes_from_query(const char *text, Py_ssize_t length):
-    """May this be CREATE TABLE … AS or CREATE MATERIALIZED VIEW? (SELECT … INTO is not looked for: the word stands in too
-    many texts. It shows when the client has it described, for it returns no rows.)"""
+    """May this be CREATE TABLE … AS, CREATE MATERIALIZED VIEW, or a DO with DDL in it? (SELECT … INTO is not looked for: the
+    word stands in too many texts. It shows when the client has it described, for it returns no rows.)"""
     cdef Py_ssize_t at = first_letter(text, length)
     cdef bytes words
     if not begins(text + at, length - at, b"create", 6):
-        return False
+        return does_change(text, length)
     words = text[at:length]
     found = TABLE.search(words)                         # one search after the other: together they would be quadratic
     return found is not None and AS.search(words, found.end()) is not None

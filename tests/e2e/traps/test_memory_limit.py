@@ -14,7 +14,7 @@ from tests.e2e.raw import Raw, wait_until
 from tests.e2e.traps.clients import ask, run, words
 from tests.harness import Doorman, Postgres
 from tests.harness.doorman import pool_of, user_of
-from tests.torture.wire import SYNC, parse
+from tests.torture.wire import SYNC, parse, query
 
 MB = 1 << 20
 LIMIT = 8 * MB
@@ -72,3 +72,23 @@ def test_the_limit_is_one_for_all_workers(tight: Doorman) -> None:
             assert words(raw.until("Z")) == [str(4 * MB - 64)]
         for raw in raws:
             raw.close()
+
+
+def test_what_waits_for_a_server_counts_until_it_has_one(tight: Doorman) -> None:
+    address = tight.host, tight.port
+    holders = [Raw(address).log_in() for _ in range(2)]
+    for holder in holders:
+        holder.ask(query("BEGIN"), query("SELECT 1"), ready=2)
+    raws = [Raw(address).log_in() for _ in range(6)]
+    for raw in raws:
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            raw.send(large(3 * MB), run(), SYNC)
+    waiting = [raw for raw in raws if raw.is_silent(0.3)]
+    assert len(waiting) == 2
+    for holder in holders:
+        holder.ask(query("COMMIT"))
+    for raw in waiting:
+        assert words(raw.until("Z")) == [str(3 * MB)]
+        assert ask(raw, large(3 * MB), run()) == [str(3 * MB)]
+    for raw in [*holders, *raws]:
+        raw.close()

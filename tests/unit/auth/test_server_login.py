@@ -96,6 +96,14 @@ def test_bytes_after_the_login_are_refused() -> None:
     assert not attempt.done
 
 
+def test_a_server_that_is_ended_right_after_the_login_says_why() -> None:
+    attempt = login()
+    said = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0"
+    with pytest.raises(ServerFault, match="administrator command") as caught:
+        attempt.feed(SESSION + b"E" + (len(said) + 4).to_bytes(4, "big") + said)
+    assert caught.value.sqlstate == "57P01" and not attempt.done
+
+
 def test_nothing_is_fed_after_the_end() -> None:
     attempt = login()
     attempt.feed(SESSION)

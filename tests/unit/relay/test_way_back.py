@@ -44,6 +44,7 @@ def note(*texts: str) -> WayBack:
         ("SET TIME ZONE 'UTC'", set()),
         ("SET SCHEMA 'a'", set()),
         ("SET TimeZone = 'default'", set()),
+        ("SET DateStyle = 'default'", set()),  # it is, but nobody asked for another at startup
         ('SET search_path TO "default"', set()),
         ("SET LOCAL TimeZone = 'UTC'", set()),
         ("BEGIN; RESET TimeZone; SELECT 1", {"timezone"}),

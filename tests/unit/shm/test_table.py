@@ -20,7 +20,7 @@ from doorman.shm.rows import (
 from doorman.shm.table import Table, row_sizes
 from doorman.shm.trial import Trial
 
-PARAMETER_BYTES = 4096
+PARAMETER_BYTES = 16_384
 
 
 def make(slots: int = 8, processes: int = 4) -> Table:
@@ -89,7 +89,7 @@ def test_parameters_are_kept_and_too_many_are_refused(table: Table) -> None:
     for messages in (b"S\0\0\0\x0ca\0b\0" * 20, b"x" * PARAMETER_BYTES, b"short"):
         set_parameters(table, 1, messages)
         assert get_parameters(table, 1) == messages
-    with pytest.raises(ValueError, match="4097 bytes"):
+    with pytest.raises(ValueError, match=f"{PARAMETER_BYTES + 1} bytes"):
         set_parameters(table, 1, b"x" * (PARAMETER_BYTES + 1))
 
 
