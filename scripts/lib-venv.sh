@@ -23,6 +23,21 @@ install_apt() {
     apt-get install -y -q --no-install-recommends "$@" >&2 </dev/null
 }
 
+# without_starting_services COMMAND...: maintainer scripts that ask whether they may start a service are told no
+# (policy-rc.d, status 101).
+without_starting_services() {
+    local policy=/usr/sbin/policy-rc.d status=0
+    if [ "$(id -u)" != 0 ] || [ -e "$policy" ]; then
+        "$@"
+        return
+    fi
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    "$@" || status=$?
+    rm -f "$policy"
+    return "$status"
+}
+
 # The first interpreter of 3.11 or newer; PYTHON names another.
 find_python() {
     local candidate
