@@ -36,6 +36,7 @@ SUITE_TIMEOUT = 1200.0  # seconds; the longest takes three minutes on two cores
 GO_LIMIT = "15m"  # for each package, after which Go says what hangs
 PYTEST_LINE = re.compile(r"^(\S+::.+?) (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b", re.MULTILINE)
 PYTEST_SUMMARY = re.compile(r"^(?:FAILED|ERROR) (\S+::.+?) - (.*)$", re.MULTILINE)
+GO_DIRECTORY = re.compile(r"(?<=/Test)\D*\d+(?=/)")  # of testing.T.TempDir: another one each time
 
 
 class WithoutTests(Suite):
@@ -86,7 +87,7 @@ class PythonTests(Suite):
         shutil.copytree(self.source / self.folder, place / self.folder)
         (place / "pytest.ini").write_text("[pytest]\n")
         argv = [sys.executable, "-m", "pytest", "-v", "-ra", "--tb=short", "-p", "no:cacheprovider", self.folder]
-        ours = {"PYTHONPATH": self.packages, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        ours = {"PYTHONPATH": self.packages, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "COLUMNS": "300"}
         done = run_program(argv, cwd=place, env={**ours, **self.environment(server)}, timeout=SUITE_TIMEOUT)
         (place / "output").write_text(done.stdout)
         return outcomes_of_pytest(done)
@@ -112,7 +113,7 @@ class Asyncpg(PythonTests):
     name = "asyncpg"
     package = distribution = "asyncpg"
     needs = ("distro",)
-    reached = ("postgres",)
+    reached = ("postgres", "testdb", "asyncpg_intro_test")
 
     def environment(self, server: Endpoint) -> Mapping[str, str]:
         return address_of(server, "postgres")
@@ -123,7 +124,9 @@ class Pg8000(PythonTests):
     package = distribution = "pg8000"
     folder = "test"
     needs = ("pytz",)
-    reached = ("postgres",)
+    databases = ("postgres",)
+    reached = ("pg8000_scram_sha_256", "pg8000_gss", "pg8000_md5", "pg8000_password")
+    setup = "CREATE EXTENSION hstore"
 
     def environment(self, server: Endpoint) -> Mapping[str, str]:
         return address_of(server, "postgres")
@@ -158,15 +161,20 @@ class GoTests(Suite):
 
 
 def outcomes_of_go(output: str, module: str) -> Outcomes:
-    """By package and test; the package itself counts too (what fails outside of any test)."""
+    """By package and test. A package counts where it failed and none of its tests did."""
     outcomes: Outcomes = {}
+    failed: set[str] = set()
     said: defaultdict[str, str] = defaultdict(str)
-    for line in output.splitlines():
-        event = event_of(line)
-        name = f"{event.get('Package', '').removeprefix(module)}:{event.get('Test', '')}"
+    for event in map(event_of, output.splitlines()):
+        package, test = event.get("Package", "").removeprefix(module), event.get("Test", "")
+        name = f"{package}:{GO_DIRECTORY.sub('', test)}"
         said[name] += event.get("Output", "")
-        if event.get("Action") in ("pass", "fail", "skip"):
+        if event.get("Action") not in ("pass", "fail", "skip"):
+            continue
+        if test or (event["Action"] == "fail" and package not in failed):
             outcomes[name] = Outcome(event["Action"], said[name][-TAIL:])
+        if event["Action"] == "fail":
+            failed.add(package)
     return outcomes
 
 

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+STRANGER = "who has no pool is told so (3D000), and not what PostgreSQL would say of him"
+UNNAMED = "clients without application_name have the pool's"
+
 KNOWN: dict[str, dict[str, str]] = {
     "pg_regress": {
         "guc": "a server that another client has used may have plpgsql loaded already, and its prefix reserved",
         "stats": "\\c takes a server that is there: PostgreSQL counts no new session",
         "temp": "a server keeps its temporary schema from one client to the next: none is made in this transaction",
+    },
+    "pgx": {
+        "/pgconn:TestConnectInvalidUser": STRANGER,
+        "/pgconn:TestConnectProtocolVersion32": "protocol 3.2, with its long cancel keys, is ours, not the server's",
+        "/pgxpool:TestConnReleaseClosesConnInFailedTransaction": "a new client finds the same process behind it",
+    },
+    "pq": {
+        ":TestAuth/end_to_end/user=pqgounknown_password=wordpass": STRANGER,
+        ":TestErrorDuringStartup": STRANGER,
+        ":TestRuntimeParameters": UNNAMED,
+        ":TestRuntimeParameters/#08": UNNAMED,
     },
 }

@@ -41,7 +41,8 @@ def started(suite: Suite, mode: str, kept: Path) -> Iterator[Endpoint]:
         raise Missing("needs Debian's package postgresql")
     with Postgres(bindir=bindir, settings=SETTINGS) as postgres:
         for dbname in suite.databases:
-            postgres.admin(f'CREATE DATABASE "{dbname}"')
+            if dbname != "postgres":
+                postgres.admin(f'CREATE DATABASE "{dbname}"')
             postgres.psql(suite.setup, user=SUPERUSER, dbname=dbname)
         try:
             if mode == DIRECT:

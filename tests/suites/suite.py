@@ -40,9 +40,9 @@ class Suite(ABC):
     name: ClassVar[str]
     modes: ClassVar[Sequence[str]] = ("session",)
     databases: ClassVar[Sequence[str]] = ()
-    """Made before the run, each owned by the superuser."""
+    """Made before the run, but for `postgres`."""
     reached: ClassVar[Sequence[str]] = ()
-    """Databases that the suite makes itself or that are always there: pools for them."""
+    """Others that it uses, and makes if need be: pools for them."""
     setup: str = ""
     """SQL that the superuser runs in each of `databases`."""
     users: Sequence[str] = (SUPERUSER,)
