@@ -16,6 +16,9 @@ KNOWN: dict[str, dict[str, str]] = {
         "tests/test_cache_invalidation.py::TestCacheInvalidation::test_type_cache_invalidation_in_pool": DROPPED,
         "tests/test_introspection.py::TestIntrospection::test_introspection_sticks_for_ps": DROPPED,  # its class's end
     },
+    "pg8000": {
+        "test/dbapi/test_connection.py::test_broken_pipe_read": "by chance, also without a pooler: closed or reset",
+    },
     "pgx": {
         "/pgconn:TestConnectInvalidUser": STRANGER,
         "/pgconn:TestConnectProtocolVersion32": "protocol 3.2, with its long cancel keys, is ours, not the server's",

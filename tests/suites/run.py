@@ -105,7 +105,7 @@ def report(name: str, mode: str, direct: Outcomes, pooled: Outcomes) -> bool:
         print(f"  DIFFERS: {test}")
         print("\n".join(f"    {line}" for line in shown(direct.get(test, NOTHING), pooled.get(test, NOTHING))))
     for test in sorted(known.keys() - set(differing)):
-        print(f"  does not differ any more: {test}")
+        print(f"  did not differ this time: {test}")
     sys.stdout.flush()
     return not unknown
 

@@ -71,7 +71,7 @@ def test_only_what_is_known_may_differ(capsys: pytest.CaptureFixture[str]) -> No
     assert not report(name, "session", direct, {test: pooled[test] for test in tests})
     printed = capsys.readouterr().out
     assert "DIFFERS: other" in printed and "-b" in printed and "+no result" in printed
-    assert "does not differ any more" in printed
+    assert "did not differ this time" in printed
 
 
 def test_what_is_known_belongs_to_a_suite() -> None:
