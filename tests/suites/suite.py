@@ -77,6 +77,9 @@ def run_program(
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         output = process.communicate()[0] + f"\n(took longer than {timeout:g} s)"
+    except BaseException:  # we are told to end
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     return subprocess.CompletedProcess(process.args, process.returncode, output)
 
 
