@@ -57,6 +57,7 @@ from doorman.workers.relay.replies cimport (
     reply_remember,
 )
 from doorman.workers.relay.prepare cimport doubt_set
+from doorman.workers.relay.rename cimport put_back
 from doorman.workers.relay.settle cimport settle, settled
 from doorman.workers.relay.sql_names cimport note_deallocated
 from doorman.workers.relay.statements cimport Named, Statement
@@ -489,7 +490,7 @@ cdef int undo(Engine engine, Server server, Reply *reply, bint failed, Undo *und
     if client is None:
         return 0
     if reply.kind == REPLY_BIND:
-        return undo_bind(client, reply)
+        return put_back(client, <tuple>reply.old if reply.old != NULL else None)
     if reply.kind == REPLY_QUERY:                       # it was skipped: the unnamed statement is as it was
         if reply.old != NULL:
             undone.renamed = True
@@ -553,17 +554,6 @@ cdef int mend_memory(Server server, uint32_t at, PyObject *before) except -1:
         if changes_unnamed(reply):
             reply_remember(&reply.new if reply.kind == REPLY_CLOSE_KNOWN else &reply.old, before)
             return 0
-    return 0
-
-
-cdef int undo_bind(Client client, Reply *reply) except -1:
-    """A portal that could not be made is what it was, if it was there."""
-    if reply.old != NULL and client.portals is not None:
-        name, before = <tuple>reply.old
-        if before is None:
-            client.portals.pop(name, None)
-        else:
-            client.portals[name] = before
     return 0
 
 

@@ -14,6 +14,7 @@ cdef int rename(
     Engine engine, Client client, Server server, const char *run, Py_ssize_t run_length,
     const char *message, Py_ssize_t here, Py_ssize_t total,
 ) except -1
+cdef int put_back(Client client, tuple before) except -1
 cdef int note(Engine engine, Server server, char kind) except -1
 cdef Py_ssize_t length_of_name(const char *name, Py_ssize_t room) noexcept
 cdef int note_led_back(Client client, Server server, const char *message, Py_ssize_t here, Py_ssize_t total) except -1

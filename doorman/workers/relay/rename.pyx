@@ -187,6 +187,18 @@ cdef tuple note_bound(Client client, const char *portal, Py_ssize_t length, obje
     return name, before
 
 
+cdef int put_back(Client client, tuple before) except -1:
+    """What `note_bound` noted of a named portal has not come to pass."""
+    if before is None or client.portals is None:
+        return 0
+    name, bound = before
+    if bound is None:
+        client.portals.pop(name, None)
+    else:
+        client.portals[name] = bound
+    return 0
+
+
 cdef int note_told(Client client, object bound) except -1:
     """The client gets a description of this Named or unnamed Statement; None: of nothing that is ours."""
     if isinstance(bound, Named):
@@ -509,6 +521,7 @@ cdef int rename_bind(
             note_bound(client, portal, portal_length, bound)
             fit = ensure(engine, server, statement, client, name_length)
         if fit == FIT_UNKNOWN:
+            put_back(client, before)                    # this message comes again
             return hold_for_description(engine, server, as_of_now(engine, client, server, statement))
         if fit == FIT_STALE:
             client.dropping = True                      # of a large one the rest comes yet

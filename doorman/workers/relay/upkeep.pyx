@@ -336,8 +336,11 @@ cdef Py_ssize_t feed_quiet(Engine engine, Server server, const char *data, Py_ss
         here = min(total, length - at)
         held = data[at] == b"Z" or data[at] == b"S" or data[at] == b"E" or data[at] == b"C" or (
             server.stage == STAGE_RESTORE and data[at] == b"A")
-        if held and here < total and size < 8192:
+        if held and here < total and total <= HOLD:
             break
+        if here < total and server.reported is not None and (data[at] == b"S" or data[at] == b"E" or data[at] == b"A"):
+            engine.lose_server(server)              # it is to be told as a whole
+            return -1
         server.body_left = total - here
         if heed(engine, server, data + at, here, length - at - here):
             return -1
