@@ -20,6 +20,7 @@ LEVELS: list[set[str]] = [
     {
         "workers.settings",
         "workers.set_texts",
+        "workers.temporary_texts",
         "workers.sql_tokens",
         "workers.roster",
         "workers.socket_options",

@@ -54,7 +54,7 @@ from doorman.workers.relay.replies cimport replies_clear
 from doorman.workers.relay.sealed cimport link_client, take_rest
 from doorman.workers.relay.sockets cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, has_unread
 from doorman.workers.relay.upkeep cimport cancel, start_drain, start_restore
-from doorman.workers.relay.lending cimport settings_key
+from doorman.workers.relay.lending cimport learnt_for
 from doorman.workers.relay.server_side cimport ServerSide
 
 from functools import lru_cache
@@ -474,7 +474,7 @@ cdef class ClientSide(ServerSide):
         cdef ClientRow *row = client.row
         parameters = get_parameters(self.table, client.pool)
         if client.settings_digest:
-            client.learned = self.settings_of.get(settings_key(client), b"")
+            client.learned = self.settings_of.get(learnt_for(client), b"")
             parameters += client.learned
         if client.session_mode:
             row.cancel_pid = client.server.row.backend_pid

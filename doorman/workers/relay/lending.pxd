@@ -7,7 +7,7 @@ from doorman.workers.relay.engine cimport Client, Conn, Server
 from doorman.workers.relay.sockets cimport Sockets
 
 
-cdef tuple settings_key(Client client)
+cdef tuple learnt_for(Client client)
 
 
 cdef class Lending(Sockets):
@@ -16,7 +16,7 @@ cdef class Lending(Sockets):
     cdef list servers               # by slot: Server or None
     cdef int *wake_fds              # by process row
     cdef list parked                # (client, slot, generation) that wait for a server's socket
-    cdef dict settings_of           # `settings_key` -> ParameterStatus messages
+    cdef dict settings_of           # `learnt_for` -> ParameterStatus messages
     cdef uint32_t *known_versions   # by pool row: with which settings this process would open a server
     cdef int64_t probe_patience
     cdef int64_t listen_logged_at

@@ -53,7 +53,7 @@ cdef enum:
 cdef bytes RESET_SETTINGS = query("RESET ROLE; RESET ALL")
 
 
-cdef tuple settings_key(Client client):
+cdef tuple learnt_for(Client client):
     """Of what servers report for a client's settings: beside what they report anyway, which RECONNECT has asked anew."""
     return client.pool, client.settings_digest, client.pool_row.parameters_epoch
 
@@ -131,7 +131,7 @@ cdef class Lending(Sockets):
         """A login is greeted with the values as PostgreSQL writes them, which only setting them here tells."""
         return (
             client.phase == PHASE_LOGIN and client.settings_digest != 0
-            and settings_key(client) not in self.settings_of
+            and learnt_for(client) not in self.settings_of
         )
 
     def knows_parameters(self, int pool) -> bool:
@@ -200,7 +200,7 @@ cdef class Lending(Sockets):
         if len(self.settings_of) >= MOST_SETTINGS:
             del self.settings_of[next(iter(self.settings_of))]
         latest = {name: message for name, message in map(named_report, reported) if name}
-        self.settings_of[settings_key(client)] = b"".join(latest.values())
+        self.settings_of[learnt_for(client)] = b"".join(latest.values())
         return 0
 
     cdef int answer_settings_error(self, Client client, reported) except -1:
