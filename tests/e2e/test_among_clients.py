@@ -6,6 +6,7 @@ Each scene is also played directly to PostgreSQL, whose answers are the ones to 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 
 from tests.e2e.conftest import Connect
 from tests.e2e.lone import Lone, extended, lone_pooler
-from tests.e2e.raw import Raw
+from tests.e2e.raw import Ended, Raw
 from tests.harness import Doorman, Postgres
 from tests.torture.wire import (
     SYNC,
@@ -322,6 +323,19 @@ def test_without_renaming_what_is_skipped_takes_nothing_away(what: str, together
                 *('E 26000 prepared statement "nope" does not exist', "Z"),
                 *("E 26000 unnamed prepared statement does not exist", "Z"),
             ]
+
+
+def test_without_renaming_what_a_copy_takes_for_data_takes_nothing_away() -> None:
+    with lone_pooler(general={"prepared_statements": False}) as services, Lone(*services) as lone:
+        for what in SKIPPED.values():
+            one, other = lone.client(), lone.client()
+            one.ask(parse("SELECT 'of one'"), SYNC)
+            other.send(parse("COPY kept FROM STDIN", "c") + bind([], "c") + execute() + SYNC + what + SYNC)
+            other.send(bind() + execute() + SYNC)
+            with contextlib.suppress(Ended):  # in doubt the connection ends
+                assert "of one" not in "".join(words(other.until("Z") + other.until("Z")))
+            one.close()
+            other.close()
 
 
 def test_without_renaming_ones_own_unnamed_statement_outlives_errors() -> None:

@@ -306,6 +306,7 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
             return True
         forget_segment(engine, server)
     elif kind == b"G":                                  # CopyInResponse
+        server.owns_unnamed = False                     # nor does it get to what was sent behind it
         server.hopeless = server.on_trial               # our Sync may be lost in that
         if head != NULL and head.kind < FIRST_ANSWERED:
             pending_settle(&server.pending)             # it is the Query that copies
