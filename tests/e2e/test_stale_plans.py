@@ -521,10 +521,10 @@ def test_a_stale_plan_is_found_while_a_message_behind_it_is_on_its_way(
     text, big = f"SELECT id, length($1::text) FROM {table}", b"y" * 150_000
     postgres.query(f"INSERT INTO {table} VALUES (1, 'one')")
     clients = connect.many(POOL_SIZE)
-    for client in clients:
+    for client in clients:  # each holds another server
         client.ask(query("BEGIN"))
-    for client in clients:
         client.ask(parse(text, "", [25]), bind([b"a"]), describe_portal(), execute(), SYNC)
+    for client in clients:
         client.ask(query("COMMIT"))
     postgres.query(f"ALTER TABLE {table} ALTER id TYPE bigint")
     data = parse(text, "", [25]) + first + bind([big]) + execute() + SYNC
@@ -534,6 +534,5 @@ def test_a_stale_plan_is_found_while_a_message_behind_it_is_on_its_way(
     told = tell(clients[0].until("Z"))
     assert "0A000" in told or "D" in told
     for client in clients:
-        assert columns(client, parse(text, "", [25]), bind([big]), describe_portal(), execute(), SYNC) == [
-            [b"1", b"150000"]
-        ]
+        data = parse(text, "", [25]) + bind([b"a"]) + describe_portal() + execute() + SYNC
+        assert columns(client, data) == [[b"1", b"1"]]
