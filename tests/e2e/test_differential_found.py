@@ -58,6 +58,10 @@ FOUND: dict[str, Case] = {
         "transaction", [parse(SELECT_1, "a"), SYNC, parse("DEALLOCATE a"), bind([], "nosuch"), bind(), execute(), SYNC,
                         bind([], "a"), execute(), SYNC]
     ),
+    "a name parsed again in a failed transaction, of a statement that was evicted": Case(
+        "tight1", [parse(SELECT_1, "a"), SYNC, WAIT, EVICT, BEGIN, BAD, parse("SELECT 1; SELECT 2", "a"), SYNC, WAIT,
+                   parse("ROLLBACK", "a"), SYNC, WAIT, parse(SELECT_1, "a"), SYNC]
+    ),
     "DEALLOCATE by Execute behind what fails": Case(
         "transaction", [parse(SELECT_1, "a"), SYNC, parse("DEALLOCATE a"), bind(), execute("nosuch"), execute(), SYNC,
                         bind([], "a"), execute(), SYNC]

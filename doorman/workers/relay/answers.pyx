@@ -284,7 +284,9 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
         if due == REPLY_BIND or due == REPLY_DESCRIBE:
             if note_unusable(engine, server, message + 5, length - 5) and start_healing(engine, server):
                 return True
-        elif memmem(message, length, b"\0C42P05\0", 8) != NULL and memmem(message, length, b"DOORMAN_", 8) != NULL:
+        elif due != REPLY_PARSE_CLASH and memmem(message, length, b"\0C42P05\0", 8) != NULL and (
+            memmem(message, length, b"DOORMAN_", 8) != NULL
+        ):
             doubt_set(engine, server)                   # it has what it should not have
         server.replaying = False
         if server.verifying:

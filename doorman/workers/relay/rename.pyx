@@ -75,6 +75,7 @@ from doorman.workers.temporary_texts import temporary_made
 
 cdef object OTHER_PORTALS = re.compile(rb"\b(?:close|declare)\b", re.I)
 cdef bytes FLUSH = b"H\x00\x00\x00\x04"
+cdef bytes NOTHING = b"\x00\x00\x00"             # of a Parse: an empty text without parameters, which even a failed transaction takes
 
 cdef enum:
     LARGE = 16_384                  # a text of this size counts when many answers are owed
@@ -372,7 +373,7 @@ cdef int rename_parse(
     if name_length:
         named = find_named(client, name, name_length)
         if named is not None:
-            return parse_again(engine, client, server, named, body, length)
+            return parse_again(engine, server, named, body, length)
         named = Named()
         named.name = name[: min(name_length, NAME_LENGTH)]
         named.statement = statement
@@ -466,16 +467,15 @@ cdef int add_named(Client client, Named named) except -1:
     return 0
 
 
-cdef int parse_again(
-    Engine engine, Client client, Server server, Named named, const char *body, Py_ssize_t length
-) except -1:
-    """The client has a statement of that name: PostgreSQL is to look at the new text, and then to say so."""
-    cdef Statement statement = as_of_now(engine, client, server, named.statement)
-    ensure(engine, server, statement, None, 0)
+cdef int parse_again(Engine engine, Server server, Named named, const char *body, Py_ssize_t length) except -1:
+    """The client has a statement of that name: PostgreSQL is to look at the new text, and then to say so. It does under the
+    name of a statement that nothing can make fail, as the client's own could if it has to be prepared here first."""
+    cdef Statement nothing = engine.statements.intern(0, NOTHING, len(NOTHING))
+    ensure(engine, server, nothing, None, 0)
     note_start(engine, server)
     pending_sent(&server.pending, b"P")
     replies_push(&server.replies, REPLY_PARSE_CLASH, <PyObject *>named, NULL, NULL)
-    write_parse(&engine.to_server, statement.name, SERVER_NAME_LENGTH + 1, body, length)
+    write_parse(&engine.to_server, nothing.name, SERVER_NAME_LENGTH + 1, body, length)
     return STEP_CUT
 
 

@@ -75,6 +75,27 @@ def test_what_a_client_has_names_for_is_accounted(connect: Connect, pooler: Door
 
 
 @every_size
+def test_a_taken_name_is_all_that_is_wrong(connect: Connect, database: str, postgres: Postgres) -> None:
+    """Whatever has become of what the name stands for, and of the server that knew it: PostgreSQL would not look."""
+    with postgres.connect(user="app", autocommit=True) as admin:
+        admin.execute("DROP TABLE IF EXISTS taken")
+        admin.execute("CREATE TABLE taken (id int)")
+        clients = connect.many(4, database)
+        for raw in clients:
+            assert raw.ask(parse("SELECT * FROM taken", "a"), SYNC) == "1 ZI"
+        admin.execute("DROP TABLE taken")
+        for raw in clients:
+            ask(raw, *[whole(f"SELECT 'other {number}'") for number in range(3)])
+            assert raw.ask(parse("SELECT 1", "a"), SYNC) == "E:42P05 ZI"
+            assert raw.ask(parse("SELEC", "a"), SYNC) == "E:42601 ZI"
+            assert (raw.ask(query("BEGIN")), raw.ask(query("SELEC"))) == ("C ZT", "E:42601 ZE")
+            assert raw.ask(parse("SELECT 1", "a"), SYNC) == "E:25P02 ZE"
+            assert raw.ask(parse("SELECT 1; SELECT 2", "a"), SYNC) == "E:42601 ZE"
+            assert raw.ask(query("ROLLBACK")) == "C ZI"
+            assert '"a" already exists' in raw.error(parse("SELECT 1", "a"), SYNC)["M"]
+
+
+@every_size
 @pytest.mark.parametrize("sync", [b"", SYNC], ids=["one batch", "several"])
 def test_one_name_and_a_new_text_after_close(connect: Connect, database: str, sync: bytes) -> None:
     for raw in connect.many(4, database):
