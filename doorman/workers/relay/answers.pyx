@@ -294,8 +294,15 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
         if due == REPLY_PARSE_LENT:
             forget_segment(engine, server)
             if server.replies.length and replies_head(&server.replies).kind == REPLY_SYNC_OURS:
-                pending_error(&server.pending)          # nobody else's: what speaks of the name comes behind that Sync
+                pending_error(&server.pending)          # nobody else's: what speaks of the name comes behind that Sync,
+                if server.refused is None and read_length(message + 1) + 1 == length:
+                    server.refused = message[:length]   # and finds no such statement, or a failed transaction
                 return True
+        if server.refused is not None and due == REPLY_QUERY and is_for_lack(message, length):
+            server.kept = server.refused
+            server.refused = None
+            take_note(server, message, length, engine.now)
+            return True
         if due == REPLY_BIND_STALE:
             server.kept = STALE
             forget_segment(engine, server)
@@ -336,6 +343,11 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
     return False
 
 
+cdef bint is_for_lack(const char *error, Py_ssize_t length) noexcept:
+    """No such statement, or a failed transaction."""
+    return memmem(error, length, b"\0C26000\0", 8) != NULL or memmem(error, length, b"\0C25P02\0", 8) != NULL
+
+
 cdef inline bint is_query_of_ours(uint8_t due) noexcept:
     return due == REPLY_OURS or due == REPLY_RESTORE
 
@@ -368,6 +380,7 @@ cdef bint take_ready(Engine engine, Server server, const char *message, Py_ssize
         spread_change(engine, server)
     if 0 < due < FIRST_ANSWERED:
         replies_pop(&server.replies)
+        server.refused = None
     elif not server.replies.broken:
         server.replies.broken = True
         server.pending.doubtful = True

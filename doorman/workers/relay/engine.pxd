@@ -177,6 +177,7 @@ cdef class Server(Conn):
     cdef Statement replayed
     cdef bytes kept                 # goes out in front of the next message: a notice of ours, a message written anew, or
                                     # the ParameterDescription of a Describe that may still turn out to be stale
+    cdef bytes refused              # the error for which a statement could not be lent to the Query under way
     cdef bint healing               # it will be sent again at the next ReadyForQuery
     cdef bint begin_fails           # the Query of ours under way is to fail
     cdef bytearray capture          # the answer to a check query, so far

@@ -486,6 +486,7 @@ def named_report(bytes message) -> tuple[str, bytes]:
 cdef int forget_leftovers(Server server, Client client) except -1:
     """What few transactions leave."""
     server.lent = None
+    server.refused = None
     server.forgetting = None
     server.verified = None
     server.kept = None

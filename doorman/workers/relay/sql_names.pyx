@@ -9,7 +9,7 @@ Rules
    name is decided here. One that it has no more is closed (`Server.lent`). What is not executed is given as an empty text:
    that of the client might fail by now, or wait for a lock.
 3. Before a Query a Sync of ours ends the lending, unless something of the client's is unsynced: should PostgreSQL refuse
-   one of the texts, the client's is still run. In a failed transaction nothing is lent, for nothing is run.
+   one of the texts, the client's is still run, and is told why instead of that there is no such statement. In a failed transaction nothing is lent, for nothing is run.
 4. Which names a DEALLOCATE has taken is known from the order of its tags (`Server.forgetting`).
 5. What a lent statement leaves in the session is noted when the text that executes it is run, as if it had been bound.
 """

@@ -95,6 +95,27 @@ def test_a_taken_name_is_all_that_is_wrong(connect: Connect, database: str, post
             assert '"a" already exists' in raw.error(parse("SELECT 1", "a"), SYNC)["M"]
 
 
+@pytest.mark.parametrize("begin", [b"", query("BEGIN")], ids=["alone", "in a transaction"])
+def test_execute_by_sql_of_what_cannot_be_prepared_any_more(connect: Connect, postgres: Postgres, begin: bytes) -> None:
+    """It says what is wrong, not that there is no such statement; and only where it was executed."""
+    with postgres.connect(user="app", autocommit=True) as admin:
+        admin.execute("CREATE TABLE executed (id int)")
+        raw = connect("keeps_2")
+        assert raw.ask(parse("SELECT * FROM executed", "a"), SYNC) == "1 ZI"
+        admin.execute("DROP TABLE executed")
+        after = "ZE" if begin else "ZI"
+        for text in ("EXECUTE a", "SELECT 1; EXECUTE a" if not begin else "EXECUTE a; SELECT 1"):
+            if begin:
+                assert raw.ask(begin) == "C ZT"
+            assert raw.ask(query(text)).endswith(f"E:42P01 {after}")
+            assert raw.ask(query("EXECUTE none")) == (f"E:{'25P02' if begin else '26000'} {after}")
+            if begin:
+                assert raw.ask(query("SELECT 2")) == f"E:25P02 {after}"
+                assert raw.ask(query("ROLLBACK")) == "C ZI"
+        assert raw.ask(query("SELECT 1/0; EXECUTE a")) == "E:22012 ZI"
+        assert raw.ask(query("EXECUTE none")) == "E:26000 ZI"
+
+
 @every_size
 @pytest.mark.parametrize("sync", [b"", SYNC], ids=["one batch", "several"])
 def test_one_name_and_a_new_text_after_close(connect: Connect, database: str, sync: bytes) -> None:
