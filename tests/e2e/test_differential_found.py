@@ -62,6 +62,19 @@ FOUND: dict[str, Case] = {
         "tight1", [parse(SELECT_1, "a"), SYNC, WAIT, EVICT, BEGIN, BAD, parse("SELECT 1; SELECT 2", "a"), SYNC, WAIT,
                    parse("ROLLBACK", "a"), SYNC, WAIT, parse(SELECT_1, "a"), SYNC]
     ),
+    "PREPARE by Execute of a name that Parse has given": Case(
+        "tight1", [parse(SELECT_1, "a"), SYNC, WAIT, parse("PREPARE a AS SELECT 2"), *EXECUTED]
+    ),
+    "PREPARE by Execute of a name that Parse gives in the same batch": Case(
+        "transaction", [parse(SELECT_1, "a"), parse("PREPARE a AS SELECT 2", "b"), bind([], "b"), execute(), SYNC]
+    ),
+    "a name parsed behind a PREPARE of it by Query": Case(
+        "transaction", [BEGIN, query("PREPARE a AS SELECT 2"), WAIT, parse(SELECT_1, "b"), parse(SELECT_1, "a"), SYNC]
+    ),
+    "a name parsed behind a PREPARE of it by Execute, and a DEALLOCATE": Case(
+        "tight1", [BEGIN, parse("PREPARE a AS SELECT 2"), *EXECUTED, WAIT, query("DEALLOCATE a"), WAIT,
+                   parse(SELECT_1, "a"), bind([], "a"), execute(), SYNC, WAIT, query("EXECUTE a")]
+    ),
     "DEALLOCATE by Execute behind what fails": Case(
         "transaction", [parse(SELECT_1, "a"), SYNC, parse("DEALLOCATE a"), bind(), execute("nosuch"), execute(), SYNC,
                         bind([], "a"), execute(), SYNC]

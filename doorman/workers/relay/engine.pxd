@@ -56,6 +56,7 @@ cdef enum Dirt:                     # what a client may have left in a server's 
     DIRT_LOCKS = 32                 # session-level advisory locks
     DIRT_EVERYTHING = 64
     DIRT_CREATED = 128              # something was created: it may be temporary
+    DIRT_NAMED = 512                # (beside DIRT_STATEMENTS) SQL has prepared something under the client's own name
     DIRT_PLANS = 256                # a statement of others was run, and may have been planned, under settings of its own
 
 

@@ -26,5 +26,6 @@ cdef int prepare_again(Engine engine, Server server, Statement statement) except
 cdef int write_parse(Outgoing *out, const char *name, Py_ssize_t name_length, const char *body, Py_ssize_t length) except -1
 cdef int send_ours(Engine engine, Server server, bytes query) except -1
 cdef int try_parse(
-    Engine engine, Client client, Server server, Statement statement, Named named, const char *body, Py_ssize_t length
+    Engine engine, Client client, Server server, Statement statement, Named named, bytes name, const char *body,
+    Py_ssize_t length,
 ) except -1

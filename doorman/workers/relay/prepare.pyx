@@ -269,11 +269,16 @@ cdef int send_ours(Engine engine, Server server, bytes query) except -1:
 
 
 cdef int try_parse(
-    Engine engine, Client client, Server server, Statement statement, Named named, const char *body, Py_ssize_t length
+    Engine engine, Client client, Server server, Statement statement, Named named, bytes name, const char *body,
+    Py_ssize_t length,
 ) except -1:
-    """In a failed transaction PostgreSQL takes only statements that end it: let it judge the text under another name."""
+    """Let PostgreSQL judge a text under this name (its NUL behind it; None: one of ours), and keep nothing: what it has already
+    may be refused all the same, in a failed transaction, or because SQL has taken its name."""
     cdef Digest none
-    cdef char *into
+    cdef bytes close
+    if name is None:
+        name = TRIAL
+    close = b"C" + (len(name) + 5).to_bytes(4, "big") + b"S" + name
     none.high = none.low = 0
     note_start(engine, server)
     pending_sent(&server.pending, b"P")
@@ -281,10 +286,6 @@ cdef int try_parse(
         replies_push(&server.replies, REPLY_PARSE_TRIED, <PyObject *>named, NULL, NULL)
     else:
         replies_push(&server.replies, REPLY_PARSE_TRIED, <PyObject *>statement, <PyObject *>client.unnamed, NULL)
-    write_parse(&engine.to_server, TRIAL, len(TRIAL), body, length)
-    into = outgoing_room(&engine.to_server, 6 + len(TRIAL))
-    into[0] = b"C"
-    write_length(into + 1, 5 + <uint32_t>len(TRIAL))
-    into[5] = b"S"
-    memcpy(into + 6, <const char *>TRIAL, len(TRIAL))
+    write_parse(&engine.to_server, name, len(name), body, length)
+    outgoing_add(&engine.to_server, close, len(close))
     return replies_push(&server.replies, REPLY_CLOSE_OURS, NULL, NULL, &none)

@@ -21,6 +21,7 @@ from libc.string cimport memchr, memcmp, memcpy
 
 from doorman.shm.statements cimport set_has
 from doorman.workers.relay.engine cimport (
+    DIRT_NAMED,
     DIRT_PLANS,
     DIRT_SETTINGS,
     DIRT_TEMPORARY,
@@ -378,11 +379,13 @@ cdef int rename_parse(
         named.name = name[: min(name_length, NAME_LENGTH)]
         named.statement = statement
         add_named(client, named)
-    if not has:
+    if name_length and server.dirt & DIRT_NAMED:
+        try_parse(engine, client, server, statement, named, named.name + b"\0", body, length)     # SQL may have taken it
+    elif not has:
         prepare(engine, server, statement, REPLY_PARSE, <PyObject *>named if name_length else <PyObject *>statement,
                 NULL if name_length else <PyObject *>client.unnamed)
     elif server.status == b"E":
-        try_parse(engine, client, server, statement, named, body, length)
+        try_parse(engine, client, server, statement, named, None, body, length)
     elif name_length:
         replies_push(&server.replies, REPLY_NAME_KNOWN, <PyObject *>named, NULL, NULL)
     else:

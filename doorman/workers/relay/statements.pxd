@@ -33,7 +33,7 @@ cdef class Statement:
     cdef bint matters               # and some of them are not reported and matter to the texts (set_texts)
     cdef bint returns               # SET … DEFAULT, RESET, DISCARD: leads back to what was before the client
     cdef bint forgets               # DEALLOCATE or DISCARD: the server may lose statements
-    cdef bint speaks                # may name prepared statements: DEALLOCATE, EXECUTE (sql_names)
+    cdef bint speaks                # may name prepared statements: DEALLOCATE, EXECUTE, PREPARE (sql_names)
     cdef tuple spoken               # and which, once that was looked for
     cdef bint fetches               # FETCH: what it returns is the cursor's matter, and compared with nothing
     cdef bint ends                  # a transaction, or a part of it: what was set in that may be taken back

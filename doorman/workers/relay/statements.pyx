@@ -81,7 +81,9 @@ cdef Statement make_statement(uint64_t planner, const char *body, Py_ssize_t len
     statement.changes = word in CHANGES
     statement.untagged = makes_from_query(body, length)
     statement.temporary = temporary_made(statement.body) if statement.dirt & DIRT_TEMPORARY else 0
-    statement.speaks = statement.forgets or (word in EXECUTES and b"execute" in statement.body.lower())
+    statement.speaks = (
+        statement.forgets or word == b"prepare" or (word in EXECUTES and b"execute" in statement.body.lower())
+    )
     statement.returns = word == b"reset" or word == b"discard" or (word == b"set" and leads_back(body, length))
     statement.sets = word == b"set" or word == b"reset" or word == b"discard" or statement.dirt & DIRT_SETTINGS != 0
     statement.control = statement.control or statement.sets
