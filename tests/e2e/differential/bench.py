@@ -98,7 +98,7 @@ class Bench:
         salt = next(SALTS)
         script = salted(case.script, salt)
         self.admin.execute(EMPTY)
-        direct = converse(self.direct, "postgres", script, [])
+        direct = converse(self.direct, "postgres", script, [], is_idle=self._is_idle)
         if direct.hang:
             raise AssertionError(f"PostgreSQL itself does not answer ({direct.hang}): {case}")
         if direct.is_ended:
@@ -122,6 +122,11 @@ class Bench:
     @property
     def address(self) -> tuple[str, int]:
         return self.doorman.host, self.doorman.port
+
+    def _is_idle(self, pid: int) -> bool:
+        """Has PostgreSQL's process read and answered everything, with no transaction open?"""
+        asked = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND state = 'idle' AND wait_event = 'ClientRead'"
+        return self.admin.execute(asked, (pid,)).fetchone() is not None
 
     def _pooled(self, case: Case, script: Script, salt: int, direct: Transcript, patience: float) -> Transcript:
         if case.pool == DIRECT:

@@ -4,7 +4,9 @@ Rules
 1. On the reference side (`marks` is None) a pause lasts until PostgreSQL has nothing to say any more; how many of its
    messages it is certain to have sent by then becomes the pause's mark. A mark taken too early only asks for less.
 2. On the other side a pause lasts until as many messages are there as the mark says. HANG_SECONDS without them: `hang`.
-3. A conversation ends with Sync, ROLLBACK and a Query whose row tells that everything before it has been answered.
+3. Others speak only where the reference side's session was idle, which PostgreSQL itself is asked (`is_idle`): what has
+   not been answered for a while may be late, and the server of a pool of one is not to be had then.
+4. A conversation ends with Sync, ROLLBACK and a Query whose row tells that everything before it has been answered.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from tests.e2e.differential.script import SYNC, is_pause, query, rival_number
 from tests.e2e.raw import Raw
@@ -31,7 +33,7 @@ FLUSHED = b"ZGE"  # PostgreSQL sends what it has with these: ReadyForQuery, Copy
 
 
 class Mark(NamedTuple):
-    """What the reference side had said at a pause; is_idle: no transaction open, nothing owed."""
+    """What the reference side had said at a pause; is_idle: no transaction open, nothing owed, and others may speak."""
 
     messages: int
     is_idle: bool
@@ -59,8 +61,10 @@ def converse(
     marks: Sequence[Mark] | None = None,
     at_rival: Callable[[int], None] | None = None,
     patience: float = HANG_SECONDS,
+    is_idle: Callable[[int], bool] = lambda pid: False,
 ) -> Transcript:
-    """Say the script on a connection of its own. `marks`: those of the reference side, None when this is it."""
+    """Say the script on a connection of its own. `marks`: those of the reference side, None when this is it;
+    `is_idle(pid)` then tells of PostgreSQL's process (rule 3)."""
     with Raw(address).log_in(database=database, application_name="differential") as raw:
         talk = Talk(raw.socket, pieces, patience if marks is not None else PATIENCE_SECONDS)
         try:
@@ -69,7 +73,7 @@ def converse(
                 if pause is None:
                     break
                 if marks is None:
-                    talk.settle()
+                    talk.settle(rival_number(pause) is not None and is_idle, raw.pid)
                 else:
                     talk.wait(lambda number=number: len(talk.got.messages) >= marks[number].messages)  # type: ignore[misc]
                     who = rival_number(pause)
@@ -129,18 +133,20 @@ class Talk:
             if not self._read(max(0.0, deadline - time.monotonic())):
                 raise Hung(f"silent for {self.patience:g} s after {len(self.got.messages)} messages")
 
-    def settle(self) -> None:
+    def settle(self, is_idle: Callable[[int], bool] | Literal[False], pid: int) -> None:
         """Rule 1: read until nothing more can come, or nothing has come for a while."""
         while not self.got.is_ended and not (self.ready == self.asked and self.last_said in b"SQF"):
             if not self._read(QUIET_AFTER_FLUSH if self.last_said == b"H" else QUIET_IN_DOUBT):
                 break
         messages = self.got.messages
+        rests = is_idle and not self.got.is_ended and self.last_said in b"SQF" and is_idle(pid)
+        while rests and self._read(0.0) and not self.got.is_ended:
+            pass
         certain = len(messages)
-        if self.last_said not in (b"S", b"Q", b"F", b"H"):
+        if not rests and self.last_said not in (b"S", b"Q", b"F", b"H"):
             while certain and messages[certain - 1].kind not in FLUSHED:
                 certain -= 1
-        is_idle = self.ready == self.asked and self.last_said in b"SQF" and messages[-1:] == [Message(b"Z", b"I")]
-        self.got.marks.append(Mark(certain, is_idle))
+        self.got.marks.append(Mark(certain, rests and messages[-1:] == [Message(b"Z", b"I")]))
         self.asked = self.ready  # what has not been answered by now was skipped
 
     def has_last_word(self) -> bool:
