@@ -5,6 +5,8 @@ The pool has one server: who gets an answer while the doubtful client is idle go
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 
@@ -120,6 +122,20 @@ def test_a_long_statement_in_doubt_is_not_disturbed(clients: list[Raw], table: s
     assert answers == "1 2 G C 1 2 D C ZI T D C ZI"
     others_are_served(others, 5)
     assert raw.value("SELECT 1") == "1"
+
+
+def test_a_doubt_is_settled_though_postgresql_is_slow(clients: list[Raw], table: str) -> None:
+    """Its machine is busy: that it has not answered for two seconds is no sign of anything."""
+    raw, *others = clients
+    backend = int(raw.value("SELECT pg_backend_pid()"))
+    assert raw.ask(*early_end(table, whole("SELECT 'behind'"))) == "1 2 G C 1 2 D C ZI"
+    os.kill(backend, signal.SIGSTOP)
+    try:
+        time.sleep(4.5)
+    finally:
+        os.kill(backend, signal.SIGCONT)
+    assert raw.value("SELECT 'still here'") == "still here"
+    others_are_served(others, 8)
 
 
 def test_a_transaction_in_doubt_is_its_clients_until_its_end(clients: list[Raw], table: str) -> None:

@@ -316,7 +316,7 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
         forget_segment(engine, server)
     elif kind == b"G":                                  # CopyInResponse
         server.owns_unnamed = False                     # nor does it get to what was sent behind it
-        server.hopeless = server.on_trial               # our Sync may be lost in that
+        server.hopeless = server.on_trial > 0           # our Sync may be lost in that
         if head != NULL and head.kind < FIRST_ANSWERED:
             pending_settle(&server.pending)             # it is the Query that copies
     take_note(server, message, length, engine.now)

@@ -193,7 +193,8 @@ cdef class Server(Conn):
     cdef bint condemned             # it ends when its client's transaction is over (rule 5 of pending)
     cdef uint32_t settling          # Closes of ours that are under way to tell which Syncs were answered (settle); 0 = none
     cdef bint skips                 # when those are answered, the client's messages are dropped to its next Sync
-    cdef bint on_trial              # a Sync of ours is under way that tells whether everything is answered (settle)
+    cdef uint32_t on_trial          # a Sync of ours is under way that tells whether everything is answered (settle): for so
+                                    # many seconds, and one
     cdef uint64_t moved             # bytes in both directions when that was last looked at
     cdef object reported            # ParameterStatus seen in STAGE_SYNC and STAGE_RESTORE
     cdef bint parses_shared         # since its last ReadyForQuery it has parsed, behind others, what is shared

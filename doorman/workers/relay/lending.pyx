@@ -340,7 +340,7 @@ cdef class Lending(Sockets):
         server.restore_due = False
         server.settling = 0
         server.skips = False
-        server.on_trial = False
+        server.on_trial = 0
         server.local_planner = 0
         server.explained = 0
         server.unexplained = False

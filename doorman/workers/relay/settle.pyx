@@ -51,6 +51,7 @@ cdef extern from "<string.h>" nogil:
     void *memmem(const void *haystack, size_t length, const void *needle, size_t needle_length)
 
 cdef enum:
+    TRIAL_SECONDS = 5               # for PostgreSQL to answer a Sync
     MOST_UNREAD = HOLD              # bytes: what is not looked at must fit into one read
 
 cdef uint8_t[32] HARMLESS           # rule 2
@@ -175,12 +176,13 @@ cdef int resolve(Server server, int ready) except -1:
 cdef void settled(Server server) noexcept:
     """An answer to our messages came; was it the last? (Rules 3 and 4.)"""
     if server.replies.length:
+        server.on_trial = 0                             # its client has said more: once more when both are silent again
         return
     if server.skips:
         server.skips = False
         server.pending.skipping = True
     if server.on_trial:
-        server.on_trial = False
+        server.on_trial = 0
         if server.status == b"I":
             pending_clear(&server.pending)
             server.condemned = True
@@ -195,11 +197,14 @@ cdef int settle_idle(Engine engine, Server server) except -1:
     server.moved = moved
     if not silent or server.settling:
         return 0
-    if is_lost(server) or (server.on_trial and is_only_ours(server)):
+    if is_lost(server) or (server.on_trial > TRIAL_SECONDS and is_only_ours(server)):
         return give_up(engine, server)
-    if server.on_trial or not seems_idle(server):
+    if server.on_trial:
+        server.on_trial += is_only_ours(server)
         return 0
-    server.on_trial = True
+    if not seems_idle(server):
+        return 0
+    server.on_trial = 1
     pending_sent(&server.pending, b"S")
     replies_push(&server.replies, REPLY_SYNC_OURS, NULL, NULL, NULL)
     return engine.forward(server, PyBytes_AS_STRING(SYNC), len(SYNC))
@@ -229,5 +234,5 @@ cdef bint is_lost(Server server) noexcept:
 
 
 cdef bint is_only_ours(Server server) noexcept:
-    """PostgreSQL should have answered that at once."""
+    """PostgreSQL should have answered that at once, if its machine is not too busy."""
     return server.replies.length == 1 and replies_head(&server.replies).kind == REPLY_SYNC_OURS
