@@ -418,6 +418,10 @@ HIDERS = {
     "and chain": lambda table: [query(f"BEGIN; CREATE TABLE tenant.{table} (id int)"), query("COMMIT AND CHAIN")],
     "do": lambda table: [query(f"DO $$BEGIN CREATE TABLE tenant.{table} (id int); END$$")],
     "do, prepared": lambda table: [extended(f"DO $$BEGIN CREATE TABLE tenant.{table} (id int); END$$")],
+    "explain, prepared": lambda table: [
+        extended(f"explain analyze create table tenant.{table} as select 1 as id where false")
+    ],
+    "explain": lambda table: [query(f"EXPLAIN (ANALYZE) CREATE TABLE tenant.{table} AS SELECT 1 AS id WHERE false")],
     "pipelined": lambda table: [
         parse("SELECT pg_sleep(0.1)") + bind() + execute() + SYNC,
         parse(f"CREATE TABLE tenant.{table} AS SELECT 1 AS id WHERE false") + bind() + execute() + SYNC,
@@ -446,6 +450,24 @@ def test_a_table_whose_tag_does_not_say_that_it_was_made(
             assert columns(client, *batch(table)) == []
     finally:
         creator.ask(query("COMMIT; DROP SCHEMA tenant CASCADE"))
+
+
+def test_foreign_tables_that_are_imported_hide_others(connect: Connect, table: str, postgres: Postgres) -> None:
+    postgres.query(f"INSERT INTO {table} VALUES (1, 'one')")
+    here = f"OPTIONS (host '{postgres.host}', port '{postgres.port}', dbname 'postgres')"
+    creator, tenant = connect(), connect(search_path="tenant, public")
+    creator.ask(query(f"CREATE SCHEMA tenant; CREATE SCHEMA away; CREATE TABLE away.{table} (id int)"))
+    postgres.admin("CREATE EXTENSION postgres_fdw")
+    postgres.admin(f"CREATE SERVER self FOREIGN DATA WRAPPER postgres_fdw {here}")
+    postgres.admin("CREATE USER MAPPING FOR app SERVER self OPTIONS (user 'app', password_required 'false')")
+    postgres.admin("GRANT USAGE ON FOREIGN SERVER self TO app")
+    try:
+        assert columns(tenant, *batch(table)) == [[b"1", b"one"]]
+        assert creator.ask(query("IMPORT FOREIGN SCHEMA away FROM SERVER self INTO tenant")) == "C ZI"
+        assert columns(tenant, *batch(table)) == []
+    finally:
+        postgres.admin("DROP EXTENSION postgres_fdw CASCADE")
+        creator.ask(query("DROP SCHEMA tenant, away CASCADE"))
 
 
 def test_a_table_made_behind_another_transaction_of_the_pipeline(

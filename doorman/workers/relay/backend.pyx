@@ -265,8 +265,11 @@ cdef struct Tag:
 cdef enum:
     TAG_RESET = 1                   # its place in TAGS
     TAG_DO = 6
+    TAG_EXPLAIN = 7
+    TAG_IMPORT = 8
+    N_TAGS = 9
 
-cdef Tag[7] TAGS
+cdef Tag[N_TAGS] TAGS
 TAGS[0] = Tag(b"SET\x00", 4, DIRT_SETTINGS)
 TAGS[1] = Tag(b"RESET\x00", 6, DIRT_SETTINGS)
 TAGS[2] = Tag(b"PREPARE\x00", 8, DIRT_STATEMENTS | DIRT_NAMED)
@@ -274,6 +277,8 @@ TAGS[3] = Tag(b"DECLARE CURSOR\x00", 15, DIRT_CURSORS)
 TAGS[4] = Tag(b"LISTEN\x00", 7, DIRT_LISTEN)
 TAGS[5] = Tag(b"CREATE ", 7, DIRT_CREATED)
 TAGS[6] = Tag(b"DO\x00", 3, DIRT_EVERYTHING)
+TAGS[7] = Tag(b"EXPLAIN\x00", 8, 0)
+TAGS[8] = Tag(b"IMPORT FOREIGN SCHEMA\x00", 22, 0)
 
 
 # Objects that no text is read otherwise for when they are made, changed or dropped; PostgreSQL itself sees to rules.
@@ -346,14 +351,17 @@ cdef void note_tag(Server server, const char *tag, Py_ssize_t length) noexcept:
         return
     if length > 4 and (tag[1] == b"L" or tag[1] == b"R"):           # ALTER, DROP, CREATE
         note_change(server, tag, length)
-    for i in range(7):
+    for i in range(N_TAGS):
         if length >= TAGS[i].length and tag[0] == TAGS[i].text[0] and memcmp(tag, TAGS[i].text, TAGS[i].length) == 0:
             server.dirt |= TAGS[i].dirt
             if i == TAG_RESET:
                 server.went_back = True
             if i == TAG_DO:
                 server.unexplained = True
-                if server.makes:
+            if i == TAG_EXPLAIN and server.temporary:
+                server.temporary -= 1                           # perhaps: what is made is taken for everybody's, then
+            if i >= TAG_DO:
+                if server.makes or i == TAG_IMPORT:
                     server.changes = server.altered = True
             elif i <= TAG_RESET:
                 if server.explained:

@@ -170,12 +170,12 @@ cdef bint may_set(const char *text, Py_ssize_t length) noexcept nogil:
 
 
 cdef bint does_change(const char *text, Py_ssize_t length):
-    """Is this a DO block that speaks of CREATE, ALTER or DROP?"""
+    """Is this a DO block, or an EXPLAIN, that speaks of CREATE, ALTER or DROP?"""
     cdef Py_ssize_t at = first_letter(text, length)
-    return (
-        begins(text + at, length - at, b"do", 2) and at + 2 < length and not IN_WORD[<uint8_t>text[at + 2]]
-        and DDL.search(text[at:length]) is not None
-    )
+    cdef Py_ssize_t word = 2 if begins(text + at, length - at, b"do", 2) else 7
+    if word == 7 and not begins(text + at, length - at, b"explain", 7):
+        return False
+    return at + word < length and not IN_WORD[<uint8_t>text[at + word]] and DDL.search(text[at:length]) is not None
 
 
 cdef bint makes_from_query(const char *text, Py_ssize_t length):
