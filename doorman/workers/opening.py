@@ -6,8 +6,9 @@ Rules
 3. The socket is published before the first byte of the login: should this process die, the keeper ends the connection
    and waits for its end, so that PostgreSQL never has more of them than the pool's size.
 4. What a client may see of a failure names the step and the address, never a secret.
-5. A host's name may stand for several addresses: those that cannot be connected to are passed over, each within its
-   share of the time that is left, and for a while others come first (`Destination.in_order`).
+5. A host's name may stand for several addresses: those that cannot be connected to, say nothing, or say that PostgreSQL
+   is starting or stopping, are passed over, each within its share of the time that is left, and for a while others come
+   first (`Destination.in_order`).
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ _CONNECT, _ENCRYPTION, _AUTHENTICATION, _STARTUP = 0, 1, 2, 3  # shm.counters.PH
 _READABLE, _WRITABLE = select.EPOLLIN, select.EPOLLOUT
 _NEWEST: Final = LATEST_MINOR
 _DEBUG: Final = logging.DEBUG
+CANNOT_CONNECT_NOW = "57P03"
 NO_DESCRIPTOR = "connection pooler local resource exhausted: no file descriptor is left"
 
 
@@ -173,7 +175,6 @@ class Opening:
             self.pass_over(error.errno or errno.EIO)
             return
         if stands:
-            self.deadline_us = self.ends_us
             self.end_phase(_CONNECT)
             self.watcher = self.process.relay.watch(self.fd, _READABLE, self.on_readable, True)
         else:
@@ -186,7 +187,6 @@ class Opening:
         if code:
             self.pass_over(code)
             return
-        self.deadline_us = self.ends_us
         self.end_phase(_CONNECT)
         try:
             self.say_late()
@@ -238,6 +238,7 @@ class Opening:
         data = receive(self.fd)
         if data is None:
             return
+        self.deadline_us = self.ends_us  # somebody is there
         if self.tls is not None:
             self.shake(data)
             return
@@ -352,6 +353,11 @@ class Opening:
             return
         if isinstance(fault, TlsFault):
             self.note_tls_fault(fault)
+        if self.others and fault.sqlstate == CANNOT_CONNECT_NOW:
+            self.destination.note_unreachable(self.peer)
+            self.leave_socket()
+            self.try_next()
+            return
         if self.login is not None and self.login.minor and is_about_protocol(fault):
             self.process.old_servers.add(self.destination.host_and_port)
             self.minor = 0

@@ -28,7 +28,12 @@ HARMLESS_KINDS = ("log_", "track_", "vacuum_", "auto_explain", "tcp_")
 SET = re.compile(rb"(?:set\s++(?:session\s++|local\s++)?|reset\s++)\"?([a-z_][\w$.]*+)", re.I)
 SET_CONFIG = re.compile(rb"set_config\s*+\(\s*+(?:E?'([^']*+)')?", re.I)
 CHANGES = re.compile(rb"set_config|pg_settings", re.I)
-FOLDS = re.compile(rb"extra_float_digits|bytea_output|quote_all_identifiers|xml|intervalstyle|pg_settings", re.I)
+PLANNED_ANEW = frozenset((b"search_path", b"schema", b"role", b"authorization", b"client_encoding", b"names"))
+"""Where these have changed PostgreSQL plans anew by itself, or they do not matter to plans."""
+LITERAL = rb"E?'[^'\\]*+'"
+SHOWN = re.compile(
+    rb"set_config\s*+\(\s*+" + LITERAL + rb"\s*+,\s*+(?:" + LITERAL + rb"|\$\d++)(?:::text)?\s*+,\s*+(?:true|false|'\w*+'|\$\d++)", re.I
+)
 
 
 def settings_in(text: bytes) -> tuple[int, bool]:
@@ -46,12 +51,26 @@ def settings_in(text: bytes) -> tuple[int, bool]:
     return tags, matters
 
 
-def folds(text: bytes) -> bool:
-    """May a text set what immutable functions ask for? What they return is part of a plan, which PostgreSQL keeps.
+def hides_value(text: bytes) -> bool:
+    """Does a text that sets something not say to what, or set it when something else is run (a cursor, SQL's EXECUTE)?
+    Parameters of Bind are known."""
+    return any(
+        len(SHOWN.findall(statement)) < len(changes) or statement[:7].lower() in (b"declare", b"prepare")
+        for statement in statements_in(text.partition(b"\0")[0])
+        if SET.match(statement) is None and (changes := CHANGES.findall(statement))
+    )
 
-    Where search_path or a role have changed it plans anew by itself; under other settings the rows are the same.
-    """
-    return FOLDS.search(text) is not None or b"" in SET_CONFIG.findall(text)
+
+def folds(text: bytes) -> bool:
+    """May a text set what stays in plans, also in those that functions keep: literals as they were read, what immutable
+    functions return, what the planner has chosen?"""
+    for statement in statements_in(text.partition(b"\0")[0]):
+        names = [found[1]] if (found := SET.match(statement)) is not None else SET_CONFIG.findall(statement)
+        if any(name.lower() not in PLANNED_ANEW and not is_harmless(name) for name in names):
+            return True
+        if found is None and len(names) < len(CHANGES.findall(statement)):
+            return True
+    return False
 
 
 def is_harmless(name: bytes) -> bool:

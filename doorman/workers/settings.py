@@ -17,6 +17,7 @@ import msgspec
 from doorman.wire.frontend import query
 from doorman.wire.text import encode
 from doorman.workers.encodings import convert, fold, reported_name
+from doorman.workers.set_texts import is_harmless
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*\Z")
 
@@ -35,7 +36,8 @@ LISTED = re.compile(r'[a-z_][a-z0-9_]*|"[^",]*[^a-z0-9_",][^",]*"')
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """`query`: the Query message that makes them true; `digest`: equal for equal settings, never 0.
+    """`query`: the Query message that makes them true; `digest`: equal for equal settings, never 0. Its lowest 16 bits: equal
+    for settings that plans depend on in the same way, 0 for the servers' own.
 
     `planner`: equal for settings under which a text is parsed and planned alike; 0 for the servers' own. `problem`: why
     they cannot be made true.
@@ -102,7 +104,7 @@ def make_settings(wanted: Mapping[str, str], problem: str = "") -> Settings:
         f"pg_catalog.set_config({literal(name)}, {literal(clean(name, value))}, false)" for name, value in pairs
     )
     text = f"RESET ROLE; RESET ALL; SELECT {calls}"
-    return Settings(query(text), digest_of(wanted), digest_for_planner(wanted), dict(pairs), problem)
+    return Settings(query(text), digest_of(wanted) & ~0xFFFF | digest_for_plans(wanted) or 1 << 16, digest_for_planner(wanted), dict(pairs), problem)
 
 
 def setting_again(settings: Settings, names: Mapping[str, bool]) -> bytes:
@@ -156,6 +158,17 @@ def digest_for_planner(wanted: Mapping[str, str]) -> int:
     """Literals are read when a text is parsed: by time zone, date style, encoding … Only the name does not matter."""
     relevant = {name: value for name, value in wanted.items() if name != "application_name"}
     return digest_of(relevant) if relevant else 0
+
+
+def digest_for_plans(wanted: Mapping[str, str]) -> int:
+    """16 bits. PostgreSQL keeps plans in functions, with the literals in them as they were read. Where the path or a role
+    have changed it plans anew by itself."""
+    relevant = {
+        name: value
+        for name, value in wanted.items()
+        if name not in ("search_path", "role", "client_encoding") and not is_harmless(name.encode())
+    }
+    return (digest_of(relevant) & 0xFFFF or 1) if relevant else 0
 
 
 def clean(name: str, value: str) -> str:

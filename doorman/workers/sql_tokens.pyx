@@ -189,6 +189,21 @@ def statements_in(bytes text) -> list[bytes]:
     return found
 
 
+def without_strings(bytes text) -> bytes:
+    """The text with nothing in its strings."""
+    cdef Scan scan = begin_scan(text, len(text))
+    cdef int kind = next_token(&scan)
+    cdef Py_ssize_t copied = 0
+    found = []
+    while kind != TOKEN_NONE:
+        if kind == TOKEN_STRING:
+            found.append(text[copied : scan.start])
+            copied = scan.at
+        kind = next_token(&scan)
+    found.append(text[copied:])
+    return b"''".join(found)
+
+
 def first_tokens(bytes text, int most) -> list[bytes]:
     """The texts of the first tokens."""
     cdef Scan scan = begin_scan(text, len(text))

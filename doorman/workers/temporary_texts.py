@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from doorman.workers.sql_tokens import statements_in
+from doorman.workers.sql_tokens import statements_in, without_strings
 
 MAKES = re.compile(
     rb"create\s++(?:or\s++replace\s++)?(?:(?:local|global)\s++)?temp(?:orary)?\s"
@@ -17,4 +17,4 @@ MAKES = re.compile(
 def temporary_made(text: bytes) -> int:
     """How many statements make something temporary without doubt. Others may as well (a comment between the words, a
     search_path): those are taken for what all may see, which costs others a Parse."""
-    return sum(MAKES.match(statement) is not None for statement in statements_in(text.partition(b"\0")[0]))
+    return sum(MAKES.match(statement) is not None for statement in statements_in(without_strings(text.partition(b"\0")[0])))

@@ -14,6 +14,7 @@ from doorman.workers.settings import Settings, restoring, setting_again
 from doorman.workers.sql_tokens import first_tokens, statements_in
 
 MAY_LEAD_BACK = re.compile(rb"\b(?:reset|discard|default|local)\b", re.I)
+RESETS = re.compile(rb"\b(?:reset|default)\b", re.I)
 FIRST_TOKENS = 12  # SET SESSION TIME ZONE TO DEFAULT; a name may be in parts
 
 ENDS = frozenset({"commit", "end"})
@@ -50,6 +51,8 @@ class WayBack:
                 led = True
                 if words[1:2] == ["all"]:
                     self.names = dict.fromkeys(self.asked.wanted, False)
+            elif first == "do" and RESETS.search(part):
+                self.doubtful = led = True
             elif self.names:
                 self.on_other(first, part)
         return led

@@ -146,7 +146,8 @@ def test_logins_and_their_parameters_cost_nothing_while_they_agree(lone: Lone) -
 
 def test_what_was_done_is_cleaned_once_and_by_one_message(lone: Lone) -> None:
     for sql, cleaner in (
-        ("SET work_mem = '7MB'", "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL"),
+        ("SET work_mem = '7MB'", "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; DISCARD PLANS"),
+        ("SET lock_timeout = 7", "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL"),
         ("PREPARE a AS SELECT 1", "DEALLOCATE ALL"),
         ("DECLARE held CURSOR WITH HOLD FOR SELECT 1", "CLOSE ALL"),
         ("LISTEN news", "UNLISTEN *"),

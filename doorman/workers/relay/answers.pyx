@@ -21,7 +21,7 @@ from doorman.wire.packing import message as make_message
 from doorman.shm.statements cimport set_add, set_clear, set_of, set_remove
 from doorman.workers.relay.batch cimport answer_batch
 from doorman.workers.relay.backend cimport end_stream, is_settled, may_part, note_stream, spread_change, take_note
-from doorman.workers.relay.engine cimport HEAVY, HOLD, Client, Engine, Server
+from doorman.workers.relay.engine cimport DIRT_PLANS, HEAVY, HOLD, Client, Engine, Server
 from doorman.workers.relay.heal cimport note_shape, note_types, note_unusable, run_again, start_healing
 from doorman.workers.relay.local cimport note_check
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_free, outgoing_room
@@ -332,8 +332,10 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
     if kind == b"S":                                    # ParameterStatus
         planner = server.client.planner
         engine.follow_parameter(server.client, message[:length])
-        if server.parses_shared and server.client.planner != planner and not is_query_of_ours(due):
-            doubt_set(engine, server)                   # it may have been set inside of a function: what was parsed under it?
+        if server.client.planner != planner and not is_query_of_ours(due):
+            server.dirt |= DIRT_PLANS
+            if server.parses_shared:
+                doubt_set(engine, server)               # it may have been set inside of a function: what was parsed under it?
         return due == REPLY_OURS
     if kind == b"G":                                    # CopyInResponse
         replies_copy_in(&server.replies)

@@ -24,6 +24,7 @@ from doorman.workers.relay.engine cimport (
     DIRT_EVERYTHING,
     DIRT_LISTEN,
     DIRT_NAMED,
+    DIRT_PLANS,
     DIRT_SETTINGS,
     DIRT_STATEMENTS,
     DIRT_TEMPORARY,
@@ -283,13 +284,13 @@ TAGS[8] = Tag(b"IMPORT FOREIGN SCHEMA\x00", 22, 0)
 
 # Objects that no text is read otherwise for when they are made, changed or dropped; PostgreSQL itself sees to rules.
 cdef tuple HARMLESS_WORDS = (
-    b"INDEX", b"ROLE", b"USER", b"GROUP", b"DATABASE", b"TABLESPACE", b"TRIGGER", b"EVENT TRIGGER", b"POLICY", b"RULE",
+    b"INDEX", b"USER MAPPING", b"DATABASE", b"TABLESPACE", b"TRIGGER", b"EVENT TRIGGER", b"POLICY", b"RULE",
     b"STATISTICS", b"PUBLICATION", b"SUBSCRIPTION", b"SERVER", b"FOREIGN DATA WRAPPER", b"ACCESS METHOD", b"LANGUAGE",
     b"DEFAULT PRIVILEGES", b"SYSTEM", b"LARGE OBJECT", b"TRANSFORM", b"CONVERSION",
 )
 
 cdef enum:
-    N_HARMLESS = 22
+    N_HARMLESS = 20
 
 cdef Tag[N_HARMLESS] HARMLESS
 for _at in range(N_HARMLESS):
@@ -354,6 +355,8 @@ cdef void note_tag(Server server, const char *tag, Py_ssize_t length) noexcept:
     for i in range(N_TAGS):
         if length >= TAGS[i].length and tag[0] == TAGS[i].text[0] and memcmp(tag, TAGS[i].text, TAGS[i].length) == 0:
             server.dirt |= TAGS[i].dirt
+            if i <= TAG_RESET and server.client is not None and not server.client.renames:
+                server.dirt |= DIRT_PLANS                       # whether it matters to plans is not looked at
             if i == TAG_RESET:
                 server.went_back = True
             if i == TAG_DO:

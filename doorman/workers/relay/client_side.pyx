@@ -33,6 +33,7 @@ from doorman.workers.relay.backend cimport is_amid_message, may_part
 from doorman.workers.relay.answers cimport add_known
 from doorman.workers.relay.buffer cimport buffer_append, buffer_consume, buffer_length, buffer_room
 from doorman.workers.relay.engine cimport (
+    DIRT_CONNECTED,
     DIRT_EVERYTHING,
     DIRT_PLANS,
     DIRT_STATEMENTS,
@@ -51,6 +52,7 @@ from doorman.workers.relay.frontend cimport end_gathering, feed_client
 from doorman.workers.relay.local cimport ready
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_free
 from doorman.workers.relay.replies cimport replies_clear
+from doorman.workers.relay.pending cimport pending_mixed
 from doorman.workers.relay.sealed cimport link_client, take_rest
 from doorman.workers.relay.sockets cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, has_unread
 from doorman.workers.relay.upkeep cimport cancel, start_drain, start_restore
@@ -366,13 +368,16 @@ cdef class ClientSide(ServerSide):
         if server.pending.length:
             server.dirt |= DIRT_EVERYTHING          # what the answers that come now would show is not looked at
         replies_clear(&server.replies)
-        if half_said or server.pending.doubtful or server.condemned or server.said_fatal or stage != STAGE_NONE:
+        if (
+            half_said or server.pending.doubtful or server.condemned or server.said_fatal or stage != STAGE_NONE
+            or pending_mixed(&server.pending)
+        ):
             self.close_server(server, False)
             return cancel(self, server) if server.pending.length and stage == STAGE_NONE else 0
         if client.session_mode:
             server.dirt = DIRT_EVERYTHING
         elif not client.pool_row.cleanup:
-            server.dirt &= DIRT_STATEMENTS | DIRT_PLANS if client.renames else 0
+            server.dirt &= DIRT_CONNECTED | (DIRT_STATEMENTS | DIRT_PLANS if client.renames else 0)
         if not server.armed:
             self.arm(server, EPOLLIN)
         return start_drain(self, server, client.took_leave)

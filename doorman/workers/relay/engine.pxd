@@ -57,7 +57,8 @@ cdef enum Dirt:                     # what a client may have left in a server's 
     DIRT_EVERYTHING = 64
     DIRT_CREATED = 128              # something was created: it may be temporary
     DIRT_NAMED = 512                # (beside DIRT_STATEMENTS) SQL has prepared something under the client's own name
-    DIRT_PLANS = 256                # a statement of others was run, and may have been planned, under settings of its own
+    DIRT_CONNECTED = 1024           # it may have connections of its own (dblink), which nothing but its end closes for sure
+    DIRT_PLANS = 256                # plans, also those in functions, may hold what was read under settings of its own
 
 
 cdef class Conn:
@@ -164,7 +165,6 @@ cdef class Server(Conn):
     cdef uint32_t temporary         # temporary things that texts of the transaction make for sure, whose tags are to come
     cdef bint makes                 # a CREATE … AS is under way: its tag will be that of a SELECT
     cdef char description           # T or n (RowDescription, NoData): of what runs its client was told so; 0: nothing
-    cdef bint folds                 # something was set that immutable functions ask for (set_texts)
     cdef bint unexplained           # something was set, or taken back, that is not in `local_planner`
     cdef bint crowded               # so much is owed to its client that it is not read until there is less
     cdef uint64_t heavy             # bytes of the texts that are remembered for what is owed
@@ -212,7 +212,7 @@ cdef class Engine:
     cdef Outgoing to_server
     cdef Outgoing to_client
     cdef Statements statements
-    cdef dict checks                # pool -> (check query, its answer)
+    cdef dict checks                # (pool, digest of settings) -> (check query, its answer)
     cdef dict check_messages        # pool -> the check query as a message
     cdef uint64_t gather_limit      # bytes of messages being gathered, in all processes
     cdef uint64_t nonce             # for statements that nobody else may share

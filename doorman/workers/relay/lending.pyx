@@ -24,6 +24,7 @@ from doorman.shm.layout cimport CLIENT_ACTIVE, CLIENT_IDLE, CLIENT_WAITING, NONE
 from doorman.shm.pools cimport BACK_CLOSE, BACK_IDLE, BACK_REFUSED, Taken, give_back, start_reset, take
 from doorman.workers.relay.backend cimport end_stream
 from doorman.workers.relay.engine cimport (
+    DIRT_CONNECTED,
     DIRT_PLANS,
     DIRT_STATEMENTS,
     DIRT_TEMPORARY,
@@ -158,7 +159,8 @@ cdef class Lending(Sockets):
     cdef int synced(self, Server server) except -1:
         cdef Client client = server.client
         if server.failed or server.status != b"I":
-            self.answer_settings_error(client, server.reported)
+            if not any(b"\0C57014\0" in message for message in server.reported):   # nor by a time-out of somebody before
+                self.answer_settings_error(client, server.reported)
             return self.lose_server(server)
         server.row.parameter_digest = client.settings_digest
         if client.followed is not None:
@@ -331,7 +333,6 @@ cdef class Lending(Sockets):
         server.heavy = 0
         server.owns_unnamed = False
         server.temporary = 0
-        server.folds = False
         server.begin_fails = False
         server.cancels = 0
         server.went_back = False
@@ -368,7 +369,7 @@ cdef class Lending(Sockets):
         if server.condemned:
             return self.close_server(server, True)
         if server.dirt and (
-            self.table.pools[server.row.pool].cleanup or server.dirt & (DIRT_STATEMENTS | DIRT_PLANS)
+            self.table.pools[server.row.pool].cleanup or server.dirt & (DIRT_STATEMENTS | DIRT_PLANS | DIRT_CONNECTED)
         ):
             start_reset(self.table, server.slot)
             server.cancels = server.row.canceller != NONE       # its client's own, which may come too late

@@ -23,6 +23,7 @@ from doorman.wire.frontend import query
 
 cdef enum:
     LONGEST = 512               # bytes of a Query message that is looked at
+    MOST_ANSWERS = 1000         # of check queries that are remembered, one for each pool and settings of its clients
     MOST_CHECKS = 65_536        # a check query's answer beyond this is not remembered
 
 # ErrorResponse, NoticeResponse, NotificationResponse, ParameterStatus: what is said to one client.
@@ -135,7 +136,7 @@ cdef bint answer_check(Engine engine, Client client) except -1:
     cdef bytes check, answer
     if client.begin_failed:
         return False
-    known = engine.checks.get(client.pool)
+    known = engine.checks.get((client.pool, client.settings_digest))
     if known is None:
         return False
     check, answer = known
@@ -160,7 +161,9 @@ cdef int note_check(Engine engine, Server server, const char *answer, Py_ssize_t
         server.capture = None
         kinds = kinds_of(bytes(whole))
         if server.status == b"I" and kinds.count(b"Z") == 1 and not set(kinds) & SOMEBODYS:
-            engine.checks[client.pool] = (client.check, bytes(whole[: len(whole) - 6]))
+            if len(engine.checks) >= MOST_ANSWERS:
+                engine.checks.clear()
+            engine.checks[client.pool, client.settings_digest] = (client.check, bytes(whole[: len(whole) - 6]))
     return 0
 
 

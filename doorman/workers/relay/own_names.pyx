@@ -14,7 +14,7 @@ from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint32_t
 
 from doorman.shm.statements cimport Digest
-from doorman.workers.relay.engine cimport DIRT_STATEMENTS, Engine, Server
+from doorman.workers.relay.engine cimport DIRT_PLANS, DIRT_SETTINGS, DIRT_STATEMENTS, Engine, Server
 from doorman.workers.relay.outgoing cimport outgoing_add
 from doorman.workers.relay.pending cimport pending_sent
 from doorman.workers.relay.prepare cimport note_start
@@ -34,7 +34,7 @@ cdef int pass_on(
     cdef const char *text
     cdef bint runs
     if kind == b"Q":
-        server.dirt |= traces_in(message, here, total)
+        note_traces(server, traces_in(message, here, total))
         note_led_back(server.client, server, message, here, total)
         server.makes |= does_change(message + 5, here - 5)
         runs = runs_for_sure(server)
@@ -59,7 +59,7 @@ cdef int pass_on(
     runs = runs_for_sure(server)
     if text > message + 6:
         server.dirt |= DIRT_STATEMENTS
-    server.dirt |= traces_in(message, here, total)
+    note_traces(server, traces_in(message, here, total))
     server.makes |= makes_from_query(text, message + here - text)
     if server.client.startup is not None and may_lead_back(text, message + here - text):
         note_way_back(server, text, message + here - text)
@@ -69,6 +69,12 @@ cdef int pass_on(
     if text <= message + 6:
         claim(server, runs)
     return STEP_PASS
+
+
+cdef int note_traces(Server server, uint32_t traces) noexcept:
+    """What it sets may matter to plans that functions keep: that is not looked at here (but see `note_tag`)."""
+    server.dirt |= traces | (DIRT_PLANS if traces & DIRT_SETTINGS else 0)
+    return 0
 
 
 cdef inline bint runs_for_sure(Server server) noexcept:

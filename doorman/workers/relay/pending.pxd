@@ -45,6 +45,7 @@ cdef void pending_copied(Pending *pending) noexcept
 cdef int pending_unswallow(Pending *pending, uint32_t syncs) except -1
 cdef void pending_settle(Pending *pending) noexcept
 cdef bint pending_unsynced(Pending *pending) noexcept
+cdef bint pending_mixed(Pending *pending) noexcept
 cdef bint pending_head_is_query(Pending *pending) noexcept
 cdef void pending_clear(Pending *pending) noexcept
 cdef void pending_free(Pending *pending) noexcept

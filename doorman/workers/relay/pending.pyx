@@ -83,6 +83,20 @@ cdef bint pending_unsynced(Pending *pending) noexcept:
     return at > 0 and entry_at(pending, at - 1) == UNSYNCED
 
 
+cdef bint pending_mixed(Pending *pending) noexcept:
+    """Does a Query or FunctionCall stand behind extended messages without a Sync between them? Then it does not show here whose
+    an error is (rule 5)."""
+    cdef uint32_t at
+    cdef uint8_t entry
+    cdef bint unsynced = False
+    for at in range(pending.length):
+        entry = entry_at(pending, at)
+        if unsynced and (entry == QUERY or entry == CALL):
+            return True
+        unsynced = entry == UNSYNCED or (unsynced and entry == COPY_END)
+    return False
+
+
 cdef bint pending_head_is_query(Pending *pending) noexcept:
     """Is it a Query that is being answered?"""
     return pending.length > 0 and entry_at(pending, 0) == QUERY

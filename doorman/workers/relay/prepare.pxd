@@ -25,6 +25,8 @@ cdef int prepare(Engine engine, Server server, Statement statement, uint8_t kind
 cdef int prepare_again(Engine engine, Server server, Statement statement) except -1
 cdef int write_parse(Outgoing *out, const char *name, Py_ssize_t name_length, const char *body, Py_ssize_t length) except -1
 cdef int send_ours(Engine engine, Server server, bytes query) except -1
+cdef Statement prepare_nothing(Engine engine, Server server)
+cdef int renew_effect(Engine engine, Server server, Statement statement) except -1
 cdef int try_parse(
     Engine engine, Client client, Server server, Statement statement, Named named, bytes name, const char *body,
     Py_ssize_t length,

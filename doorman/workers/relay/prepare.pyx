@@ -55,8 +55,10 @@ from doorman.workers.relay.replies cimport (
 from doorman.workers.relay.statements cimport SERVER_NAME_LENGTH, Named, Statement, write_name
 
 cdef enum:
+    NOBODYS = 1                     # a digest of settings that no client has
     MOST_TEXT = 16_777_216          # bytes of statements that a server holds: PostgreSQL keeps text and trees of each
 
+cdef bytes NOTHING = b"\0\0\0"          # body of a Parse: no text, no types
 cdef bytes TRIAL = b"DOORMAN_trial\x00"          # a name that no statement keeps
 
 
@@ -77,17 +79,24 @@ cdef int take_over(Engine engine, Server server, Statement statement) except -1:
         server.temporary += statement.temporary
     server.makes |= statement.untagged
     if statement.control:
-        server.touchy = True
-        if statement.sets or (statement.ends and (server.sets or server.dirt & DIRT_SETTINGS)):     # what holds behind it?
-            server.sets = True
-            engine.nonce += 1
-            server.private_planner = server.client.planner ^ (engine.nonce << 32 | <uint32_t>server.row.served)
+        renew_effect(engine, server, statement)
         if server.client.startup is not None and (statement.sets or (server.way_back is not None and statement.ends)):
             note_way_back(server, <const char *>statement.body, len(statement.body))
-        if statement.forgets or (statement.changes and not server.dirt & DIRT_TEMPORARY):
-            doubt_set(engine, server)
-        elif statement.changes:
-            server.unexplained = True
+    return 0
+
+
+cdef int renew_effect(Engine engine, Server server, Statement statement) except -1:
+    """What is parsed from now on meets what a statement of control leaves: behind its Bind, and once more behind its Execute,
+    since others may have been parsed between the two."""
+    server.touchy = True
+    if statement.sets or (statement.ends and (server.sets or server.dirt & DIRT_SETTINGS)):     # what holds behind it?
+        server.sets = True
+        engine.nonce += 1
+        server.private_planner = server.client.planner ^ (engine.nonce << 32 | <uint32_t>server.row.served)
+    if statement.forgets or (statement.changes and not server.dirt & DIRT_TEMPORARY):
+        doubt_set(engine, server)
+    elif statement.changes:
+        server.unexplained = True
     return 0
 
 
@@ -218,9 +227,19 @@ cdef int prepare(Engine engine, Server server, Statement statement, uint8_t kind
     return write_parse(&engine.to_server, statement.name, SERVER_NAME_LENGTH + 1, statement.body, len(statement.body))
 
 
+cdef Statement prepare_nothing(Engine engine, Server server):
+    """Have the server hold an empty text, which even a failed transaction takes, whatever it held under that name."""
+    cdef Statement nothing = engine.statements.intern(NOBODYS, NOTHING, len(NOTHING))
+    write_close(engine, server, &nothing.digest, 0, False)
+    pending_sent(&server.pending, b"P")
+    replies_push(&server.replies, REPLY_PARSE_OURS, <PyObject *>nothing, NULL, NULL)
+    write_parse(&engine.to_server, nothing.name, SERVER_NAME_LENGTH + 1, nothing.body, len(nothing.body))
+    return nothing
+
+
 cdef int prepare_again(Engine engine, Server server, Statement statement) except -1:
-    """Put a Close and a Parse of ours in front of everything (heal)."""
-    set_add(engine.table, server.slot, &statement.digest, <uint32_t>len(statement.body))
+    """Put a Close and a Parse of ours in front of everything (heal). What is sent again behind it may close it: nobody counts
+    on it any more, and whoever needs it next prepares it (the set is doubtful)."""
     replies_push_first(&server.replies, REPLY_PARSE_OURS, <PyObject *>statement)
     replies_push_first(&server.replies, REPLY_CLOSE_OURS, NULL)
     note_start(engine, server)

@@ -11,7 +11,6 @@ Rules
 """
 
 import hashlib
-import re
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
@@ -38,11 +37,14 @@ from doorman.workers.relay.prepare cimport (
     FIT_STALE,
     FIT_UNKNOWN,
     bind_stale,
+    drop_statement,
     ensure,
     heed_epoch,
     hold_for_description,
     note_start,
     prepare,
+    prepare_nothing,
+    renew_effect,
     take_over,
     try_parse,
     write_parse,
@@ -68,15 +70,13 @@ from doorman.workers.relay.replies cimport (
 )
 from doorman.workers.relay.statements cimport SERVER_NAME_LENGTH, Named, Statement
 from doorman.workers.relay.sql_names cimport lend_to, note_bound_names, take_back, targets_of
-from doorman.workers.relay.traces cimport does_change, leads_back, may_set, traces_in, traces_of_call
+from doorman.workers.relay.traces cimport does_change, leads_back, may_set, moves_portals, traces_in, traces_of_call
 from doorman.workers.relay.upkeep cimport note_way_back
 
-from doorman.workers.set_texts import folds, settings_in
+from doorman.workers.set_texts import folds, hides_value, settings_in
 from doorman.workers.temporary_texts import temporary_made
 
-cdef object OTHER_PORTALS = re.compile(rb"\b(?:close|declare)\b", re.I)
 cdef bytes FLUSH = b"H\x00\x00\x00\x04"
-cdef bytes NOTHING = b"\x00\x00\x00"             # of a Parse: an empty text without parameters, which even a failed transaction takes
 
 cdef enum:
     LARGE = 16_384                  # a text of this size counts when many answers are owed
@@ -127,7 +127,7 @@ cdef int rename(
             note_set(engine, server, message, here, total)
         note_led_back(client, server, message, here, total)
         server.makes |= does_change(message + 5, here - 5)
-        if client.portals is not None and OTHER_PORTALS.search(message[5:here]) is not None:
+        if client.portals is not None and moves_portals(message + 5, here - 5):
             client.portals = None                       # what they run is not known any more
     elif kind == b"F":                                  # FunctionCall
         traces = traces_of_call(message, here)
@@ -137,7 +137,7 @@ cdef int rename(
         forget_portal(client, message[6 : 6 + min(max(length_of_name(message + 6, here - 6), 0), NAME_LENGTH)])
     elif kind == b"D":                                  # of a portal
         return describe_portal(engine, client, server, message, here)
-    elif kind == b"E" and client.deeds is not None:     # Execute
+    elif kind == b"E" and (server.touchy or client.deeds is not None):     # Execute
         return execute_deed(engine, client, server, message, here)
     note(engine, server, kind)
     if dropped is not None and server.replies.length > 1:       # it may be skipped for an error before it
@@ -172,6 +172,14 @@ cdef int describe_portal(Engine engine, Client client, Server server, const char
     note_told(client, bound)
     replies_push(&server.replies, REPLY_DESCRIBE, <PyObject *>bound if bound is not None else NULL, NULL, NULL)
     return STEP_PASS
+
+
+cdef Statement bound_to(Client client, bytes portal):
+    """What a portal runs; None: that is not known."""
+    bound = client.last_bound
+    if portal:
+        bound = client.portals.get(portal) if client.portals is not None else None
+    return (<Named>bound).statement if isinstance(bound, Named) else <Statement>bound
 
 
 cdef tuple note_bound(Client client, const char *portal, Py_ssize_t length, object bound):
@@ -278,9 +286,13 @@ cdef int note(Engine engine, Server server, char kind) except -1:
 cdef int execute_deed(Engine engine, Client client, Server server, const char *message, Py_ssize_t here) except -1:
     """An Execute, and what it does to the client's names (DEALLOCATE by extended protocol) and settings. Once."""
     cdef Py_ssize_t length = length_of_name(message + 5, here - 5)
-    cdef tuple deed = client.deeds.pop(message[5 : 5 + min(length, NAME_LENGTH)], None) if length >= 0 else None
+    cdef bytes portal = message[5 : 5 + min(max(length, 0), NAME_LENGTH)]
+    cdef tuple deed = client.deeds.pop(portal, None) if length >= 0 and client.deeds is not None else None
+    cdef Statement statement = bound_to(client, portal)
     cdef Named target
     cdef object names = None
+    if statement is not None and statement.control:
+        renew_effect(engine, server, statement)
     if deed is None:
         note(engine, server, b"E")
         return STEP_PASS
@@ -362,6 +374,8 @@ cdef int rename_parse(
     if must_hold(server):
         return hold(server)
     statement = engine.statements.intern(planner_of(engine, client, server), body, length)
+    if statement.momentary:
+        statement = of_this_moment(engine, server, statement)
     server.heavy += length if length > LARGE else 0
     heed_epoch(engine, server)
     has = set_has(engine.table, server.slot, &statement.digest)
@@ -371,6 +385,9 @@ cdef int rename_parse(
     if statement.speaks:
         lend_to(engine, client, server, statement)
         has = set_has(engine.table, server.slot, &statement.digest)
+    elif statement.fetches:
+        drop_statement(engine, server, statement)       # its cursor may be another one than when somebody parsed it
+        has = False
     if name_length:
         named = find_named(client, name, name_length)
         if named is not None:
@@ -421,14 +438,16 @@ cdef int note_set(Engine engine, Server server, const char *message, Py_ssize_t 
     """A Query that may set something."""
     cdef bytes text
     if here < total:
-        server.unexplained = server.folds = True
+        server.unexplained = True
+        server.dirt |= DIRT_PLANS
         return 0
     text = message[5 : total - 1]
     tags, matters = settings_in(text)
     server.explained += <uint32_t>tags
     if matters:
         server.local_planner = mix_text(server.local_planner, text)
-        server.folds = server.folds or folds(text)
+        server.unexplained |= hides_value(text)
+        server.dirt |= DIRT_PLANS if folds(text) else 0
     return 0
 
 
@@ -449,15 +468,23 @@ cdef uint64_t mix_text(uint64_t planner, bytes text):
     return int.from_bytes(hashlib.blake2b(planner.to_bytes(8, "big") + text, digest_size=8).digest(), "big")
 
 
+cdef Statement of_this_moment(Engine engine, Server server, Statement statement):
+    """PostgreSQL reads 'now' and 'today' when it parses a text: the plan is this one Parse's, nobody shares it."""
+    engine.nonce += 1
+    return engine.statements.intern(
+        engine.nonce << 32 | <uint32_t>server.row.served, statement.body, len(statement.body))
+
+
 cdef Statement as_of_now(Engine engine, Client client, Server server, Statement statement):
     """What is prepared under other settings than those that its digest stands for is another statement. One that is prepared
-    already does not change for what its client sets for this transaction."""
+    already does not change for what its client sets for this transaction, but for something temporary that hides others."""
     cdef uint64_t planner = planner_of(engine, client, server)
-    if statement.planner == planner:
+    if statement.planner == planner or statement.momentary:
         return statement
-    if statement.planner == client.planner and set_has(engine.table, server.slot, &statement.digest):
-        if server.folds:
-            server.dirt |= DIRT_PLANS                   # others are not to get what is planned now
+    if (
+        statement.planner == client.planner and not server.dirt & DIRT_TEMPORARY
+        and set_has(engine.table, server.slot, &statement.digest)
+    ):
         return statement
     return engine.statements.intern(planner, statement.body, len(statement.body))
 
@@ -472,10 +499,8 @@ cdef int add_named(Client client, Named named) except -1:
 
 cdef int parse_again(Engine engine, Server server, Named named, const char *body, Py_ssize_t length) except -1:
     """The client has a statement of that name: PostgreSQL is to look at the new text, and then to say so. It does under the
-    name of a statement that nothing can make fail, as the client's own could if it has to be prepared here first."""
-    cdef Statement nothing = engine.statements.intern(0, NOTHING, len(NOTHING))
-    ensure(engine, server, nothing, None, 0)
-    note_start(engine, server)
+    name of one that is made for that, and cannot fail, as the client's own could if it has to be prepared here first."""
+    cdef Statement nothing = prepare_nothing(engine, server)
     pending_sent(&server.pending, b"P")
     replies_push(&server.replies, REPLY_PARSE_CLASH, <PyObject *>named, NULL, NULL)
     write_parse(&engine.to_server, nothing.name, SERVER_NAME_LENGTH + 1, body, length)
@@ -532,9 +557,11 @@ cdef int rename_bind(
         take_over(engine, server, statement)
         if statement.speaks:
             note_bound_names(engine, client, server, statement)
-        server.folds |= statement.folds
+        server.dirt |= DIRT_PLANS if statement.folds else 0
         if statement.speaks or statement.matters:
-            note_deed(client, portal[: min(portal_length, NAME_LENGTH)], statement, targets, rest[:rest_length])
+            note_deed(engine, client, portal[: min(portal_length, NAME_LENGTH)], statement, targets, rest[:rest_length])
+        if statement.moves:
+            client.portals = None                       # what they run is not known any more
     note_start(engine, server)
     pending_sent(&server.pending, b"B")
     replies_push(&server.replies, REPLY_BIND, <PyObject *>bound if bound is not None else NULL,
@@ -558,7 +585,8 @@ cdef Statement retype(Engine engine, Client client, Server server, Statement sta
     cdef Statement typed
     if body == statement.body:
         return statement
-    typed = engine.statements.intern(planner_of(engine, client, server), body, len(body))
+    typed = engine.statements.intern(
+        statement.planner if statement.momentary else planner_of(engine, client, server), body, len(body))
     if name_length:
         client.last_named.statement = typed
     else:
@@ -566,11 +594,12 @@ cdef Statement retype(Engine engine, Client client, Server server, Statement sta
     return typed
 
 
-cdef int note_deed(Client client, bytes portal, Statement statement, tuple targets, bytes rest) except -1:
+cdef int note_deed(Engine engine, Client client, bytes portal, Statement statement, tuple targets, bytes rest) except -1:
     """Bind of what does something that counts when it is executed (`execute_deed`): forgets a name of the client's or all,
-    or sets what is not reported (a digest of text and parameters)."""
+    or sets what is not reported (a digest of text and parameters, or what nobody else has)."""
     target, every = targets
-    sets = mix_text(statement.digest.low, rest) | 1 if statement.matters else 0
+    engine.nonce += statement.hides
+    sets = mix_text(engine.nonce if statement.hides else statement.digest.low, rest) | 1 if statement.matters else 0
     if target is not None or every or sets:
         if client.deeds is None:
             client.deeds = {}
@@ -633,6 +662,8 @@ cdef int rename_describe(
     else:
         if statement.speaks:
             lend_to(engine, client, server, statement)
+        elif statement.fetches:
+            drop_statement(engine, server, statement)
         statement = as_of_now(engine, client, server, statement)
         if has_told_types(client, name_length) and not set_has(engine.table, server.slot, &statement.digest):
             statement = retype(engine, client, server, statement, name_length)

@@ -264,7 +264,7 @@ cdef class ServerSide(Lending):
     def learn_pool(self, pool: int, version: int) -> None:
         """This process knows by which settings servers of the row are opened (lifecycle.pxd, rule 4)."""
         self.known_versions[pool] = version
-        self.checks.pop(pool, None)
+        self.checks = {key: known for key, known in self.checks.items() if key[0] != pool}
         self.check_messages.pop(pool, None)
         self.settings_of = {key: told for key, told in self.settings_of.items() if key[0] != pool}
         self.open_if_needed(pool)

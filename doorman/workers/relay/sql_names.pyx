@@ -17,7 +17,7 @@ Rules
 from libc.string cimport strlen
 
 from doorman.shm.statements cimport Digest
-from doorman.workers.relay.engine cimport DIRT_STATEMENTS, Client, Engine, Server
+from doorman.workers.relay.engine cimport DIRT_PLANS, DIRT_STATEMENTS, Client, Engine, Server
 from doorman.workers.relay.outgoing cimport outgoing_add
 from doorman.workers.relay.pending cimport pending_sent, pending_unsynced
 from doorman.workers.relay.prepare cimport doubt_set, drop_statement, note_start, take_over, write_parse
@@ -157,7 +157,7 @@ cdef int note_executed(Engine engine, Client client, Server server, dict names, 
         if named is not None:
             take_over(engine, server, named.statement)
             server.unexplained |= named.statement.matters
-            server.folds |= named.statement.folds
+            server.dirt |= DIRT_PLANS if named.statement.folds else 0
     if of_query:
         server.sets = sets
     return 0

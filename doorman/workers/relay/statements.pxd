@@ -29,7 +29,10 @@ cdef class Statement:
     cdef uint32_t temporary         # how many temporary things it makes for sure
     cdef bint control               # may change what later statements meet: transaction control, DEALLOCATE, DISCARD
     cdef bint sets                  # may change the settings under which later texts are parsed
-    cdef bint folds                 # and some may be what immutable functions ask for
+    cdef bint folds                 # and some stay in plans
+    cdef bint hides                 # and to what it sets them is not in the text
+    cdef bint momentary             # it means something else each time that it is parsed: 'now'
+    cdef bint moves                 # it may close or declare portals
     cdef bint matters               # and some of them are not reported and matter to the texts (set_texts)
     cdef bint returns               # SET … DEFAULT, RESET, DISCARD: leads back to what was before the client
     cdef bint forgets               # DEALLOCATE or DISCARD: the server may lose statements

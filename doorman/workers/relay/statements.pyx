@@ -10,13 +10,13 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, strlen
 
 from doorman.shm.statements cimport Digest
 from doorman.workers.relay.engine cimport DIRT_SETTINGS, DIRT_TEMPORARY
-from doorman.workers.relay.traces cimport first_word_of, leads_back, makes_from_query, traces_of
+from doorman.workers.relay.traces cimport depends_on_moment, first_word_of, leads_back, makes_from_query, traces_of
 
-from doorman.workers.set_texts import folds, settings_in
+from doorman.workers.set_texts import folds, hides_value, settings_in
 from doorman.workers.temporary_texts import temporary_made
 
 cdef extern from *:
@@ -85,14 +85,18 @@ cdef Statement make_statement(uint64_t planner, const char *body, Py_ssize_t len
         statement.forgets or word == b"prepare" or (word in EXECUTES and b"execute" in statement.body.lower())
     )
     statement.returns = word == b"reset" or word == b"discard" or (word == b"set" and leads_back(body, length))
-    statement.sets = word == b"set" or word == b"reset" or word == b"discard" or statement.dirt & DIRT_SETTINGS != 0
+    statement.sets = (word == b"do" and leads_back(body, length)) or word == b"set" or word == b"reset" or word == b"discard" or statement.dirt & DIRT_SETTINGS != 0
     statement.control = statement.control or statement.sets
+    statement.momentary = depends_on_moment(body, strlen(body))
+    statement.moves = word == b"close" or word == b"declare"
     statement.plain = (
         not statement.control and not statement.speaks and not statement.untagged and not statement.dirt & DIRT_TEMPORARY
+        and not statement.fetches and not statement.moves and not statement.momentary
     )
     if statement.sets:
         statement.matters = length > LONGEST_KEPT or settings_in(statement.body[: statement.body.index(b"\0")])[1]
         statement.folds = statement.matters and (length > LONGEST_KEPT or folds(statement.body))
+        statement.hides = statement.matters and (length > LONGEST_KEPT or hides_value(statement.body))
     return statement
 
 

@@ -9,15 +9,18 @@ import re
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memchr
 
-from doorman.workers.relay.engine cimport DIRT_LOCKS, DIRT_SETTINGS, DIRT_TEMPORARY
-from doorman.workers.sql_tokens cimport behind_gap
+from doorman.workers.relay.engine cimport DIRT_CONNECTED, DIRT_LOCKS, DIRT_SETTINGS, DIRT_TEMPORARY
+from doorman.workers.sql_tokens cimport TOKEN_END, TOKEN_NONE, TOKEN_STRING, Scan, begin_scan, behind_gap, next_token
 
 cdef extern from "<strings.h>" nogil:
     int strncasecmp(const char *a, const char *b, size_t length)
 
+cdef object RESETS = re.compile(rb"\b(?:reset|default)\b", re.I)
 cdef object DEFAULT = re.compile(rb"\b(?:default|local)\b", re.I)
 cdef object TABLE = re.compile(rb"\b(?:table|view)\b", re.I)
 cdef object DDL = re.compile(rb"\b(?:create|alter|drop)\b", re.I)
+cdef object PORTALS = re.compile(rb"\b(?:close|declare)\b", re.I)
+cdef object MOMENTS = re.compile(rb"(?<![a-z])(?:now|today|tomorrow|yesterday)(?![a-z])", re.I)
 cdef object AS = re.compile(rb"\bas\b", re.I)
 
 cdef enum:
@@ -52,9 +55,9 @@ cdef uint32_t traces_of(const char *text, Py_ssize_t length) noexcept nogil:
 
 
 cdef inline uint8_t is_trigger(const uint8_t *at) noexcept nogil:
-    """The middle of t_, g_ or y_ (set_config, pg_temp, pg_settings, advisory_lock), or of mp (temp)."""
+    """The middle of t_, g_, y_ or k_ (set_config, pg_temp, pg_settings, advisory_lock, dblink_connect), or of mp (temp)."""
     return (
-        ((at[0] == 95) & (((at[-1] | 32) == 116) | ((at[-1] | 32) == 103) | ((at[-1] | 32) == 121)))
+        ((at[0] == 95) & (((at[-1] | 32) == 116) | ((at[-1] | 32) == 107) | ((at[-1] | 32) == 103) | ((at[-1] | 32) == 121)))
         | (((at[0] | 32) == 109) & ((at[1] | 32) == 112))
     )
 
@@ -73,8 +76,12 @@ cdef uint32_t look_closer(const char *text, Py_ssize_t length, Py_ssize_t at) no
     if text[at] == b"_":
         if left >= 7 and at >= 3 and strncasecmp(text + at - 3, b"set_config", 10) == 0:
             return DIRT_SETTINGS
+        if left >= 6 and at >= 3 and strncasecmp(text + at - 3, b"set_limit", 9) == 0:          # of pg_trgm
+            return DIRT_SETTINGS
         if left >= 5 and at >= 2 and strncasecmp(text + at - 2, b"pg_temp", 7) == 0:
             return DIRT_TEMPORARY
+        if left >= 8 and at >= 6 and strncasecmp(text + at - 6, b"dblink_connect", 14) == 0:
+            return DIRT_CONNECTED
         if left >= 9 and at >= 2 and strncasecmp(text + at - 2, b"pg_settings", 11) == 0:      # UPDATE of it sets
             return DIRT_SETTINGS
         if left >= 5 and at >= 8 and strncasecmp(text + at - 8, b"advisory_lock", 13) == 0:     # not ..._xact_lock
@@ -145,7 +152,12 @@ cdef uint32_t traces_in(const char *message, Py_ssize_t here, Py_ssize_t total) 
 
 
 cdef bint leads_back(const char *text, Py_ssize_t length):
-    """Is this a SET that leads back to a default, RESET or DISCARD? (It shows by its tag too, but only then.)"""
+    """Is this a SET that leads back to a default, RESET or DISCARD? (It shows by its tag too, but only then.) Or a DO that may?"""
+    cdef Py_ssize_t at = first_letter(text, length)
+    text += at
+    length -= at
+    if begins(text, length, b"do", 2) and not IN_WORD[<uint8_t>text[2]]:
+        return RESETS.search(text[:length]) is not None
     if not begins(text, length, b"set", 3):
         return length >= 6 and (begins(text, length, b"reset", 5) or begins(text, length, b"discard", 7))
     return length >= 12 and DEFAULT.search(text[:length]) is not None
@@ -167,6 +179,25 @@ cdef bint may_set(const char *text, Py_ssize_t length) noexcept nogil:
         return True
     end = <const char *>memchr(text + at, 59, length - at)         # ;
     return end != NULL and end + 2 < text + length
+
+
+cdef bint moves_portals(const char *text, Py_ssize_t length):
+    """Does a text speak of CLOSE or DECLARE? Then portals of its client may be others behind it."""
+    return PORTALS.search(text[:length]) is not None
+
+
+cdef bint depends_on_moment(const char *text, Py_ssize_t length):
+    """Is there a string with a word that PostgreSQL may read as the time when it parses the text?"""
+    cdef Scan scan
+    cdef int kind = TOKEN_END
+    if MOMENTS.search(text[:length]) is None:
+        return False
+    scan = begin_scan(text, length)
+    while kind != TOKEN_NONE:
+        kind = next_token(&scan)
+        if kind == TOKEN_STRING and MOMENTS.search(text[scan.start : scan.at]) is not None:
+            return True
+    return False
 
 
 cdef bint does_change(const char *text, Py_ssize_t length):

@@ -20,6 +20,7 @@ from doorman.shm.statements cimport set_clear
 from doorman.shm.table cimport now_us
 from doorman.workers.relay.backend cimport forgets, note_tag, spread_change
 from doorman.workers.relay.engine cimport (
+    DIRT_CONNECTED,
     DIRT_CREATED,
     DIRT_CURSORS,
     DIRT_EVERYTHING,
@@ -61,6 +62,7 @@ cdef enum:
     CANCELS = 5                         # of one statement,
     CANCEL_US = 100_000                 # with this between the first and the second, then twice that, and so on
     MAX_SERVER_MESSAGE = 1_073_741_824
+    OF_PLANS = 0xffff                   # bits of a digest of settings: those that plans depend on (Settings)
 
 cdef bytes SYNC = b"S\x00\x00\x00\x04"
 cdef bytes READY = b"Z\x00\x00\x00\x05"
@@ -77,6 +79,7 @@ def query(text: str) -> bytes:
 cdef bytes ROLLBACK = query("ROLLBACK")
 cdef bytes PROBE = query(";")
 cdef bytes DISCARD_ALL = query("DISCARD ALL")
+cdef bytes DISCARD_PLANS = query("DISCARD PLANS")
 cdef bytes RESET_SETTINGS = query("RESET ROLE; RESET ALL")
 
 CLEANERS = (
@@ -127,6 +130,9 @@ cdef int start_sync(Engine engine, Server server, bytes query, bint anew, int64_
     if anew:
         pending_sent(&server.pending, b"Q")
         query = RESET_SETTINGS + query
+    if (server.row.parameter_digest ^ server.client.settings_digest) & OF_PLANS:
+        pending_sent(&server.pending, b"Q")
+        query = DISCARD_PLANS + query                   # those in functions hold what was read under other settings
     return ask(engine, server, STAGE_SYNC, query, patience)
 
 
@@ -299,12 +305,15 @@ cdef int start_clean(Engine engine, Server server) except -1:
     """Remove what the client left, if anything; then the server is fit for the next."""
     cdef uint32_t dirt = server.dirt
     server.dirt = 0
+    if dirt & DIRT_CONNECTED:
+        return engine.close_server(server, True)
     if dirt & DIRT_CREATED:
         dirt |= DIRT_TEMPORARY
     if not dirt:
         server.stage = STAGE_NONE
         return engine.ready_again(server)
     if dirt & (DIRT_SETTINGS | DIRT_EVERYTHING):
+        dirt |= DIRT_PLANS if server.row.parameter_digest & OF_PLANS else 0
         server.row.parameter_digest = 0
     if dirt & (DIRT_STATEMENTS | DIRT_EVERYTHING):
         set_clear(engine.table, server.slot)

@@ -133,7 +133,7 @@ class Talk:
             if not self._read(max(0.0, deadline - time.monotonic())):
                 raise Hung(f"silent for {self.patience:g} s after {len(self.got.messages)} messages")
 
-    def settle(self, is_idle: Callable[[int], bool] | Literal[False], pid: int) -> None:
+    def settle(self, is_idle: Callable[[int], bool] | Literal[False] = False, pid: int = 0) -> None:
         """Rule 1: read until nothing more can come, or nothing has come for a while."""
         while not self.got.is_ended and not (self.ready == self.asked and self.last_said in b"SQF"):
             if not self._read(QUIET_AFTER_FLUSH if self.last_said == b"H" else QUIET_IN_DOUBT):

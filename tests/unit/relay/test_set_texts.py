@@ -55,8 +55,13 @@ def test_what_matters(text: str, tags: int) -> None:
         ("SET XML OPTION DOCUMENT", True),
         ("SELECT set_config($1, $2, true)", True),
         ("SELECT set_config('search_path', $1, true), set_config('role', $2, true)", False),
-        ("SET LOCAL work_mem = '1GB'; SET search_path = a", False),
+        ("SET LOCAL work_mem = '1GB'; SET search_path = a", True),
+        ("SET LOCAL enable_seqscan = off", True),
+        ("SET TIME ZONE 'UTC'", True),
+        ("RESET ALL", True),
+        ("SET LOCAL statement_timeout = 0; SET LOCAL app.user = 'x'", False),
+        ("SET SESSION AUTHORIZATION a; SET LOCAL ROLE b; SET SCHEMA 'c'; SET NAMES 'UTF8'", False),
     ],
 )
-def test_what_plans_may_keep_the_results_of(text: str, yes: bool) -> None:
+def test_what_stays_in_plans(text: str, yes: bool) -> None:
     assert folds(text.encode()) is yes
