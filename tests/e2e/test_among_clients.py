@@ -19,6 +19,7 @@ from tests.e2e.raw import Ended, Raw
 from tests.harness import Doorman, Postgres
 from tests.torture.wire import (
     SYNC,
+    TERMINATE,
     Message,
     bind,
     close_statement,
@@ -285,6 +286,33 @@ def test_a_scene_is_answered_as_postgresql_would(
 
         wanted = list(scene(direct))
         assert list(scene(lambda: lone.client(pool))) == wanted
+
+
+LEAVINGS: dict[str, bytes] = {
+    "Close": close_statement("zz"),
+    "Parse": parse("SELECT 1"),
+    "Parse that fails": parse("SELEC"),
+    "portal": run("SELECT 1"),
+}
+
+
+@pytest.mark.parametrize("takes_leave", [True, False], ids=["in order", "vanishes"])
+@pytest.mark.parametrize("unsynced", LEAVINGS)
+@pytest.mark.parametrize("renames", [True, False], ids=["renaming", "without"])
+def test_what_is_answered_to_who_has_left_is_nobodys(renames: bool, unsynced: str, takes_leave: bool) -> None:
+    """A Query right behind unsynced messages: whose is the error? Too few answers were awaited, others got the rest."""
+    with lone_pooler(pool={} if renames else {"prepared_statements": False}) as services, Lone(*services) as lone:
+        for _ in range(6):
+            other, raw = lone.client(), lone.client()
+            raw.ask(query("SELECT 1"))
+            behind = [query("SELEC"), query("SELECT pg_sleep(0.03)"), query("SELECT 'secret', pg_sleep(0.03)"), SYNC]
+            raw.send(LEAVINGS[unsynced], *behind, TERMINATE if takes_leave else b"")
+            raw.close()
+            began = time.monotonic()
+            for text in ("mine", "again"):
+                assert other.rows(f"SELECT '{text}'") == [[text]]
+            assert time.monotonic() - began < 2.5
+            other.close()
 
 
 def test_without_renaming_nobody_finds_the_unnamed_statement_of_another() -> None:

@@ -152,7 +152,21 @@ def a_role_of_another_name(dial: Dial) -> Iterator[list[str]]:
     raw.ask(query("DROP ROLE named, renamed"))
 
 
+def a_temporary_table_that_hides_what_was_prepared(dial: Dial) -> Iterator[list[str]]:
+    raw = dial()
+    raw.ask(query("CREATE TABLE hidden AS SELECT 'public' AS a"))
+    for _ in range(2):
+        raw = dial()
+        raw.ask(parse("SELECT a FROM hidden", "s"), SYNC)
+        yield ask(raw, bind([], "s"), execute(), SYNC)
+        raw.ask(query("BEGIN"), query("CREATE TEMP TABLE hidden AS SELECT 'temporary' AS a"), ready=2)
+        yield ask(raw, bind([], "s"), execute(), SYNC)
+        raw.ask(query("COMMIT"), query("DROP TABLE IF EXISTS pg_temp.hidden"), ready=2)
+    raw.ask(query("DROP TABLE hidden"))
+
+
 SCENES = [
+    a_temporary_table_that_hides_what_was_prepared,
     the_time_in_a_literal,
     a_cursor_of_another_described,
     settings_of_another_in_the_plans_of_functions,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from doorman.wire.backend import error_response
 from tests.harness import Doorman, Postgres
 from tests.harness.doorman import pool_of, user_of
 from tests.process.faulty import environment
@@ -74,6 +76,44 @@ def test_who_is_silent_has_a_share_of_the_time_and_comes_last_for_a_while(start:
     slow = [seconds for seconds in took if seconds > 0.5]
     assert 1 <= len(slow) <= WORKERS + 1, "each process finds it out once"
     assert max(took) < 1.2
+
+
+@contextlib.contextmanager
+def answering(port: int, words: bytes) -> Iterator[None]:
+    """Somebody at that address accepts connections, and says no more than this."""
+    with socket.create_server((NOBODYS, port)) as server, contextlib.ExitStack() as stack:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    accepted, _ = server.accept()
+                    stack.enter_context(accepted)
+                    if words:
+                        accepted.recv(4096)
+                        accepted.sendall(words)
+                        accepted.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    "words", [b"", error_response("57P03", "the database system is starting up", severity="FATAL")]
+)
+def test_who_accepts_and_serves_nobody_is_passed_over(start: Start, postgres: Postgres, words: bytes) -> None:
+    """A postmaster that stands still, or a balancer of dead machines; a standby that is starting. As libpq does it."""
+    with answering(postgres.port, words):
+        doorman = start(NOBODYS, "127.0.0.1", connect_timeout=1600)
+        for _ in range(4):
+            began = time.monotonic()
+            with psycopg.connect(doorman.dsn(user="app", dbname="postgres")) as client:
+                assert client.execute("SELECT host(inet_server_addr())").fetchone() == ("127.0.0.1",)
+            assert time.monotonic() - began < 1.6
 
 
 def test_where_all_are_silent_connect_timeout_ends_it(start: Start, postgres: Postgres) -> None:
