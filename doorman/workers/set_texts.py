@@ -30,10 +30,14 @@ SET_CONFIG = re.compile(rb"set_config\s*+\(\s*+(?:E?'([^']*+)')?", re.I)
 CHANGES = re.compile(rb"set_config|pg_settings", re.I)
 PLANNED_ANEW = frozenset((b"search_path", b"schema", b"role", b"authorization", b"client_encoding", b"names"))
 """Where these have changed PostgreSQL plans anew by itself, or they do not matter to plans."""
-LITERAL = rb"E?'[^'\\]*+'"
+LITERAL = rb"\s*+E?'[^'\\]*+'"
+GIVEN = rb"\s*+\$\d++"
 SHOWN = re.compile(
-    rb"set_config\s*+\(\s*+" + LITERAL + rb"\s*+,\s*+(?:" + LITERAL + rb"|\$\d++)(?:::text)?\s*+,\s*+(?:true|false|'\w*+'|\$\d++)", re.I
+    rb"set_config\s*+\((?:%b|%b)\s*+,(?:%b|%b)(?:::text)?\s*+,(?:\s*+(?:true|false)|%b|%b)"
+    % (LITERAL, GIVEN, LITERAL, GIVEN, LITERAL, GIVEN),
+    re.I,
 )
+"""A call that says what it sets, and to what."""
 
 
 def settings_in(text: bytes) -> tuple[int, bool]:

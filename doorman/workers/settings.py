@@ -17,7 +17,7 @@ import msgspec
 from doorman.wire.frontend import query
 from doorman.wire.text import encode
 from doorman.workers.encodings import convert, fold, reported_name
-from doorman.workers.set_texts import is_harmless
+from doorman.workers.set_texts import PLANNED_ANEW, is_harmless
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*\Z")
 
@@ -29,6 +29,8 @@ transaction_deferrable user database replication options
 """
 NEVER_SET = frozenset(READ_ONLY.split())
 
+OF_PLANS, OF_TRANSACTIONS = 0xFFFF, 0x10000  # see Settings.digest
+
 LISTS_OF_NAMES = frozenset({"search_path", "temp_tablespaces", "session_preload_libraries", "local_preload_libraries"})
 """Whose values SET takes one by one, and spells itself."""
 LISTED = re.compile(r'[a-z_][a-z0-9_]*|"[^",]*[^a-z0-9_",][^",]*"')
@@ -36,8 +38,9 @@ LISTED = re.compile(r'[a-z_][a-z0-9_]*|"[^",]*[^a-z0-9_",][^",]*"')
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """`query`: the Query message that makes them true; `digest`: equal for equal settings, never 0. Its lowest 16 bits: equal
-    for settings that plans depend on in the same way, 0 for the servers' own.
+    """`query`: the Query message that makes them true; `digest`: equal for equal settings, never 0. Its lowest 16 bits:
+    equal for settings that plans depend on in the same way, 0 for the servers' own; the next one (OF_TRANSACTIONS):
+    whether transactions begin otherwise.
 
     `planner`: equal for settings under which a text is parsed and planned alike; 0 for the servers' own. `problem`: why
     they cannot be made true.
@@ -104,7 +107,10 @@ def make_settings(wanted: Mapping[str, str], problem: str = "") -> Settings:
         f"pg_catalog.set_config({literal(name)}, {literal(clean(name, value))}, false)" for name, value in pairs
     )
     text = f"RESET ROLE; RESET ALL; SELECT {calls}"
-    return Settings(query(text), digest_of(wanted) & ~0xFFFF | digest_for_plans(wanted) or 1 << 16, digest_for_planner(wanted), dict(pairs), problem)
+    digest = digest_of(wanted) & ~(OF_PLANS | OF_TRANSACTIONS) | digest_for_plans(wanted)
+    if any(name.startswith("default_transaction_") for name in wanted):
+        digest |= OF_TRANSACTIONS
+    return Settings(query(text), digest or OF_TRANSACTIONS << 1, digest_for_planner(wanted), dict(pairs), problem)
 
 
 def setting_again(settings: Settings, names: Mapping[str, bool]) -> bytes:
@@ -161,14 +167,13 @@ def digest_for_planner(wanted: Mapping[str, str]) -> int:
 
 
 def digest_for_plans(wanted: Mapping[str, str]) -> int:
-    """16 bits. PostgreSQL keeps plans in functions, with the literals in them as they were read. Where the path or a role
-    have changed it plans anew by itself."""
+    """16 bits. PostgreSQL keeps plans in functions, with the literals in them as they were read."""
     relevant = {
         name: value
         for name, value in wanted.items()
-        if name not in ("search_path", "role", "client_encoding") and not is_harmless(name.encode())
+        if name.encode() not in PLANNED_ANEW and not is_harmless(name.encode())
     }
-    return (digest_of(relevant) & 0xFFFF or 1) if relevant else 0
+    return (digest_of(relevant) & OF_PLANS or 1) if relevant else 0
 
 
 def clean(name: str, value: str) -> str:

@@ -17,4 +17,5 @@ MAKES = re.compile(
 def temporary_made(text: bytes) -> int:
     """How many statements make something temporary without doubt. Others may as well (a comment between the words, a
     search_path): those are taken for what all may see, which costs others a Parse."""
-    return sum(MAKES.match(statement) is not None for statement in statements_in(without_strings(text.partition(b"\0")[0])))
+    words = without_strings(text.partition(b"\0")[0])
+    return sum(MAKES.match(statement) is not None for statement in statements_in(words))

@@ -301,7 +301,7 @@ LEAVINGS: dict[str, bytes] = {
 @pytest.mark.parametrize("renames", [True, False], ids=["renaming", "without"])
 def test_what_is_answered_to_who_has_left_is_nobodys(renames: bool, unsynced: str, takes_leave: bool) -> None:
     """A Query right behind unsynced messages: whose is the error? Too few answers were awaited, others got the rest."""
-    with lone_pooler(pool={} if renames else {"prepared_statements": False}) as services, Lone(*services) as lone:
+    with lone_pooler(general={"prepared_statements": renames}) as services, Lone(*services) as lone:
         for _ in range(6):
             other, raw = lone.client(), lone.client()
             raw.ask(query("SELECT 1"))
@@ -313,6 +313,20 @@ def test_what_is_answered_to_who_has_left_is_nobodys(renames: bool, unsynced: st
                 assert other.rows(f"SELECT '{text}'") == [[text]]
             assert time.monotonic() - began < 2.5
             other.close()
+
+
+def test_how_the_transactions_of_one_begin_does_not_hold_up_another(services: tuple[Postgres, Doorman]) -> None:
+    """What the pooler asks for the next client waited for a safe snapshot."""
+    names = ("isolation=serializable", "read_only=on", "deferrable=on")
+    careful = " ".join(f"-c default_transaction_{name}" for name in names)
+    with Lone(*services) as lone, Raw((lone.postgres.host, lone.postgres.port)).log_in() as writer:
+        other, raw = lone.client(TimeZone="Asia/Tokyo"), lone.client(options=careful)
+        assert other.value("SHOW TimeZone") == "Asia/Tokyo"
+        assert raw.value("SHOW default_transaction_deferrable") == "on"
+        writer.ask(query("BEGIN ISOLATION LEVEL SERIALIZABLE"), query("INSERT INTO kept VALUES (2, 'x')"), ready=2)
+        began = time.monotonic()
+        assert other.value("SHOW TimeZone") == "Asia/Tokyo"
+        assert time.monotonic() - began < 1
 
 
 def test_without_renaming_nobody_finds_the_unnamed_statement_of_another() -> None:

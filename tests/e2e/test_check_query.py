@@ -61,6 +61,16 @@ def test_it_needs_no_server_once_it_is_known(lone: Lone) -> None:
     assert lone.doorman.pool_row("one")["cl_waiting"] == 0
 
 
+def test_its_answer_is_that_of_the_clients_settings(make_doorman: MakeDoorman) -> None:
+    doorman = make_doorman(general={"pooler_check_query": "SHOW TimeZone"})
+    zones = ["Asia/Tokyo", "Europe/Paris"]
+    for zone in zones * 6:
+        raw = Raw((doorman.host, doorman.port)).log_in(TimeZone=zone)
+        assert [raw.rows("SHOW TimeZone") for _ in range(2)] == [[[zone]]] * 2
+    raw.ask(query("SET TimeZone = 'UTC'"))
+    assert raw.rows("SHOW TimeZone") == [["UTC"]]
+
+
 def test_inside_a_transaction_it_is_asked_there(lone: Lone) -> None:
     raw = lone.client()
     raw.ask(query(CHECK))

@@ -69,6 +69,19 @@ def test_the_way_back_takes_no_snapshot(lone: Lone, sql: str, send: Encode) -> N
     assert raw.rows(SHOW) == [["Europe/Paris", "nowhere", "mine", "54321ms", "other"]]
 
 
+@SEND
+@pytest.mark.parametrize("text", ["RESET TimeZone", "RESET ALL", "EXECUTE 'SET TimeZone TO DEFAULT'"])
+def test_the_way_back_within_a_do(lone: Lone, text: str, send: Encode) -> None:
+    raw = lone.client(TimeZone="Europe/Paris")
+    assert "E:" not in raw.ask(send(f"DO $$BEGIN {text}; END$$"))
+    assert zone(raw) == "Europe/Paris"
+    raw.ask(query("BEGIN; SELECT 1"))
+    assert "E:" not in raw.ask(send(f" DO $$BEGIN {text}; END$$"))
+    assert zone(raw) == "Europe/Paris"
+    raw.ask(query("COMMIT"))
+    assert zone(raw) == "Europe/Paris"
+
+
 def test_all_in_one_query(lone: Lone) -> None:
     raw = lone.client(TimeZone="Europe/Paris")
     assert "E:" not in raw.ask(query("BEGIN; SET TimeZone = 'Asia/Tokyo'; RESET TimeZone"))

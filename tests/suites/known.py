@@ -17,7 +17,8 @@ KNOWN: dict[str, dict[str, str]] = {
         "tests/test_introspection.py::TestIntrospection::test_introspection_sticks_for_ps": DROPPED,  # its class's end
     },
     "pg8000": {
-        "test/dbapi/test_connection.py::test_broken_pipe_read": "by chance, also without a pooler: closed or reset",
+        f"test/{kind}/test_connection.py::test_broken_pipe_read": "by chance, also without a pooler: closed or reset"
+        for kind in ("dbapi", "legacy", "native")
     },
     "pgx": {
         "/pgconn:TestConnectInvalidUser": STRANGER,

@@ -10,6 +10,7 @@ Rules
    and the batch sent again. Nothing of it had run.
 3. A client that was told a description gets the error, as from PostgreSQL: it would read new rows with old types.
 4. What is sent again is remembered from the statement's first message on, up to a Sync, at most HOLD bytes.
+   Behind a Parse or Close of something else it is not healed: those would be undone with it.
 5. A statement that the server has no more (a function of somebody's ran DEALLOCATE, which shows in no tag) is like a stale
    one, but of this server alone.
 """

@@ -11,7 +11,8 @@ Rules
    where it was sent before the COPY was announced) are taken out again (`swallowed`). If the COPY then fails, nobody can
    tell which of them came when it had failed already, and are answered; `settle` finds out, else it is doubtful.
 5. A Query right behind unsynced messages: an error may be of either, and PostgreSQL itself then loses count of its
-   transaction ("unexpected state STARTED" for the next statement, although it said ReadyForQuery I). Hence doubtful.
+   transaction ("unexpected state STARTED" for the next statement, although it said ReadyForQuery I). Hence doubtful, unless
+   the queue of replies tells whose it is; once that is given up (`abandon`), `pending_mixed` says that nobody can.
 6. Whenever PostgreSQL's answers can no longer be told for certain, `doubtful` is set: such a server never serves
    another client.
 """

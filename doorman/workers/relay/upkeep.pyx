@@ -62,7 +62,8 @@ cdef enum:
     CANCELS = 5                         # of one statement,
     CANCEL_US = 100_000                 # with this between the first and the second, then twice that, and so on
     MAX_SERVER_MESSAGE = 1_073_741_824
-    OF_PLANS = 0xffff                   # bits of a digest of settings: those that plans depend on (Settings)
+    OF_PLANS = 0xffff                   # bits of a digest of settings: those that plans depend on (Settings),
+    OF_TRANSACTIONS = 0x10000           # and whether transactions begin otherwise
 
 cdef bytes SYNC = b"S\x00\x00\x00\x04"
 cdef bytes READY = b"Z\x00\x00\x00\x05"
@@ -125,14 +126,15 @@ cdef int start_probe(Engine engine, Server server, int64_t patience) except -1:
 
 cdef int start_sync(Engine engine, Server server, bytes query, bint anew, int64_t patience) except -1:
     """Make the client's parameters those of the server's session. anew: from the defaults, so that PostgreSQL reports
-    all that differs from them: within one Query it reports nothing that ends as it began."""
+    all that differs from them: within one Query it reports nothing that ends as it began. Likewise where
+    the settings before might have the transaction of that Query wait (a deferrable one)."""
     server.reported = []
-    if anew:
-        pending_sent(&server.pending, b"Q")
-        query = RESET_SETTINGS + query
     if (server.row.parameter_digest ^ server.client.settings_digest) & OF_PLANS:
         pending_sent(&server.pending, b"Q")
         query = DISCARD_PLANS + query                   # those in functions hold what was read under other settings
+    if anew or server.row.parameter_digest & OF_TRANSACTIONS:
+        pending_sent(&server.pending, b"Q")
+        query = RESET_SETTINGS + query
     return ask(engine, server, STAGE_SYNC, query, patience)
 
 

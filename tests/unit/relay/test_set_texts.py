@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from doorman.workers.set_texts import folds, settings_in
+from doorman.workers.set_texts import folds, hides_value, settings_in
 
 HARMLESS = [
     ("SELECT 1", 0),
@@ -65,3 +65,20 @@ def test_what_matters(text: str, tags: int) -> None:
 )
 def test_what_stays_in_plans(text: str, yes: bool) -> None:
     assert folds(text.encode()) is yes
+
+
+@pytest.mark.parametrize(
+    ("text", "yes"),
+    [
+        ("SELECT set_config('a', 'b', true), pg_catalog.set_config ( 'search_path' , E'' , false )", False),
+        ("SELECT set_config($1, $2, $3), set_config('array_nulls', $4::text, true)", False),
+        ("SET LOCAL array_nulls = off", False),
+        ("SELECT set_config('a', current_setting('b'), true)", True),
+        ("SELECT set_config('a', 'b', true), set_config('a', v, true) FROM t", True),
+        ("UPDATE pg_settings SET setting = 'off' WHERE name = 'array_nulls'", True),
+        ("DECLARE c CURSOR FOR SELECT set_config('a', 'b', true)", True),
+        ("SELECT 1; prepare a AS SELECT set_config('a', 'b', true)", True),
+    ],
+)
+def test_a_value_that_the_text_does_not_tell(text: str, yes: bool) -> None:
+    assert hides_value(text.encode()) is yes
