@@ -103,7 +103,7 @@ def answering(port: int, words: bytes) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    "words", [b"", error_response("57P03", "the database system is starting up", severity="FATAL")]
+    "words", [b"", error_response("57P03", "the database system is starting up")], ids=["silent", "starting"]
 )
 def test_who_accepts_and_serves_nobody_is_passed_over(start: Start, postgres: Postgres, words: bytes) -> None:
     """A postmaster that stands still, or a balancer of dead machines; a standby that is starting. As libpq does it."""
