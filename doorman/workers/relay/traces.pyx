@@ -190,13 +190,23 @@ cdef bint depends_on_moment(const char *text, Py_ssize_t length):
     """Is there a string with a word that PostgreSQL may read as the time when it parses the text?"""
     cdef Scan scan
     cdef int kind = TOKEN_END
-    if MOMENTS.search(text[:length]) is None:
+    cdef Py_ssize_t at
+    words = MOMENTS.finditer(text[:length])
+    word = next(words, None)
+    if word is None:
         return False
     scan = begin_scan(text, length)
     while kind != TOKEN_NONE:
         kind = next_token(&scan)
-        if kind == TOKEN_STRING and MOMENTS.search(text[scan.start : scan.at]) is not None:
-            return True
+        while True:
+            at = word.start()
+            if at >= scan.at:
+                break
+            if kind == TOKEN_STRING and at >= scan.start:
+                return True
+            word = next(words, None)
+            if word is None:
+                return False
     return False
 
 
@@ -242,6 +252,11 @@ cdef bytes first_word_of(const char *text, Py_ssize_t length):
     while at < length and at - start < 16 and IN_WORD[<uint8_t>text[at]]:
         at += 1
     return text[start:at].lower()
+
+
+def momentary(bytes text) -> bool:
+    """`depends_on_moment` for tests."""
+    return depends_on_moment(text, len(text))
 
 
 def traces(bytes text) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
-from doorman.workers.relay.traces import first_word, traces
+from doorman.workers.relay.traces import first_word, momentary, traces
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -103,3 +105,29 @@ def test_a_word_is_found_wherever_it_stands(word: bytes, before: int, behind: in
 def test_nothing_is_found_where_no_word_stands(text: bytes) -> None:
     if not any(word.strip()[:6] in text.lower() for word in (*WORDS, b" temp", b"_temp", b"temp")):
         assert traces(text) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "yes"),
+    [
+        ("SELECT 'now'", True),
+        ("SELECT now(), today, E'it is TODAY'", True),
+        ("SELECT $a$tomorrow$a$::date", True),
+        ("SELECT 'x', 'yesterday allballs' now", True),
+        ("SELECT now() - interval '1 day' AS today /* 'now' */ -- 'now'", False),
+        ("SELECT 'snow', 'nowhere', \"now\"", False),
+        ("SELECT 'known' AS now, 'now", True),
+        ("SELECT 1", False),
+        ("", False),
+    ],
+)
+def test_what_means_the_moment_of_its_parse(text: str, yes: bool) -> None:
+    assert momentary(text.encode()) is yes
+
+
+@pytest.mark.parametrize("filling", [b"'a',", b"now ", b"'", b"$now$", b"/*now*/"])
+def test_a_large_text_is_soon_read(filling: bytes) -> None:
+    began = time.monotonic()
+    momentary(filling * (1_000_000 // len(filling)))
+    momentary(filling * (1_000_000 // len(filling)) + b" now")
+    assert time.monotonic() - began < 2
