@@ -115,6 +115,15 @@ FOUND: dict[str, Case] = {
     "names given behind DEALLOCATE ALL by Execute, in the same batch": Case(
         "transaction", [parse("DEALLOCATE ALL"), bind(), execute(), parse(SELECT_1, "a"), SYNC, bind([], "a"), SYNC]
     ),
+    "DEALLOCATE ALL that was not bound for an error, executed in the next batch": Case(
+        "transaction", [bind([], "nosuch"), parse("DEALLOCATE ALL", "a"), bind([], "a"), parse(SELECT_1, "b"), SYNC,
+                        execute(), SYNC, WAIT, bind([], "b"), execute(), SYNC],
+    ),
+    "DEALLOCATE that was not bound for an error, and another portal of that name": Case(
+        "transaction", [parse(SELECT_1, "a"), SYNC, BEGIN, query("SAVEPOINT s"), parse("DEALLOCATE a"), SYNC, WAIT,
+                        bind([], "nosuch"), bind([], "", "p"), SYNC, WAIT, query("ROLLBACK TO s"),
+                        query("DECLARE p CURSOR FOR SELECT 1"), execute("p"), SYNC, bind([], "a"), execute(), SYNC],
+    ),
     "an error of a Query behind an unsynced Parse": Case(
         "transaction", [parse(SELECT_1), FLUSH, WAIT, BAD, WAIT, parse(SELECT_1, "a"), SYNC]
     ),

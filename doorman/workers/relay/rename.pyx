@@ -154,6 +154,10 @@ cdef int rename(
 cdef int forget_portal(Client client, bytes name) except -1:
     if client.portals is not None:
         client.portals.pop(name, None)
+    return forget_deed(client, name)
+
+
+cdef int forget_deed(Client client, bytes name) except -1:
     if client.deeds is not None:
         client.deeds.pop(name, None)
         client.deeds = client.deeds or None
@@ -175,8 +179,8 @@ cdef int describe_portal(Engine engine, Client client, Server server, const char
 
 
 cdef tuple note_bound(Client client, const char *portal, Py_ssize_t length, object bound):
-    """What a portal runs from now on. Returns its name and what it ran before; None of the portal without a name, of which
-    nothing is left when it cannot be made."""
+    """What a portal runs from now on. Returns what `put_back` needs: its name, what it ran before, and no deed yet; None of
+    the portal without a name, of which nothing is left when it cannot be made."""
     cdef bytes name
     if not length:
         client.last_bound = bound
@@ -186,14 +190,18 @@ cdef tuple note_bound(Client client, const char *portal, Py_ssize_t length, obje
     name = portal[: min(length, NAME_LENGTH)]
     before = client.portals.get(name)
     client.portals[name] = bound
-    return name, before
+    return name, before, None
 
 
 cdef int put_back(Client client, tuple before) except -1:
-    """What `note_bound` noted of a named portal has not come to pass."""
-    if before is None or client.portals is None:
+    """What a Bind has noted of its portal has not come to pass: neither `note_bound` nor the deed."""
+    if before is None:
         return 0
-    name, bound = before
+    name, bound, deed = before
+    if deed is not None and client.deeds is not None and client.deeds.get(name) is deed:
+        forget_deed(client, name)
+    if not name or client.portals is None:
+        return 0
     if bound is None:
         client.portals.pop(name, None)
     else:
@@ -276,14 +284,19 @@ cdef int note(Engine engine, Server server, char kind) except -1:
 
 
 cdef int execute_deed(Engine engine, Client client, Server server, const char *message, Py_ssize_t here) except -1:
-    """An Execute, and what it does to the client's names (DEALLOCATE by extended protocol) and settings. Once."""
+    """An Execute, and what it does to the client's names (DEALLOCATE by extended protocol) and settings. Once. What an earlier
+    batch has bound may not have come to pass."""
     cdef Py_ssize_t length = length_of_name(message + 5, here - 5)
-    cdef tuple deed = client.deeds.pop(message[5 : 5 + min(length, NAME_LENGTH)], None) if length >= 0 else None
+    cdef bytes portal = message[5 : 5 + min(max(length, 0), NAME_LENGTH)]
+    cdef tuple deed = client.deeds.get(portal) if length >= 0 else None
     cdef Named target
     cdef object names = None
     if deed is None:
         note(engine, server, b"E")
         return STEP_PASS
+    if server.replies.synced:
+        return hold(server)
+    forget_deed(client, portal)
     target, every, sets = deed
     note_start(engine, server)
     pending_sent(&server.pending, b"E")
@@ -534,7 +547,8 @@ cdef int rename_bind(
             note_bound_names(engine, client, server, statement)
         server.folds |= statement.folds
         if statement.speaks or statement.matters:
-            note_deed(client, portal[: min(portal_length, NAME_LENGTH)], statement, targets, rest[:rest_length])
+            before = note_deed(
+                client, portal[: min(portal_length, NAME_LENGTH)], before, statement, targets, rest[:rest_length])
     note_start(engine, server)
     pending_sent(&server.pending, b"B")
     replies_push(&server.replies, REPLY_BIND, <PyObject *>bound if bound is not None else NULL,
@@ -566,16 +580,17 @@ cdef Statement retype(Engine engine, Client client, Server server, Statement sta
     return typed
 
 
-cdef int note_deed(Client client, bytes portal, Statement statement, tuple targets, bytes rest) except -1:
+cdef tuple note_deed(Client client, bytes portal, tuple before, Statement statement, tuple targets, bytes rest):
     """Bind of what does something that counts when it is executed (`execute_deed`): forgets a name of the client's or all,
-    or sets what is not reported (a digest of text and parameters)."""
+    or sets what is not reported (a digest of text and parameters). Returns what `put_back` needs."""
     target, every = targets
     sets = mix_text(statement.digest.low, rest) | 1 if statement.matters else 0
-    if target is not None or every or sets:
-        if client.deeds is None:
-            client.deeds = {}
-        client.deeds[portal] = (target, every, sets)
-    return 0
+    if target is None and not every and not sets:
+        return before
+    if client.deeds is None:
+        client.deeds = {}
+    client.deeds[portal] = deed = (target, every, sets)
+    return portal, before[1] if before is not None else None, deed
 
 
 cdef bint must_wait_for_name(Client client, Server server, Py_ssize_t name_length) noexcept:
