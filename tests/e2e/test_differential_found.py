@@ -124,6 +124,11 @@ FOUND: dict[str, Case] = {
                         bind([], "nosuch"), bind([], "", "p"), SYNC, WAIT, query("ROLLBACK TO s"),
                         query("DECLARE p CURSOR FOR SELECT 1"), execute("p"), SYNC, bind([], "a"), execute(), SYNC],
     ),
+    "DEALLOCATE of a reserved word that is a name": Case(
+        "transaction", [parse(SELECT_1, "user"), parse(SELECT_1, "left"), parse(SELECT_1, "prepare"), SYNC, WAIT,
+                        query("DEALLOCATE user"), WAIT, query("DEALLOCATE LEFT"), WAIT, query("DEALLOCATE prepare"),
+                        WAIT, query('DEALLOCATE "user"'), bind([], "left"), execute(), SYNC],
+    ),
     "an error of a Query behind an unsynced Parse": Case(
         "transaction", [parse(SELECT_1), FLUSH, WAIT, BAD, WAIT, parse(SELECT_1, "a"), SYNC]
     ),
