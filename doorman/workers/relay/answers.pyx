@@ -445,9 +445,13 @@ cdef bytes with_names_of(Client client, Reply *head, bytes error):
         fields = OUR_NAME.sub(b"", error[5:])                           # likewise
         return b"E" + (len(fields) + 4).to_bytes(4, "big") + fields
     else:
+        spoken = set(OUR_NAME.findall(error))
+        if not spoken:                                                  # it only looks so
+            return error
         names = {unnamed: b""}
         for named in (client.names or {}).values():
-            names[named.statement.name] = named.name
+            if named.statement.name in spoken:
+                names[named.statement.name] = named.name
     fields = OUR_NAME.sub(lambda found: names.get(found.group(), found.group()), error[5:])
     return b"E" + (len(fields) + 4).to_bytes(4, "big") + fields
 

@@ -5,6 +5,7 @@ trap: PgBouncer #1118, #1472; pg_doorman 1.8.1, 3.10.0.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -224,6 +225,20 @@ def test_a_name_like_ours_is_only_a_name(connect: Connect) -> None:
         assert second.ask(close_statement(name), SYNC) == "3 ZI"
         assert ask(second, whole("SELECT 'by that name'", name)) == ["by that name"]
     assert ask(first, run("s")) == ["of the first"]
+
+
+def test_an_error_that_only_looks_like_one_of_ours_costs_nothing_for_each_name(connect: Connect) -> None:
+    raw = connect()
+    for start in range(0, 60_000, 2000):
+        raw.ask(*[parse("SELECT 1", f"s{number}") for number in range(start, start + 2000)], SYNC)
+
+    def seconds(name: str) -> float:
+        begun = time.monotonic()
+        for _ in range(30):
+            assert raw.ask(query(f'SELECT "{name}"')) == "E:42703 ZI"
+        return time.monotonic() - begun
+
+    assert seconds("DOORMAN_x") < 3 * seconds("OTHER_x") + 0.05
 
 
 # --- SQL-level PREPARE -----------------------------------------------------------------------------------------------
