@@ -81,6 +81,7 @@ cdef bytes NOTHING = b"\x00\x00\x00"             # of a Parse: an empty text wit
 cdef enum:
     LARGE = 16_384                  # a text of this size counts when many answers are owed
     NAME_LENGTH = 63                # bytes of a name by which PostgreSQL tells statements and portals
+    MOST_PORTALS = 4096             # with names, remembered of a client: one that never pauses keeps its server for ever
 
 
 cdef int rename(
@@ -185,8 +186,8 @@ cdef tuple note_bound(Client client, const char *portal, Py_ssize_t length, obje
     if not length:
         client.last_bound = bound
         return None
-    if client.portals is None:
-        client.portals = {}
+    if client.portals is None or len(client.portals) >= MOST_PORTALS:
+        client.portals = {}                             # what those run is not known any more
     name = portal[: min(length, NAME_LENGTH)]
     before = client.portals.get(name)
     client.portals[name] = bound
