@@ -102,6 +102,14 @@ FLOWS: dict[str, Flow] = {
     "EXECUTE in one that failed": [BEGIN, FAIL, query("EXECUTE p"), ROLLBACK, *BOTH],
     "EXECUTE by extended protocol": [extended("EXECUTE p"), extended("EXECUTE p", "by"), again("by"), *BOTH],
     "EXECUTE, described": [parse("EXECUTE p", "by") + describe_statement("by") + SYNC, again("by"), *BOTH],
+    "EXECUTE of what deallocates": [parse("DEALLOCATE p", "d") + SYNC, query("EXECUTE d"), again("d"), *BOTH],
+    "EXECUTE of what deallocates, among others": [
+        parse("DEALLOCATE p", "d") + SYNC, query("EXECUTE S_1; EXECUTE d; DEALLOCATE q; EXECUTE d"),
+        query("EXECUTE d; EXECUTE q; DEALLOCATE q"), again("d"), *BOTH],
+    "EXECUTE of what executes what deallocates": [
+        parse("DEALLOCATE p", "d") + parse("EXECUTE d", "e") + SYNC, query("EXECUTE e"), again("e"), *BOTH],
+    "EXECUTE of what deallocates itself": [parse("DEALLOCATE a", "a") + SYNC, query("EXECUTE a"), again("a"), *BOTH],
+    "EXECUTE of what executes another": [parse("EXECUTE p", "e") + SYNC, query("EXECUTE e"), again("e"), *BOTH],
     "EXPLAIN EXECUTE": [query("EXPLAIN (COSTS OFF) EXECUTE p"), extended("EXPLAIN (COSTS OFF) EXECUTE q"), *BOTH],
     "EXECUTE of what was closed meanwhile": [BEGIN, query("EXECUTE p"), close_statement("p") + SYNC,
                                              query("EXECUTE p"), ROLLBACK],

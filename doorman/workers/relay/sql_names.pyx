@@ -10,7 +10,8 @@ Rules
    that of the client might fail by now, or wait for a lock.
 3. Before a Query a Sync of ours ends the lending, unless something of the client's is unsynced: should PostgreSQL refuse
    one of the texts, the client's is still run, and is told why instead of that there is no such statement. In a failed transaction nothing is lent, for nothing is run.
-4. Which names a DEALLOCATE has taken is known from the order of its tags (`Server.forgetting`).
+4. Which names a DEALLOCATE has taken is known from the order of its tags (`Server.forgetting`). It may be what EXECUTE
+   executes: the client's statement of that name speaks of another, and that perhaps of a third (`follow`).
 5. What a lent statement leaves in the session is noted when the text that executes it is run, as if it had been bound.
 """
 
@@ -53,8 +54,9 @@ cdef bint speaks_of_names(const char *text) noexcept nogil:
 
 
 cdef tuple read_names(const char *text, Py_ssize_t length, bint of_parse):
-    """What a text says of prepared statements: whom it names, and whether to execute it; what DEALLOCATE names, statement
-    by statement; whether one forgets all. of_parse: PostgreSQL takes one statement only, so no other is looked at."""
+    """What a text says of prepared statements: whom it names, and whether to execute it; what DEALLOCATE or EXECUTE names,
+    statement by statement, and whether it is EXECUTE; whether one forgets all. of_parse: PostgreSQL takes one statement
+    only, so no other is looked at."""
     cdef Scan scan = begin_scan(text, length)
     cdef Scan executed
     cdef int kind = TOKEN_END
@@ -94,7 +96,11 @@ cdef bint note_head(list head, dict names, list forgotten) except -1:
         if rest == [(b"all", False)]:
             return True
         if rest and rest[0] is not None:
-            forgotten.append(rest[0][0])
+            forgotten.append((rest[0][0], False))
+    elif head[0] == (b"execute", False):
+        if rest and rest[0] is not None:
+            forgotten.append((rest[0][0], True))
+        return False
     elif head[0] == (b"discard", False):
         return rest == [(b"all", False)]
     elif head[0] != (b"prepare", False):
@@ -111,10 +117,31 @@ cdef tuple spoken_by(Statement statement):
     return statement.spoken
 
 
+cdef bytes follow(Client client, bytes name, bint executes, dict names):
+    """What a DEALLOCATE or EXECUTE of this name deallocates in the end; None: nothing. Whom it speaks of on the way there
+    joins `names`."""
+    cdef Named named
+    cdef set met = set()
+    while executes:
+        named = client.names.get(name) if client.names is not None else None
+        if named is None or not named.statement.speaks or name in met:
+            return None
+        met.add(name)
+        spoken, forgotten, _ = spoken_by(named.statement)
+        for other in spoken:
+            names[other] = spoken[other] or names.get(other, False)
+        if not forgotten:
+            return None
+        name, executes = forgotten[0]
+    return name
+
+
 cdef dict lend_names(Engine engine, Client client, Server server, bytes text):
     """Rules 1 to 3, for a Query. Returns its names, for `note_executed`."""
     cdef dict names
-    names, server.forgetting, _ = read_names(text, len(text), False)
+    names, forgotten, _ = read_names(text, len(text), False)
+    ends = [follow(client, name, executes, names) for name, executes in forgotten]
+    server.forgetting = [name for name in ends if name is not None]
     lend_all(engine, client, server, names, not pending_unsynced(&server.pending))
     return names
 
@@ -201,7 +228,7 @@ cdef tuple targets_of(Engine engine, Client client, Server server, Statement sta
     """Bind of a statement that speaks of others; what its Execute will forget: the Named or None, and whether all."""
     lend_to(engine, client, server, statement)
     _, forgotten, every = spoken_by(statement)
-    return client.names.get(forgotten[0]) if forgotten and client.names is not None else None, every
+    return client.names.get(forgotten[0][0]) if forgotten and not forgotten[0][1] and client.names is not None else None, every
 
 
 cdef int note_bound_names(Engine engine, Client client, Server server, Statement statement) except -1:
@@ -224,6 +251,6 @@ cdef int note_deallocated(Engine engine, Server server) except -1:
     return 0
 
 
-def names_in(bytes text) -> tuple[dict[bytes, bool], list[bytes], bool]:
+def names_in(bytes text) -> tuple[dict[bytes, bool], list[tuple[bytes, bool]], bool]:
     """`read_names` of a Query for tests."""
     return read_names(text, len(text), False)
