@@ -129,6 +129,26 @@ FOUND: dict[str, Case] = {
                         query("DEALLOCATE user"), WAIT, query("DEALLOCATE LEFT"), WAIT, query("DEALLOCATE prepare"),
                         WAIT, query('DEALLOCATE "user"'), bind([], "left"), execute(), SYNC],
     ),
+    "EXECUTE behind the end of a failed transaction, in one batch": Case(
+        "transaction", [parse("SELECT 'a'", "a"), parse("ROLLBACK", "b"), SYNC, BEGIN, query("SELECT 1/0"), WAIT,
+                        bind([], "b"), execute(), parse("EXECUTE a"), *EXECUTED],
+    ),
+    "EXECUTE of what was closed when a Close before that was skipped": Case(
+        "transaction", [BEGIN, parse("SELECT 'a'", "a"), SYNC, query("SAVEPOINT s"), query("EXECUTE a"), WAIT,
+                        bind([], "nosuch"), close_statement("a"), SYNC, WAIT, query("ROLLBACK TO s"), WAIT,
+                        close_statement("a"), SYNC, WAIT, query("EXECUTE a"), WAIT],
+    ),
+    "DEALLOCATE by Execute that was skipped at first": Case(
+        "transaction", [BEGIN, parse(SELECT_1, "a"), parse("DEALLOCATE a"), bind([], "", "p"), SYNC,
+                        query("SAVEPOINT s"), query("SELECT 1/0"), WAIT, execute("p"), SYNC, WAIT,
+                        query("ROLLBACK TO s"), WAIT, execute("p"), SYNC, WAIT, bind([], "a"), execute(), SYNC],
+    ),
+    "a setting by Execute that was skipped at first": Case(
+        "transaction", [BEGIN, parse("SELECT set_config('array_nulls', 'off', true)"), bind([], "", "p"), SYNC,
+                        query("SAVEPOINT s"), query("SELECT 1/0"), WAIT, execute("p"), SYNC, WAIT,
+                        query("ROLLBACK TO s"), WAIT, parse(NULLS), *EXECUTED, WAIT, execute("p"), SYNC, WAIT,
+                        parse(NULLS), *EXECUTED, WAIT],
+    ),
     "an error of a Query behind an unsynced Parse": Case(
         "transaction", [parse(SELECT_1), FLUSH, WAIT, BAD, WAIT, parse(SELECT_1, "a"), SYNC]
     ),

@@ -313,8 +313,8 @@ cdef int execute_deed(Engine engine, Client client, Server server, const char *m
     if every:
         names, client.names = client.names or {}, None
         client.last_named = None
-    replies_push(&server.replies, REPLY_EXECUTE, <PyObject *>target if target is not None else NULL,
-                 <PyObject *>names if every else NULL, NULL)
+    done = portal, deed, target, names
+    replies_push(&server.replies, REPLY_EXECUTE, NULL, <PyObject *>done, NULL)
     return STEP_PASS
 
 

@@ -9,12 +9,14 @@ Rules
    name is decided here. One that it has no more is closed (`Server.lent`). What is not executed is given as an empty text:
    that of the client might fail by now, or wait for a lock.
 3. Before a Query a Sync of ours ends the lending, unless something of the client's is unsynced: should PostgreSQL refuse
-   one of the texts, the client's is still run, and is told why instead of that there is no such statement. In a failed transaction nothing is lent, for nothing is run.
+   one of the texts, the client's is still run, and is told why instead of that there is no such statement. In a failed transaction nothing is lent, for nothing is run, unless
+   the batch under way may have ended it.
 4. Which names a DEALLOCATE has taken is known from the order of its tags (`Server.forgetting`). It may be what EXECUTE
    executes: the client's statement of that name speaks of another, and that perhaps of a third (`follow`).
 5. What a lent statement leaves in the session is noted when the text that executes it is run, as if it had been bound.
 """
 
+from cpython.object cimport PyObject
 from libc.string cimport strlen
 
 from doorman.shm.statements cimport Digest
@@ -142,7 +144,8 @@ cdef dict lend_names(Engine engine, Client client, Server server, bytes text):
     names, forgotten, _ = read_names(text, len(text), False)
     ends = [follow(client, name, executes, names) for name, executes in forgotten]
     server.forgetting = [name for name in ends if name is not None]
-    lend_all(engine, client, server, names, not pending_unsynced(&server.pending))
+    if server.status != b"E":
+        lend_all(engine, client, server, names, not pending_unsynced(&server.pending))
     return names
 
 
@@ -150,7 +153,7 @@ cdef int lend_all(Engine engine, Client client, Server server, dict names, bint 
     """alone: a Sync may stand behind it."""
     cdef Named named
     cdef bint sent = False
-    if server.status == b"E":
+    if server.status == b"E" and not server.touchy:
         return 0
     for name, executes in names.items():
         named = client.names.get(name) if client.names is not None else None
@@ -177,7 +180,7 @@ cdef int note_executed(Engine engine, Client client, Server server, dict names, 
     """Rule 5. What comes behind a Query waits for its answer: there is nothing to be read by settings of its own."""
     cdef Named named
     cdef bint sets = server.sets
-    if server.status == b"E" or client.names is None:
+    if (server.status == b"E" and (of_query or not server.touchy)) or client.names is None:
         return 0
     for name, executes in names.items():
         named = client.names.get(name) if executes else None
@@ -199,13 +202,14 @@ cdef int take_back(Engine engine, Server server, bytes name) except -1:
 
 
 cdef int lend(Engine engine, Server server, bytes name, Named named, bint executes) except -1:
-    """Close what the server has under this name, and give it what the client means by it; None: nothing."""
+    """Close what the server has under this name, and give it what the client means by it; None: nothing, and it has it all
+    the same (`Server.lent`) when PostgreSQL skips this."""
     cdef bytes body
     cdef Digest none
     none.high = none.low = 0
     note_start(engine, server)
     pending_sent(&server.pending, b"C")
-    replies_push(&server.replies, REPLY_CLOSE_OURS, NULL, NULL, &none)
+    replies_push(&server.replies, REPLY_CLOSE_OURS, <PyObject *>name if named is None else NULL, NULL, &none)
     close = b"C" + (len(name) + 6).to_bytes(4, "big") + b"S" + name + b"\0"
     outgoing_add(&engine.to_server, close, len(close))
     if named is None:
