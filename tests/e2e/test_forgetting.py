@@ -253,6 +253,21 @@ def test_a_word_that_is_also_a_statements_name(lone: Lone, sql: str, encode: Cal
         holder.ask(query("ROLLBACK"))
 
 
+def test_one_text_is_not_lent_statements_without_end(lone: Lone) -> None:
+    """Each is written for each of its names: a Query of 27 kB took 263 MB."""
+    raw = lone.client()
+    text = f"SELECT 'long' /*{'x' * 60_000}*/"
+    raw.ask(*[parse(text, f"s{number}") for number in range(300)], SYNC)
+    assert len(raw.rows("; ".join(f"EXECUTE s{number}" for number in range(200)))) == 200
+    error = raw.error(query("; ".join(f"EXECUTE s{number}" for number in range(300))))
+    assert error["C"] == "54000" and "Query" in error["H"]
+    assert raw.ask(query("EXECUTE nothing")) == "E:26000 ZI"
+    raw.ask(query("BEGIN"))
+    assert raw.error(query("; ".join(f"EXECUTE s{number}" for number in reversed(range(300)))))["C"] == "54000"
+    assert raw.ask(query("ROLLBACK")) == "C ZI"
+    assert raw.rows("EXECUTE s299; EXECUTE s0") == [["long"], ["long"]]
+
+
 def test_no_client_deallocates_what_others_share(lone: Lone) -> None:
     """The names on servers can be computed, or looked up, by anybody."""
     raw, other = lone.client(), lone.client()

@@ -13,7 +13,9 @@ Rules
    the batch under way may have ended it.
 4. Which names a DEALLOCATE has taken is known from the order of its tags (`Server.forgetting`). It may be what EXECUTE
    executes: the client's statement of that name speaks of another, and that perhaps of a third (`follow`).
-5. What a lent statement leaves in the session is noted when the text that executes it is run, as if it had been bound.
+5. A text is lent MOST_LENT bytes, or one statement: all of it is put together before it is written. For what is beyond,
+   PostgreSQL says that there is no such statement, and the client is told why.
+6. What a lent statement leaves in the session is noted when the text that executes it is run, as if it had been bound.
 """
 
 from cpython.object cimport PyObject
@@ -26,6 +28,7 @@ from doorman.workers.relay.pending cimport pending_sent, pending_unsynced
 from doorman.workers.relay.prepare cimport doubt_set, drop_statement, note_start, take_over, write_parse
 from doorman.workers.relay.replies cimport REPLY_CLOSE_OURS, REPLY_PARSE_LENT, REPLY_SYNC_OURS, replies_push
 from doorman.workers.relay.statements cimport Named, Statement
+from doorman.wire.backend import error_response
 from doorman.workers.sql_tokens cimport (
     TOKEN_END,
     TOKEN_IDENTIFIER,
@@ -41,6 +44,12 @@ from doorman.workers.sql_tokens cimport (
 cdef extern from "<string.h>" nogil:
     char *strcasestr(const char *haystack, const char *needle)
 
+cdef enum:
+    MOST_LENT = 16_777_216              # bytes of texts
+
+cdef bytes TOO_MUCH = error_response(
+    "54000", "statements that were prepared by Parse are too long for one text to execute them all",
+    severity="ERROR", hint="Execute them by several Query messages.")
 cdef bytes SYNC = b"S\x00\x00\x00\x04"
 cdef bytes NOTHING = b"\0\0\0"          # body of a Parse: no text, no types
 
@@ -153,10 +162,17 @@ cdef int lend_all(Engine engine, Client client, Server server, dict names, bint 
     """alone: a Sync may stand behind it."""
     cdef Named named
     cdef bint sent = False
+    cdef Py_ssize_t lent = 0                # bytes
     if server.status == b"E" and not server.touchy:
         return 0
     for name, executes in names.items():
         named = client.names.get(name) if client.names is not None else None
+        if named is not None and executes:
+            if lent and lent + len(named.statement.body) > MOST_LENT:
+                server.refused = server.refused or TOO_MUCH
+                named = None
+            else:
+                lent += len(named.statement.body)
         if named is not None:
             if server.lent is None:
                 server.lent = set()
@@ -177,7 +193,7 @@ cdef int lend_all(Engine engine, Client client, Server server, dict names, bint 
 
 
 cdef int note_executed(Engine engine, Client client, Server server, dict names, bint of_query) except -1:
-    """Rule 5. What comes behind a Query waits for its answer: there is nothing to be read by settings of its own."""
+    """Rule 6. What comes behind a Query waits for its answer: there is nothing to be read by settings of its own."""
     cdef Named named
     cdef bint sets = server.sets
     if (server.status == b"E" and (of_query or not server.touchy)) or client.names is None:
@@ -236,7 +252,7 @@ cdef tuple targets_of(Engine engine, Client client, Server server, Statement sta
 
 
 cdef int note_bound_names(Engine engine, Client client, Server server, Statement statement) except -1:
-    """Rule 5, for a statement that speaks of others and is bound."""
+    """Rule 6, for a statement that speaks of others and is bound."""
     return note_executed(engine, client, server, spoken_by(statement)[0], False)
 
 
