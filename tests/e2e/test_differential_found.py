@@ -115,6 +115,40 @@ FOUND: dict[str, Case] = {
     "names given behind DEALLOCATE ALL by Execute, in the same batch": Case(
         "transaction", [parse("DEALLOCATE ALL"), bind(), execute(), parse(SELECT_1, "a"), SYNC, bind([], "a"), SYNC]
     ),
+    "DEALLOCATE ALL that was not bound for an error, executed in the next batch": Case(
+        "transaction", [bind([], "nosuch"), parse("DEALLOCATE ALL", "a"), bind([], "a"), parse(SELECT_1, "b"), SYNC,
+                        execute(), SYNC, WAIT, bind([], "b"), execute(), SYNC],
+    ),
+    "DEALLOCATE that was not bound for an error, and another portal of that name": Case(
+        "transaction", [parse(SELECT_1, "a"), SYNC, BEGIN, query("SAVEPOINT s"), parse("DEALLOCATE a"), SYNC, WAIT,
+                        bind([], "nosuch"), bind([], "", "p"), SYNC, WAIT, query("ROLLBACK TO s"),
+                        query("DECLARE p CURSOR FOR SELECT 1"), execute("p"), SYNC, bind([], "a"), execute(), SYNC],
+    ),
+    "DEALLOCATE of a reserved word that is a name": Case(
+        "transaction", [parse(SELECT_1, "user"), parse(SELECT_1, "left"), parse(SELECT_1, "prepare"), SYNC, WAIT,
+                        query("DEALLOCATE user"), WAIT, query("DEALLOCATE LEFT"), WAIT, query("DEALLOCATE prepare"),
+                        WAIT, query('DEALLOCATE "user"'), bind([], "left"), execute(), SYNC],
+    ),
+    "EXECUTE behind the end of a failed transaction, in one batch": Case(
+        "transaction", [parse("SELECT 'a'", "a"), parse("ROLLBACK", "b"), SYNC, BEGIN, query("SELECT 1/0"), WAIT,
+                        bind([], "b"), execute(), parse("EXECUTE a"), *EXECUTED],
+    ),
+    "EXECUTE of what was closed when a Close before that was skipped": Case(
+        "transaction", [BEGIN, parse("SELECT 'a'", "a"), SYNC, query("SAVEPOINT s"), query("EXECUTE a"), WAIT,
+                        bind([], "nosuch"), close_statement("a"), SYNC, WAIT, query("ROLLBACK TO s"), WAIT,
+                        close_statement("a"), SYNC, WAIT, query("EXECUTE a"), WAIT],
+    ),
+    "DEALLOCATE by Execute that was skipped at first": Case(
+        "transaction", [BEGIN, parse(SELECT_1, "a"), parse("DEALLOCATE a"), bind([], "", "p"), SYNC,
+                        query("SAVEPOINT s"), query("SELECT 1/0"), WAIT, execute("p"), SYNC, WAIT,
+                        query("ROLLBACK TO s"), WAIT, execute("p"), SYNC, WAIT, bind([], "a"), execute(), SYNC],
+    ),
+    "a setting by Execute that was skipped at first": Case(
+        "transaction", [BEGIN, parse("SELECT set_config('array_nulls', 'off', true)"), bind([], "", "p"), SYNC,
+                        query("SAVEPOINT s"), query("SELECT 1/0"), WAIT, execute("p"), SYNC, WAIT,
+                        query("ROLLBACK TO s"), WAIT, parse(NULLS), *EXECUTED, WAIT, execute("p"), SYNC, WAIT,
+                        parse(NULLS), *EXECUTED, WAIT],
+    ),
     "an error of a Query behind an unsynced Parse": Case(
         "transaction", [parse(SELECT_1), FLUSH, WAIT, BAD, WAIT, parse(SELECT_1, "a"), SYNC]
     ),

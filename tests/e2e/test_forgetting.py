@@ -102,6 +102,14 @@ FLOWS: dict[str, Flow] = {
     "EXECUTE in one that failed": [BEGIN, FAIL, query("EXECUTE p"), ROLLBACK, *BOTH],
     "EXECUTE by extended protocol": [extended("EXECUTE p"), extended("EXECUTE p", "by"), again("by"), *BOTH],
     "EXECUTE, described": [parse("EXECUTE p", "by") + describe_statement("by") + SYNC, again("by"), *BOTH],
+    "EXECUTE of what deallocates": [parse("DEALLOCATE p", "d") + SYNC, query("EXECUTE d"), again("d"), *BOTH],
+    "EXECUTE of what deallocates, among others": [
+        parse("DEALLOCATE p", "d") + SYNC, query("EXECUTE S_1; EXECUTE d; DEALLOCATE q; EXECUTE d"),
+        query("EXECUTE d; EXECUTE q; DEALLOCATE q"), again("d"), *BOTH],
+    "EXECUTE of what executes what deallocates": [
+        parse("DEALLOCATE p", "d") + parse("EXECUTE d", "e") + SYNC, query("EXECUTE e"), again("e"), *BOTH],
+    "EXECUTE of what deallocates itself": [parse("DEALLOCATE a", "a") + SYNC, query("EXECUTE a"), again("a"), *BOTH],
+    "EXECUTE of what executes another": [parse("EXECUTE p", "e") + SYNC, query("EXECUTE e"), again("e"), *BOTH],
     "EXPLAIN EXECUTE": [query("EXPLAIN (COSTS OFF) EXECUTE p"), extended("EXPLAIN (COSTS OFF) EXECUTE q"), *BOTH],
     "EXECUTE of what was closed meanwhile": [BEGIN, query("EXECUTE p"), close_statement("p") + SYNC,
                                              query("EXECUTE p"), ROLLBACK],
@@ -243,6 +251,21 @@ def test_a_word_that_is_also_a_statements_name(lone: Lone, sql: str, encode: Cal
         assert raw.ask(query("ROLLBACK")) == "C ZI"
     finally:
         holder.ask(query("ROLLBACK"))
+
+
+def test_one_text_is_not_lent_statements_without_end(lone: Lone) -> None:
+    """Each is written for each of its names: a Query of 27 kB took 263 MB."""
+    raw = lone.client()
+    text = f"SELECT 'long' /*{'x' * 60_000}*/"
+    raw.ask(*[parse(text, f"s{number}") for number in range(300)], SYNC)
+    assert len(raw.rows("; ".join(f"EXECUTE s{number}" for number in range(200)))) == 200
+    error = raw.error(query("; ".join(f"EXECUTE s{number}" for number in range(300))))
+    assert error["C"] == "54000" and "Query" in error["H"]
+    assert raw.ask(query("EXECUTE nothing")) == "E:26000 ZI"
+    raw.ask(query("BEGIN"))
+    assert raw.error(query("; ".join(f"EXECUTE s{number}" for number in reversed(range(300)))))["C"] == "54000"
+    assert raw.ask(query("ROLLBACK")) == "C ZI"
+    assert raw.rows("EXECUTE s299; EXECUTE s0") == [["long"], ["long"]]
 
 
 def test_no_client_deallocates_what_others_share(lone: Lone) -> None:

@@ -344,5 +344,6 @@ COMMANDS: dict[bytes, Callable[[Session], bytes]] = {
     b"reset session authorization": lambda session: complete(b"RESET"),
     b"close all": lambda session: complete(b"CLOSE CURSOR ALL"),
     b"unlisten *": lambda session: complete(b"UNLISTEN"),
+    b"discard plans": lambda session: complete(b"DISCARD PLANS"),
     b"discard temp": lambda session: complete(b"DISCARD TEMP"),
 }

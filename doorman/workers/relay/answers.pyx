@@ -447,9 +447,13 @@ cdef bytes with_names_of(Client client, Reply *head, bytes error):
         fields = OUR_NAME.sub(b"", error[5:])                           # likewise
         return b"E" + (len(fields) + 4).to_bytes(4, "big") + fields
     else:
+        spoken = set(OUR_NAME.findall(error))
+        if not spoken:                                                  # it only looks so
+            return error
         names = {unnamed: b""}
         for named in (client.names or {}).values():
-            names[named.statement.name] = named.name
+            if named.statement.name in spoken:
+                names[named.statement.name] = named.name
     fields = OUR_NAME.sub(lambda found: names.get(found.group(), found.group()), error[5:])
     return b"E" + (len(fields) + 4).to_bytes(4, "big") + fields
 
@@ -500,13 +504,13 @@ cdef int undo(Engine engine, Server server, Reply *reply, bint failed, Undo *und
     elif reply.kind == REPLY_CLOSE_OURS:
         if (reply.digest.high or reply.digest.low) and not set_of(engine.table, server.slot).doubtful:
             set_add(engine.table, server.slot, &reply.digest, reply.size)
+        if new is not None:
+            server.lent = (server.lent or set()) | {new}
         return 0
-    if reply.kind == REPLY_EXECUTE:
-        if client is not None and isinstance(new, Named):
-            return undo_close(client, new, False)
-        return undo_forgetting(client, reply)
     if client is None:
         return 0
+    if reply.kind == REPLY_EXECUTE:
+        return undo_deed(client, <tuple>reply.old) if reply.old != NULL else 0
     if reply.kind == REPLY_BIND:
         return put_back(client, <tuple>reply.old if reply.old != NULL else None)
     if reply.kind == REPLY_QUERY:                       # it was skipped: the unnamed statement is as it was
@@ -575,10 +579,16 @@ cdef int mend_memory(Server server, uint32_t at, PyObject *before) except -1:
     return 0
 
 
-cdef int undo_forgetting(Client client, Reply *reply) except -1:
-    """DEALLOCATE ALL or DISCARD ALL did not come to pass: the client has its names, and those that it gave since."""
-    if client is not None and reply.old != NULL:
-        names = <dict>reply.old
+cdef int undo_deed(Client client, tuple done) except -1:
+    """What `execute_deed` has noted did not come to pass: the client has its names, and those that it gave since. The portal
+    may be executed later, behind a ROLLBACK TO."""
+    portal, deed, target, names = done
+    if client.deeds is None:
+        client.deeds = {}
+    client.deeds.setdefault(portal, deed)
+    if target is not None:
+        undo_close(client, target, False)
+    if names is not None:
         names.update(client.names or {})
         client.names = names
     return 0

@@ -36,6 +36,18 @@ cdef object END = re.compile(rb"\s*+(?:(commit|end)|rollback|abort)(?:\s++(?:wor
 cdef object DEALLOCATE = re.compile(
     rb'\s*+deallocate\s++(?:prepare\s++)?'
     rb'(?:(all)|([a-z_\x80-\xff][a-z0-9_$\x80-\xff]*+)|"((?:[^"]|"")+)")\s*+;?\s*+\Z', re.I)
+# Words that are no name without quotes: the reserved ones, and those that may be functions or types (pg_get_keywords).
+cdef frozenset RESERVED = frozenset(
+    b"""
+    all analyse analyze and any array as asc asymmetric both case cast check collate column constraint create current_catalog
+    current_date current_role current_time current_timestamp current_user default deferrable desc distinct do else end except
+    false fetch for foreign from grant group having in initially intersect into lateral leading limit localtime localtimestamp
+    not null offset on only or order placing primary references returning select session_user some symmetric system_user table
+    then to trailing true union unique user using variadic when where window with
+    authorization binary collation concurrently cross current_schema freeze full ilike inner is isnull join left like natural
+    notnull outer overlaps right similar tablesample verbose
+    """.split()
+)
 cdef object DISCARD = re.compile(rb"\s*+discard\s++all\s*+;?\s*+\Z", re.I)
 
 cdef bytes BEGIN_FAILED = query("BEGIN; SELECT 1/0")
@@ -192,7 +204,7 @@ cdef bint deallocate_here(Engine engine, Client client, const char *message, Py_
         client.names = None
         tag = command_complete("DEALLOCATE ALL")
     else:
-        if client.names is None or name not in client.names:
+        if client.names is None or name not in client.names or (found.group(2) is not None and name in RESERVED):
             return False
         del client.names[name]
         tag = command_complete("DEALLOCATE")

@@ -81,6 +81,7 @@ cdef bytes FLUSH = b"H\x00\x00\x00\x04"
 cdef enum:
     LARGE = 16_384                  # a text of this size counts when many answers are owed
     NAME_LENGTH = 63                # bytes of a name by which PostgreSQL tells statements and portals
+    MOST_PORTALS = 4096             # with names, remembered of a client: one that never pauses keeps its server for ever
 
 
 cdef int rename(
@@ -154,6 +155,10 @@ cdef int rename(
 cdef int forget_portal(Client client, bytes name) except -1:
     if client.portals is not None:
         client.portals.pop(name, None)
+    return forget_deed(client, name)
+
+
+cdef int forget_deed(Client client, bytes name) except -1:
     if client.deeds is not None:
         client.deeds.pop(name, None)
         client.deeds = client.deeds or None
@@ -183,25 +188,29 @@ cdef Statement bound_to(Client client, bytes portal):
 
 
 cdef tuple note_bound(Client client, const char *portal, Py_ssize_t length, object bound):
-    """What a portal runs from now on. Returns its name and what it ran before; None of the portal without a name, of which
-    nothing is left when it cannot be made."""
+    """What a portal runs from now on. Returns what `put_back` needs: its name, what it ran before, and no deed yet; None of
+    the portal without a name, of which nothing is left when it cannot be made."""
     cdef bytes name
     if not length:
         client.last_bound = bound
         return None
-    if client.portals is None:
-        client.portals = {}
+    if client.portals is None or len(client.portals) >= MOST_PORTALS:
+        client.portals = {}                             # what those run is not known any more
     name = portal[: min(length, NAME_LENGTH)]
     before = client.portals.get(name)
     client.portals[name] = bound
-    return name, before
+    return name, before, None
 
 
 cdef int put_back(Client client, tuple before) except -1:
-    """What `note_bound` noted of a named portal has not come to pass."""
-    if before is None or client.portals is None:
+    """What a Bind has noted of its portal has not come to pass: neither `note_bound` nor the deed."""
+    if before is None:
         return 0
-    name, bound = before
+    name, bound, deed = before
+    if deed is not None and client.deeds is not None and client.deeds.get(name) is deed:
+        forget_deed(client, name)
+    if not name or client.portals is None:
+        return 0
     if bound is None:
         client.portals.pop(name, None)
     else:
@@ -284,18 +293,22 @@ cdef int note(Engine engine, Server server, char kind) except -1:
 
 
 cdef int execute_deed(Engine engine, Client client, Server server, const char *message, Py_ssize_t here) except -1:
-    """An Execute, and what it does to the client's names (DEALLOCATE by extended protocol) and settings. Once."""
+    """An Execute, and what it does to the client's names (DEALLOCATE by extended protocol) and settings. Once. What an earlier
+    batch has bound may not have come to pass."""
     cdef Py_ssize_t length = length_of_name(message + 5, here - 5)
     cdef bytes portal = message[5 : 5 + min(max(length, 0), NAME_LENGTH)]
-    cdef tuple deed = client.deeds.pop(portal, None) if length >= 0 and client.deeds is not None else None
+    cdef tuple deed = client.deeds.get(portal) if length >= 0 and client.deeds is not None else None
     cdef Statement statement = bound_to(client, portal)
     cdef Named target
     cdef object names = None
+    if deed is not None and server.replies.synced:
+        return hold(server)
     if statement is not None and statement.control:
         renew_effect(engine, server, statement)
     if deed is None:
         note(engine, server, b"E")
         return STEP_PASS
+    forget_deed(client, portal)
     target, every, sets = deed
     note_start(engine, server)
     pending_sent(&server.pending, b"E")
@@ -311,8 +324,8 @@ cdef int execute_deed(Engine engine, Client client, Server server, const char *m
     if every:
         names, client.names = client.names or {}, None
         client.last_named = None
-    replies_push(&server.replies, REPLY_EXECUTE, <PyObject *>target if target is not None else NULL,
-                 <PyObject *>names if every else NULL, NULL)
+    done = portal, deed, target, names
+    replies_push(&server.replies, REPLY_EXECUTE, NULL, <PyObject *>done, NULL)
     return STEP_PASS
 
 
@@ -559,7 +572,8 @@ cdef int rename_bind(
             note_bound_names(engine, client, server, statement)
         server.dirt |= DIRT_PLANS if statement.folds else 0
         if statement.speaks or statement.matters:
-            note_deed(engine, client, portal[: min(portal_length, NAME_LENGTH)], statement, targets, rest[:rest_length])
+            before = note_deed(
+                engine, client, portal[: min(portal_length, NAME_LENGTH)], before, statement, targets, rest[:rest_length])
         if statement.moves:
             client.portals = None                       # what they run is not known any more
     note_start(engine, server)
@@ -594,17 +608,20 @@ cdef Statement retype(Engine engine, Client client, Server server, Statement sta
     return typed
 
 
-cdef int note_deed(Engine engine, Client client, bytes portal, Statement statement, tuple targets, bytes rest) except -1:
+cdef tuple note_deed(
+    Engine engine, Client client, bytes portal, tuple before, Statement statement, tuple targets, bytes rest
+):
     """Bind of what does something that counts when it is executed (`execute_deed`): forgets a name of the client's or all,
-    or sets what is not reported (a digest of text and parameters, or what nobody else has)."""
+    or sets what is not reported (a digest of text and parameters, or what nobody else has). Returns what `put_back` needs."""
     target, every = targets
     engine.nonce += statement.hides
     sets = mix_text(engine.nonce if statement.hides else statement.digest.low, rest) | 1 if statement.matters else 0
-    if target is not None or every or sets:
-        if client.deeds is None:
-            client.deeds = {}
-        client.deeds[portal] = (target, every, sets)
-    return 0
+    if target is None and not every and not sets:
+        return before
+    if client.deeds is None:
+        client.deeds = {}
+    client.deeds[portal] = deed = (target, every, sets)
+    return portal, before[1] if before is not None else None, deed
 
 
 cdef bint must_wait_for_name(Client client, Server server, Py_ssize_t name_length) noexcept:

@@ -29,9 +29,9 @@ cdef enum ReplyKind:
     REPLY_SYNC_OURS = 6         # Z, kept back
     REPLY_BIND = 7              # 2
     REPLY_DESCRIBE = 8          # T or n, a t before it; `new` is the Named, or the unnamed Statement
-    REPLY_EXECUTE = 9           # rows, then C, I or s
+    REPLY_EXECUTE = 9           # rows, then C, I or s; `old` is what `undo_deed` needs
     REPLY_CLOSE = 10            # 3
-    REPLY_CLOSE_OURS = 11       # 3, kept back; `digest` was in the set, zero: nothing to undo
+    REPLY_CLOSE_OURS = 11       # 3, kept back; `digest` was in the set, zero: nothing to undo, or `new` was a name in `lent`
     REPLY_CLOSE_KNOWN = 12      # 3, given by us; `new` is the Named that was closed, or the unnamed Statement
     REPLY_PARSE = 13            # 1; `new` was named and prepared
     REPLY_PARSE_TRIED = 14      # 1; `new` was named, but the server keeps nothing

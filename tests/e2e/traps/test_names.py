@@ -5,7 +5,9 @@ trap: PgBouncer #1118, #1472; pg_doorman 1.8.1, 3.10.0.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -224,6 +226,40 @@ def test_a_name_like_ours_is_only_a_name(connect: Connect) -> None:
         assert second.ask(close_statement(name), SYNC) == "3 ZI"
         assert ask(second, whole("SELECT 'by that name'", name)) == ["by that name"]
     assert ask(first, run("s")) == ["of the first"]
+
+
+def test_an_error_that_only_looks_like_one_of_ours_costs_nothing_for_each_name(connect: Connect) -> None:
+    raw = connect()
+    for start in range(0, 60_000, 2000):
+        raw.ask(*[parse("SELECT 1", f"s{number}") for number in range(start, start + 2000)], SYNC)
+
+    def seconds(name: str) -> float:
+        begun = time.monotonic()
+        for _ in range(30):
+            assert raw.ask(query(f'SELECT "{name}"')) == "E:42703 ZI"
+        return time.monotonic() - begun
+
+    assert seconds("DOORMAN_x") < 3 * seconds("OTHER_x") + 0.05
+
+
+def test_ever_new_names_of_portals_take_no_memory_without_end(connect: Connect, pooler: Doorman) -> None:
+    def resident() -> int:
+        found = 0
+        for pid in pooler.pids().workers:
+            found += int(Path(f"/proc/{pid}/status").read_text().partition("VmRSS:")[2].split()[0])
+        return found
+
+    raw = connect()
+    raw.ask(parse("SELECT 1", "s"), SYNC)
+    raw.ask(WORK)
+    before = 0
+    for turn in range(45):
+        raw.ask(query("SAVEPOINT a"))
+        raw.ask(*[bind([], "s", f"{turn:050d}_{number}") for number in range(1000)], SYNC)
+        raw.ask(query("ROLLBACK TO a"))
+        before = before or (resident() if turn == 5 else 0)
+    assert resident() - before < 3000, "kB"
+    raw.ask(query("ROLLBACK"))
 
 
 # --- SQL-level PREPARE -----------------------------------------------------------------------------------------------

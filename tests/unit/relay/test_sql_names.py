@@ -56,4 +56,4 @@ def test_names(text: str, names: dict[str, bool]) -> None:
     ],
 )
 def test_what_is_forgotten(text: str, forgotten: str, every: bool) -> None:
-    assert names_in(text.encode())[1:] == (forgotten.encode().split(), every)
+    assert names_in(text.encode())[1:] == ([(name, False) for name in forgotten.encode().split()], every)
