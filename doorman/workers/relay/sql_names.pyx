@@ -9,8 +9,8 @@ Rules
    name is decided here. One that it has no more is closed (`Server.lent`). What is not executed is given as an empty text:
    that of the client might fail by now, or wait for a lock.
 3. Before a Query a Sync of ours ends the lending, unless something of the client's is unsynced: should PostgreSQL refuse
-   one of the texts, the client's is still run, and is told why instead of that there is no such statement. In a failed transaction nothing is lent, for nothing is run, unless
-   the batch under way may have ended it.
+   one of the texts, the client's is still run, and is told why instead of that there is no such statement. In a failed
+   transaction nothing is lent, for nothing is run, unless the batch under way may have ended it.
 4. Which names a DEALLOCATE has taken is known from the order of its tags (`Server.forgetting`). It may be what EXECUTE
    executes: the client's statement of that name speaks of another, and that perhaps of a third (`follow`).
 5. A text is lent MOST_LENT bytes, or one statement: all of it is put together before it is written. For what is beyond,

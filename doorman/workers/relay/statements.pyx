@@ -85,7 +85,10 @@ cdef Statement make_statement(uint64_t planner, const char *body, Py_ssize_t len
         statement.forgets or word == b"prepare" or (word in EXECUTES and b"execute" in statement.body.lower())
     )
     statement.returns = word == b"reset" or word == b"discard" or (word == b"set" and leads_back(body, length))
-    statement.sets = (word == b"do" and leads_back(body, length)) or word == b"set" or word == b"reset" or word == b"discard" or statement.dirt & DIRT_SETTINGS != 0
+    statement.sets = (
+        word == b"set" or word == b"reset" or word == b"discard" or statement.dirt & DIRT_SETTINGS != 0
+        or (word == b"do" and leads_back(body, length))
+    )
     statement.control = statement.control or statement.sets
     statement.momentary = depends_on_moment(body, strlen(body))
     statement.moves = word == b"close" or word == b"declare"
