@@ -156,7 +156,7 @@ cdef bint leads_back(const char *text, Py_ssize_t length):
     cdef Py_ssize_t at = first_letter(text, length)
     text += at
     length -= at
-    if begins(text, length, b"do", 2) and not IN_WORD[<uint8_t>text[2]]:
+    if length > 2 and begins(text, length, b"do", 2) and not IN_WORD[<uint8_t>text[2]]:
         return RESETS.search(text[:length]) is not None
     if not begins(text, length, b"set", 3):
         return length >= 6 and (begins(text, length, b"reset", 5) or begins(text, length, b"discard", 7))
