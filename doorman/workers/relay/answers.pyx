@@ -24,7 +24,7 @@ from doorman.workers.relay.backend cimport end_stream, is_settled, may_part, not
 from doorman.workers.relay.engine cimport DIRT_PLANS, HEAVY, HOLD, Client, Engine, Server
 from doorman.workers.relay.heal cimport note_shape, note_types, note_unusable, run_again, start_healing
 from doorman.workers.relay.local cimport note_check
-from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_free, outgoing_room
+from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_free
 from doorman.workers.relay.pending cimport pending_error, pending_ready, pending_settle
 from doorman.workers.relay.replies cimport (
     FIRST_ANSWERED,
@@ -56,8 +56,8 @@ from doorman.workers.relay.replies cimport (
     replies_pop,
     reply_remember,
 )
+from doorman.workers.relay.portals cimport put_back
 from doorman.workers.relay.prepare cimport doubt_set
-from doorman.workers.relay.rename cimport put_back
 from doorman.workers.relay.settle cimport settle, settled
 from doorman.workers.relay.sql_names cimport note_deallocated
 from doorman.workers.relay.statements cimport Named, Statement

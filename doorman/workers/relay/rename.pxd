@@ -1,5 +1,7 @@
 """Messages of clients whose statements are renamed. See rename.pyx."""
 
+from libc.stdint cimport uint64_t
+
 from doorman.workers.relay.engine cimport Client, Engine, Server
 from doorman.workers.relay.outgoing cimport Outgoing
 from doorman.workers.relay.statements cimport Named, Statement
@@ -14,7 +16,10 @@ cdef int rename(
     Engine engine, Client client, Server server, const char *run, Py_ssize_t run_length,
     const char *message, Py_ssize_t here, Py_ssize_t total,
 ) except -1
-cdef int put_back(Client client, tuple before) except -1
+cdef int hold(Server server) noexcept
+cdef uint64_t mix_text(uint64_t planner, bytes text)
+cdef int note_told(Client client, object bound) except -1
+cdef int forget_named(Client client, Named named) except -1
 cdef int note(Engine engine, Server server, char kind) except -1
 cdef Py_ssize_t length_of_name(const char *name, Py_ssize_t room) noexcept
 cdef int note_led_back(Client client, Server server, const char *message, Py_ssize_t here, Py_ssize_t total) except -1

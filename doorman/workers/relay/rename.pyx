@@ -32,6 +32,15 @@ from doorman.workers.relay.heal cimport seal
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_room, write_length
 from doorman.workers.relay.own_names cimport pass_on
 from doorman.workers.relay.pending cimport pending_sent
+from doorman.workers.relay.portals cimport (
+    NAME_LENGTH,
+    describe_portal,
+    execute_deed,
+    forget_portal,
+    note_bound,
+    note_deed,
+    put_back,
+)
 from doorman.workers.relay.prepare cimport (
     FIT_RETYPED,
     FIT_STALE,
@@ -44,7 +53,6 @@ from doorman.workers.relay.prepare cimport (
     note_start,
     prepare,
     prepare_nothing,
-    renew_effect,
     take_over,
     try_parse,
     write_parse,
@@ -80,8 +88,6 @@ cdef bytes FLUSH = b"H\x00\x00\x00\x04"
 
 cdef enum:
     LARGE = 16_384                  # a text of this size counts when many answers are owed
-    NAME_LENGTH = 63                # bytes of a name by which PostgreSQL tells statements and portals
-    MOST_PORTALS = 4096             # with names, remembered of a client: one that never pauses keeps its server for ever
 
 
 cdef int rename(
@@ -150,72 +156,6 @@ cdef int rename(
         seal(engine, server)
         return STEP_CUT
     return STEP_PASS
-
-
-cdef int forget_portal(Client client, bytes name) except -1:
-    if client.portals is not None:
-        client.portals.pop(name, None)
-    return forget_deed(client, name)
-
-
-cdef int forget_deed(Client client, bytes name) except -1:
-    if client.deeds is not None:
-        client.deeds.pop(name, None)
-        client.deeds = client.deeds or None
-    return 0
-
-
-cdef int describe_portal(Engine engine, Client client, Server server, const char *message, Py_ssize_t here) except -1:
-    """The description of a portal is that of the statement which it runs."""
-    cdef Py_ssize_t length = length_of_name(message + 6, here - 6)
-    bound = client.last_bound
-    if length != 0:
-        length = min(length, NAME_LENGTH)
-        bound = client.portals.get(message[6 : 6 + length]) if length > 0 and client.portals is not None else None
-    note_start(engine, server)
-    pending_sent(&server.pending, b"D")
-    note_told(client, bound)
-    replies_push(&server.replies, REPLY_DESCRIBE, <PyObject *>bound if bound is not None else NULL, NULL, NULL)
-    return STEP_PASS
-
-
-cdef Statement bound_to(Client client, bytes portal):
-    """What a portal runs; None: that is not known."""
-    bound = client.last_bound
-    if portal:
-        bound = client.portals.get(portal) if client.portals is not None else None
-    return (<Named>bound).statement if isinstance(bound, Named) else <Statement>bound
-
-
-cdef tuple note_bound(Client client, const char *portal, Py_ssize_t length, object bound):
-    """What a portal runs from now on. Returns what `put_back` needs: its name, what it ran before, and no deed yet; None of
-    the portal without a name, of which nothing is left when it cannot be made."""
-    cdef bytes name
-    if not length:
-        client.last_bound = bound
-        return None
-    if client.portals is None or len(client.portals) >= MOST_PORTALS:
-        client.portals = {}                             # what those run is not known any more
-    name = portal[: min(length, NAME_LENGTH)]
-    before = client.portals.get(name)
-    client.portals[name] = bound
-    return name, before, None
-
-
-cdef int put_back(Client client, tuple before) except -1:
-    """What a Bind has noted of its portal has not come to pass: neither `note_bound` nor the deed."""
-    if before is None:
-        return 0
-    name, bound, deed = before
-    if deed is not None and client.deeds is not None and client.deeds.get(name) is deed:
-        forget_deed(client, name)
-    if not name or client.portals is None:
-        return 0
-    if bound is None:
-        client.portals.pop(name, None)
-    else:
-        client.portals[name] = bound
-    return 0
 
 
 cdef int note_told(Client client, object bound) except -1:
@@ -290,43 +230,6 @@ cdef int note(Engine engine, Server server, char kind) except -1:
         server.client.row.has_flushed = 1
         engine.give_known(server)
     return 0
-
-
-cdef int execute_deed(Engine engine, Client client, Server server, const char *message, Py_ssize_t here) except -1:
-    """An Execute, and what it does to the client's names (DEALLOCATE by extended protocol) and settings. Once. What an earlier
-    batch has bound may not have come to pass."""
-    cdef Py_ssize_t length = length_of_name(message + 5, here - 5)
-    cdef bytes portal = message[5 : 5 + min(max(length, 0), NAME_LENGTH)]
-    cdef tuple deed = client.deeds.get(portal) if length >= 0 and client.deeds is not None else None
-    cdef Statement statement = bound_to(client, portal)
-    cdef Named target
-    cdef object names = None
-    if deed is not None and server.replies.synced:
-        return hold(server)
-    if statement is not None and statement.control:
-        renew_effect(engine, server, statement)
-    if deed is None:
-        note(engine, server, b"E")
-        return STEP_PASS
-    forget_deed(client, portal)
-    target, every, sets = deed
-    note_start(engine, server)
-    pending_sent(&server.pending, b"E")
-    server.executed = True
-    if sets:
-        server.local_planner = mix_text(server.local_planner, sets.to_bytes(8, "big"))
-        server.explained += 1
-    if target is not None:
-        if client.names is not None and client.names.get(target.name) is target:
-            forget_named(client, target)
-        else:
-            target = None                               # it was closed meanwhile
-    if every:
-        names, client.names = client.names or {}, None
-        client.last_named = None
-    done = portal, deed, target, names
-    replies_push(&server.replies, REPLY_EXECUTE, NULL, <PyObject *>done, NULL)
-    return STEP_PASS
 
 
 cdef bint must_hold(Server server) noexcept:
@@ -606,22 +509,6 @@ cdef Statement retype(Engine engine, Client client, Server server, Statement sta
     else:
         client.unnamed = typed
     return typed
-
-
-cdef tuple note_deed(
-    Engine engine, Client client, bytes portal, tuple before, Statement statement, tuple targets, bytes rest
-):
-    """Bind of what does something that counts when it is executed (`execute_deed`): forgets a name of the client's or all,
-    or sets what is not reported (a digest of text and parameters, or what nobody else has). Returns what `put_back` needs."""
-    target, every = targets
-    engine.nonce += statement.hides
-    sets = mix_text(engine.nonce if statement.hides else statement.digest.low, rest) | 1 if statement.matters else 0
-    if target is None and not every and not sets:
-        return before
-    if client.deeds is None:
-        client.deeds = {}
-    client.deeds[portal] = deed = (target, every, sets)
-    return portal, before[1] if before is not None else None, deed
 
 
 cdef bint must_wait_for_name(Client client, Server server, Py_ssize_t name_length) noexcept:
