@@ -21,7 +21,7 @@ cdef extern from "<semaphore.h>" nogil:
     int sem_post(sem_t *sem)
 
 cdef enum:
-    LAYOUT_VERSION = 17
+    LAYOUT_VERSION = 18
     NONE = -1
     NAME_BYTES = 128            # database, user, application_name: bytes kept, terminating NUL included
     SECRET_BYTES = 256          # protocol 3.2: a cancel secret has 4 to 256 bytes
@@ -65,6 +65,11 @@ cdef enum WaitState:
     WAIT_GRANTED = 2            # a slot in state GRANTED names this client
     WAIT_FAILED = 3             # taken out of the queue: no server can be had (the pool row says why)
     WAIT_CANCELLED = 4          # taken out of the queue by a cancel request
+
+cdef enum:                          # ClientRow.preparing: is a server being made fit for what the client has sent?
+    PREPARING_NO = 0
+    PREPARING_YES = 1               # nothing of it was sent to a server
+    PREPARING_CANCELLED = 2         # and nothing shall be: a cancel request came
 
 cdef enum PoolState:
     POOL_UNUSED = 0
@@ -247,7 +252,7 @@ cdef struct ClientRow:
     uint64_t wait_total             # [worker] microseconds
     uint64_t wait_max               # [worker] microseconds
     uint32_t cancel_pid             # [worker]
-    uint32_t cancel_length          # [worker]
+    uint32_t preparing              # [atomic] see PREPARING_*
     uint8_t cancel_secret[32]       # [worker]
     uint16_t port                   # [once] 0 on a Unix socket
     uint8_t family                  # [once] 4, 6, or 0 = Unix socket
@@ -258,7 +263,7 @@ cdef struct ClientRow:
     uint8_t has_unnamed             # [worker] likewise: an unnamed statement
     uint8_t has_flushed             # [worker] it has used Flush
     uint8_t admin                   # [worker] 1: console
-    uint8_t spare_byte
+    uint8_t cancel_length           # [worker]
     uint64_t condemned              # [atomic] its own connection_id: it is to be sent away (KILL)
     char application_name[128]      # [worker]
     char database[128]              # [worker] console only; others have their pool's

@@ -5,11 +5,13 @@ Runs in workers and keeper (the master calls it only to repair). pools.pxd has t
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from doorman.shm.atomics cimport store32
+from doorman.shm.atomics cimport cas32, store32
 from doorman.shm.layout cimport (
     FAILURE_BYTES,
     NONE,
     POOL_LIVE,
+    PREPARING_CANCELLED,
+    PREPARING_YES,
     SLOT_ACTIVE,
     SLOT_CLOSING,
     SLOT_FREE,
@@ -337,7 +339,8 @@ cdef bint begin_cancel(
 ) noexcept nogil:
     """A cancel request for this client row came to this process.
 
-    A waiting client leaves the queue (its worker tells it). True: `slot` runs a statement of the client; the server is
+    A waiting client leaves the queue (its worker tells it), one whose server is not ready for it gets the error when it
+    would be. True: `slot` runs a statement of the client; the server is
     kept from everybody else until `end_cancel`, so that a late cancel cannot hit a stranger. `connection_id` is what
     the row had when the key was compared: the row may have got another client since.
     """
@@ -356,6 +359,8 @@ cdef bint begin_cancel(
     elif row.wait_state == WAIT_QUEUED:
         unlink_waiter(table, client)
         dismiss_waiter(table, row, WAIT_CANCELLED, wake)
+    elif cas32(&row.preparing, PREPARING_YES, PREPARING_CANCELLED):
+        pass
     elif row.slot != NONE:
         server = &table.slots[row.slot]
         if server.state == SLOT_ACTIVE and server.client == client and server.running and server.canceller == NONE:

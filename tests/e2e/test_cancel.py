@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
 from tests.e2e.conftest import POOL_SIZE, Connect
 from tests.e2e.raw import Raw, cancel, packet, wait_until
 from tests.harness import Doorman, Postgres
+from tests.harness.doorman import pool_of, user_of
 from tests.torture.wire import SYNC, bind, execute, parse, query
 
 Address = tuple[str, int]
@@ -162,3 +167,31 @@ def test_a_storm_of_cancels_does_not_stop_logins(connect: Connect, address: Addr
     for one in storm:
         assert one.read_to_end() == b""
         one.close()
+
+
+@pytest.fixture
+def single(postgres: Postgres) -> Iterator[Doorman]:
+    with Doorman(postgres, pools={"postgres": pool_of(postgres, users=[user_of("app", 1)])}) as doorman:
+        yield doorman
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_a_cancel_counts_while_the_server_is_made_fit_for_the_client(single: Doorman, extended: bool) -> None:
+    address = (single.host, single.port)
+    with closing(Raw(address).log_in()) as first:
+        pid = int(first.value("SELECT pg_backend_pid()"))
+    for _ in range(4):  # of both workers
+        with closing(Raw(address).log_in(options="-c work_mem=1MB")) as raw:
+            with closing(Raw(address).log_in()) as plain:
+                assert plain.value("SHOW work_mem") == "4MB"
+            os.kill(pid, signal.SIGSTOP)  # its settings cannot be set
+            try:
+                raw.send(*([parse("SELECT 1"), bind(), execute(), SYNC] if extended else [query("SELECT 1")]))
+                time.sleep(0.1)
+                assert cancel(address, raw.pid, raw.secret) == b""
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            assert end_of(raw) == "57014"
+            assert raw.status == "I"
+            assert raw.value("SHOW work_mem") == "1MB", "and the next is not cancelled"
+            assert int(raw.value("SELECT pg_backend_pid()")) == pid

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from tests.conftest import MakeDoorman
-from tests.e2e.conftest import POOL_SIZE, Connect
+from tests.e2e.conftest import POOL_SIZE, Connect, backends
 from tests.e2e.lone import Lone, lone_pooler
 from tests.e2e.raw import Ended, Raw
 from tests.harness import Doorman, Postgres
@@ -115,6 +115,19 @@ def test_a_value_that_postgresql_refuses_ends_the_login_with_its_words(connect: 
         fields = raw.last_words()
         assert fields["C"] in ("22023", "42704") and fields["V"] == "FATAL"
     assert connect().value("SELECT 1") == "1"
+
+
+def test_a_refused_value_costs_no_server(connect: Connect, postgres: Postgres) -> None:
+    connect(TimeZone="Asia/Tokyo").value("SELECT 1")
+    before = {row["pid"] for row in backends(postgres)}
+    for wish in ({"TimeZone": "Mars/Base"}, {"options": "-c work_mem=1MB -c no_such_setting=1"}) * 3:
+        raw = connect.bare()
+        raw.send(startup("app", "postgres", **wish))
+        raw.last_words()
+    plain = connect.many(2)
+    for raw in plain * 4:
+        assert raw.rows("SELECT current_setting('work_mem'), current_setting('TimeZone')") == [["4MB", "Etc/UTC"]]
+    assert before & {row["pid"] for row in backends(postgres)} == before
 
 
 def test_quotes_and_backslashes_in_values_are_only_text(connect: Connect) -> None:

@@ -32,10 +32,8 @@ cdef class ClientSide(ServerSide):
     cdef int discard_input(self, Client client) except -1
     cdef int process(self, Client client) except -1
     cdef int written(self, Client client) except -1
-    cdef int end_wait(self, Client client, str sqlstate, str message, detail) except -1
     cdef int stop_waiting(self, Client client) except -1
     cdef int abandon(self, Server server) except -1
-    cdef int send_off(self, Client client, bytes last_words) except -1
     cdef int hang_up(self, Client client) except -1
     cdef bint needs_server_to_greet(self, Client client)
     cpdef send(self, Client client, bytes data)

@@ -21,6 +21,7 @@ from doorman.shm.layout cimport (
     CLIENT_SECRET_BYTES,
     NAME_BYTES,
     NONE,
+    PREPARING_NO,
     WAIT_NO,
     WAIT_QUEUED,
     ClientRow,
@@ -306,6 +307,7 @@ cdef class ClientSide(ServerSide):
         """A waiter gets an error instead of a server; nothing of its batch reaches one."""
         cdef bytes sqlstate_bytes = sqlstate.encode().ljust(5)
         client.row.wait_state = WAIT_NO
+        client.row.preparing = PREPARING_NO
         client.row.state = CLIENT_IDLE
         client.row.errors += 1
         count_error(client.counters, <const char *>sqlstate_bytes)

@@ -26,13 +26,18 @@ cdef class Lending(Sockets):
     cdef uint64_t to_wake           # processes that have new mail, as bits
     cdef bint in_round              # `run` is at work: it wakes them at the end of its round
 
+    cdef bint attach_now(self, Client client) except -1
+    cdef int attach_again(self, Client client) except -1
+    cdef int begin(self, Client client) except -1
+    cdef int end_wait(self, Client client, str sqlstate, str message, detail) except -1
     cdef bint bind(self, Client client, int slot) except -1
     cdef bint prepared(self, Client client) except -1
     cdef bint must_learn_settings(self, Client client)
     cdef bint can_greet(self, PoolRow *pool) noexcept
     cdef bint must_learn_parameters(self, PoolRow *pool) noexcept
     cdef int learn_settings(self, Client client, list reported) except -1
-    cdef int answer_settings_error(self, Client client, reported) except -1
+    cdef int refuse_settings(self, Client client, Server server) except -1
+    cdef int send_off(self, Client client, bytes last_words) except -1
     cdef int grant(self, int slot, Client client) except -1
     cdef int grant_now(self, int slot, Client client) except -1
     cdef int granted(self, int slot, Client client) except -1

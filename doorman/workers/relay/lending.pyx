@@ -3,7 +3,8 @@
 Rules
 1. `client.server` and `server.client` always name each other; `bind` and `part` alone set and clear them.
 2. Between a client and its first message may stand: the server's socket (`parked`), a probe, the client's settings, the
-   end of its login. `prepared` takes the next of these steps; `serve` goes on after each.
+   end of its login. `prepared` takes the next of these steps; `serve` goes on after each, and `begin` when none is left,
+   unless a cancel request came meanwhile: `row.preparing` is for that.
 3. Whatever `give_back` decides about a slot is carried out here, in `hand_on`. What a client does with its server may end
    in handing it on: that one's turn comes when the first is done (`grant`), or many logins would be as many calls deep.
 4. With two workers a busy server is as likely to come back as not, and an event too many costs less than to stop and to
@@ -18,14 +19,24 @@ import logging
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from posix.unistd cimport write
 
-from doorman.shm.atomics cimport lowest_bit, swap32
+from doorman.shm.atomics cimport cas32, lowest_bit, swap32
 from doorman.shm.counters cimport count_time
-from doorman.shm.layout cimport CLIENT_ACTIVE, CLIENT_IDLE, CLIENT_WAITING, NONE, PoolRow
+from doorman.shm.layout cimport (
+    CLIENT_ACTIVE,
+    CLIENT_IDLE,
+    CLIENT_WAITING,
+    NONE,
+    PREPARING_CANCELLED,
+    PREPARING_NO,
+    PREPARING_YES,
+    PoolRow,
+)
 from doorman.shm.pools cimport BACK_CLOSE, BACK_IDLE, BACK_REFUSED, Taken, give_back, start_reset, take
 from doorman.workers.relay.backend cimport end_stream
 from doorman.workers.relay.engine cimport (
     DIRT_CONNECTED,
     DIRT_PLANS,
+    DIRT_SETTINGS,
     DIRT_STATEMENTS,
     DIRT_TEMPORARY,
     PHASE_LOGIN,
@@ -64,6 +75,19 @@ cdef class Lending(Sockets):
 
     cdef bint attach(self, Client client) except -1:
         """True: the client has a server and may use it now. False: it waits, and goes on through `serve`."""
+        cdef bint asks = client.phase != PHASE_LOGIN
+        if self.attach_now(client):
+            return True
+        if asks and not client.closed:
+            cas32(&client.row.preparing, PREPARING_NO, PREPARING_YES)
+        return False
+
+    cdef int attach_again(self, Client client) except -1:
+        """Its server was lost before anything of the client's was sent to it: another one will do."""
+        return self.begin(client) if self.attach(client) else 0
+
+    cdef bint attach_now(self, Client client) except -1:
+        """See `attach`."""
         cdef Taken taken
         cdef int64_t now = self.now
         if client.pool_row.session_mode:                # the pool's mode was changed: from now on it keeps its servers
@@ -152,16 +176,29 @@ cdef class Lending(Sockets):
         )
 
     cdef int serve(self, Client client) except -1:
-        if self.prepared(client):
-            self.queue(client)
-        return 0
+        return self.begin(client) if self.prepared(client) else 0
+
+    cdef int begin(self, Client client) except -1:
+        """Its server is ready for what it has sent, unless that was cancelled."""
+        if swap32(&client.row.preparing, PREPARING_NO) != PREPARING_CANCELLED:
+            return self.queue(client)
+        self.release(client.server)
+        return self.end_wait(client, "57014", "canceling statement due to user request", None)
+
+    cdef int send_off(self, Client client, bytes last_words) except -1:
+        """Its session ends with these words."""
+        raise NotImplementedError
+
+    cdef int end_wait(self, Client client, str sqlstate, str message, detail) except -1:
+        """It gets an error instead of a server."""
+        raise NotImplementedError
 
     cdef int synced(self, Server server) except -1:
         cdef Client client = server.client
         if server.failed or server.status != b"I":
-            if not any(b"\0C57014\0" in message for message in server.reported):   # nor by a time-out of somebody before
-                self.answer_settings_error(client, server.reported)
-            return self.lose_server(server)
+            if any(b"\0C57014\0" in message for message in server.reported):       # nor by a time-out of somebody before
+                return self.lose_server(server)
+            return self.refuse_settings(client, server)
         server.row.parameter_digest = client.settings_digest
         if client.followed is not None:
             self.correct_parameters(client, server.reported)
@@ -205,17 +242,21 @@ cdef class Lending(Sockets):
         self.settings_of[learnt_for(client)] = b"".join(latest.values())
         return 0
 
-    cdef int answer_settings_error(self, Client client, reported) except -1:
-        """PostgreSQL refused what the client asked for at startup: pass on its reason as the end of the session."""
-        cdef Server server = client.server
-        for message in reported:
-            if message[:1] == b"E":
-                server.said_fatal = True
-                fields = messages.parse_error_fields(message[5:])
-                refusal = messages.error_response(fields.get("C", "XX000"), fields.get("M", "invalid parameter"))
-                self.answer(client, refusal, len(refusal))
-                return self.farewell(client)
-        return 0
+    cdef int refuse_settings(self, Client client, Server server) except -1:
+        """PostgreSQL refused what the client asked for at startup: pass on its reason as the end of the session. The server
+        is as good as before, but for its settings, if it says that it is ready."""
+        cdef bint ready = server.status == b"I" and not server.pending.length
+        refusals = [read_refusal(message) for message in server.reported if message[:1] == b"E"]
+        server.reported = None
+        if not refusals:
+            return self.lose_server(server)
+        self.part(server)
+        self.send_off(client, refusals[0])
+        if not ready:
+            return self.lose_server(server)
+        server.dirt |= DIRT_SETTINGS
+        start_reset(self.table, server.slot)
+        return start_clean(self, server)
 
     cdef int grant(self, int slot, Client client) except -1:
         """A waiter of this process got a slot: go on with it, now or when those before it are done (rule 3)."""
@@ -482,6 +523,12 @@ def named_report(bytes message) -> tuple[str, bytes]:
     """A ParameterStatus by its name; without one, what is none."""
     name, _, rest = message[5:].partition(b"\0")
     return (name.decode("utf-8", "replace") if message[:1] == b"S" and rest.count(b"\0") == 1 else ""), message
+
+
+def read_refusal(message: bytes) -> bytes:
+    """The end of a session for the reason that an ErrorResponse of PostgreSQL's gives."""
+    fields = messages.parse_error_fields(message[5:])
+    return messages.error_response(fields.get("C", "XX000"), fields.get("M", "invalid parameter"))
 
 
 cdef int forget_leftovers(Server server, Client client) except -1:

@@ -199,9 +199,7 @@ cdef class ServerSide(Lending):
         if client is None or client.closed or client.phase == PHASE_FAREWELL:
             return 0
         if stage == STAGE_PROBE or stage == STAGE_SYNC:
-            if self.attach(client):                 # nothing of the client's was sent: another server will do
-                self.queue(client)
-            return 0
+            return self.attach_again(client)
         client.lingers = True                       # in COPY IN, or with more of a pipeline on its way
         if told:
             return self.farewell(client)
@@ -391,9 +389,7 @@ cdef class ServerSide(Lending):
         client.parked = NONE
         start_close(self.table, slot)
         self.finish(slot, generation)
-        if self.attach(client):
-            self.queue(client)
-        return 0
+        return self.attach_again(client)
 
     def republish(self, slot: int, generation: int) -> bool:
         """The master has no socket of a server that this process opened: send it again. False: it is opening it."""
