@@ -5,6 +5,7 @@ Each scene is also played directly to PostgreSQL, whose answers are the ones to 
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 
@@ -143,6 +144,27 @@ def what_extensions_keep(dial: Dial) -> Iterator[list[str]]:
         yield ask(other, query("SELECT dblink_get_connections()"))
 
 
+NAMES = itertools.count()
+LASTING = (
+    "SELECT pg_create_physical_replication_slot('{0}', false, true)",
+    "SELECT PG_Create_Physical_Replication_Slot('{0}', temporary => true)",
+    "SELECT pg_replication_origin_create('{0}'), pg_replication_origin_session_setup('{0}')",
+    "SELECT pg_backup_start('{0}', fast => true)",
+)
+
+
+def what_only_the_end_of_a_session_takes_back(dial: Dial) -> Iterator[list[str]]:
+    other = dial("super")
+    for text in LASTING:
+        for ask_for in (query, extended):
+            one = dial("super")
+            got = one.ask(ask_for(text.format(f"lasting_{next(NAMES)}")))
+            assert "D" in got, (text, got)
+            yield ask(other, query("SELECT count(*) FROM pg_replication_slots WHERE active_pid = pg_backend_pid()"))
+            yield ask(other, query("SELECT pg_replication_origin_session_is_setup()"))
+            yield ask(other, query("SELECT pg_backup_stop()"))
+
+
 def a_role_of_another_name(dial: Dial) -> Iterator[list[str]]:
     raw, other = dial("super"), dial("super")
     raw.ask(query("CREATE ROLE named"))
@@ -177,6 +199,7 @@ SCENES = [
     a_batch_run_again_that_evicts_what_was_prepared_for_it,
     a_string_that_speaks_of_temporary_tables,
     what_extensions_keep,
+    what_only_the_end_of_a_session_takes_back,
     a_role_of_another_name,
 ]
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.conftest import POOL_SIZE, Connect
+from tests.e2e.conftest import POOL_SIZE, Connect, backends
 from tests.e2e.lone import extended
 from tests.e2e.raw import tell, wait_until
-from tests.harness import Doorman
+from tests.harness import Doorman, Postgres
 from tests.torture.wire import COPY_DONE, SYNC, bind, copy_data, execute, parse, query, startup
 
 LEFTOVERS = """
@@ -58,6 +58,19 @@ def test_everything_that_a_session_owns_works_and_is_gone_afterwards(connect: Co
             break
     else:
         pytest.fail("the server was not lent again")
+
+
+@pytest.mark.parametrize("extends", [False, True])
+def test_what_only_the_end_of_a_session_takes_back_is_taken_back(
+    connect: Connect, postgres: Postgres, where: tuple[str, str], extends: bool
+) -> None:
+    postgres.admin("GRANT EXECUTE ON FUNCTION pg_backup_start, pg_backup_stop TO app")
+    raw = connect(*where)
+    text = "SELECT pg_backup_start('mine', fast => true)"
+    assert "D" in raw.ask(*([parse(text), bind(), execute(), SYNC] if extends else [query(text)]))
+    assert raw.value("SELECT lsn <> '0/0' FROM pg_backup_stop(false)") == "t", "it is its own until then"
+    raw.quit()
+    wait_until(lambda: raw.pid not in [row["pid"] for row in backends(postgres)], "the server is closed")
 
 
 @pytest.mark.parametrize("how", ["close", "reset", "quit"])

@@ -377,7 +377,7 @@ cdef class ClientSide(ServerSide):
             self.close_server(server, False)
             return cancel(self, server) if server.pending.length and stage == STAGE_NONE else 0
         if client.session_mode:
-            server.dirt = DIRT_EVERYTHING
+            server.dirt = DIRT_EVERYTHING | server.dirt & DIRT_CONNECTED
         elif not client.pool_row.cleanup:
             server.dirt &= DIRT_CONNECTED | (DIRT_STATEMENTS | DIRT_PLANS if client.renames else 0)
         if not server.armed:

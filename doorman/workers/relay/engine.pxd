@@ -57,7 +57,7 @@ cdef enum Dirt:                     # what a client may have left in a server's 
     DIRT_EVERYTHING = 64
     DIRT_CREATED = 128              # something was created: it may be temporary
     DIRT_NAMED = 512                # (beside DIRT_STATEMENTS) SQL has prepared something under the client's own name
-    DIRT_CONNECTED = 1024           # it may have connections of its own (dblink), which nothing but its end closes for sure
+    DIRT_CONNECTED = 1024           # it may have what nothing but its end takes back: connections (dblink), replication slots …
     DIRT_PLANS = 256                # plans, also those in functions, may hold what was read under settings of its own
 
 

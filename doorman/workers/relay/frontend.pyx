@@ -15,6 +15,7 @@ from libc.string cimport memchr
 
 from doorman.workers.relay.batch cimport take_batch
 from doorman.workers.relay.engine cimport (
+    DIRT_CONNECTED,
     DIRT_STATEMENTS,
     HOLD,
     MAX_MESSAGE,
@@ -29,7 +30,7 @@ from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_fre
 from doorman.workers.relay.pending cimport pending_sent
 from doorman.workers.relay.rename cimport STEP_CUT, STEP_HOLD, STEP_HOLD_CUT, STEP_PASS, rename
 from doorman.workers.relay.sql_names cimport lend_names, note_executed, speaks_of_names
-from doorman.workers.relay.traces cimport does_change, leads_back, makes_from_query, may_set, text_of_parse
+from doorman.workers.relay.traces cimport does_change, leads_back, makes_from_query, may_set, text_of_parse, traces_of
 from doorman.workers.relay.upkeep cimport note_way_back
 
 cdef enum Need:                 # what a message type needs when the client has no server
@@ -260,7 +261,9 @@ cdef int note_sent(Server server, const char *message, Py_ssize_t here, Py_ssize
             server.dirt |= DIRT_STATEMENTS
         text = text_of_parse(message, here)
         server.makes |= makes_from_query(text, message + here - text)
+        server.dirt |= traces_of(text, message + here - text) & DIRT_CONNECTED
     elif kind == b"Q":                          # Query
+        server.dirt |= traces_of(text, message + here - text) & DIRT_CONNECTED
         server.makes |= does_change(text, message + here - text)
     if server.client.startup is not None and (kind == b"Q" or kind == b"P") and (
         may_set(text, message + here - text) or leads_back(text, message + here - text)

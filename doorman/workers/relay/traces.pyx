@@ -55,7 +55,7 @@ cdef uint32_t traces_of(const char *text, Py_ssize_t length) noexcept nogil:
 
 
 cdef inline uint8_t is_trigger(const uint8_t *at) noexcept nogil:
-    """The middle of t_, g_, y_ or k_ (set_config, pg_temp, pg_settings, advisory_lock, dblink_connect), or of mp (temp)."""
+    """The middle of t_, g_, y_ or k_ (set_config, pg_temp, pg_settings, pg_create_…, advisory_lock, dblink_connect), or of mp (temp)."""
     return (
         ((at[0] == 95) & (((at[-1] | 32) == 116) | ((at[-1] | 32) == 107) | ((at[-1] | 32) == 103) | ((at[-1] | 32) == 121)))
         | (((at[0] | 32) == 109) & ((at[1] | 32) == 112))
@@ -86,10 +86,39 @@ cdef uint32_t look_closer(const char *text, Py_ssize_t length, Py_ssize_t at) no
             return DIRT_SETTINGS
         if left >= 5 and at >= 8 and strncasecmp(text + at - 8, b"advisory_lock", 13) == 0:     # not ..._xact_lock
             return DIRT_LOCKS
+        if at >= 2 and ends_with_its_session(text + at - 2, left + 2):
+            return DIRT_CONNECTED
         return 0
     if left >= 2 and at >= 2 and strncasecmp(text + at - 2, b"temp", 4) == 0 and makes_table(text, length, at - 2):
         return DIRT_TEMPORARY
     return 0
+
+
+cdef bint ends_with_its_session(const char *text, Py_ssize_t length) noexcept nogil:
+    """Does a function's name begin here whose work only the end of the session takes back? Temporary replication slots, the
+    origin of what is replicated, a backup."""
+    if strncasecmp(text, b"pg_", 3) != 0:
+        return False
+    return (
+        is_slot_made(text + 3, length - 3, b"create_", 7) or is_slot_made(text + 3, length - 3, b"copy_", 5)
+        or starts_with(text, length, b"pg_replication_origin_session_setup", 35)
+        or starts_with(text, length, b"pg_backup_start", 15) or starts_with(text, length, b"pg_start_backup", 15)
+    )
+
+
+cdef bint is_slot_made(const char *text, Py_ssize_t length, const char *verb, Py_ssize_t verb_length) noexcept nogil:
+    if not starts_with(text, length, verb, verb_length):
+        return False
+    text += verb_length
+    length -= verb_length
+    return (
+        starts_with(text, length, b"logical_replication_slot", 24)
+        or starts_with(text, length, b"physical_replication_slot", 25)
+    )
+
+
+cdef inline bint starts_with(const char *text, Py_ssize_t length, const char *word, Py_ssize_t word_length) noexcept nogil:
+    return length >= word_length and strncasecmp(text, word, word_length) == 0
 
 
 cdef bint makes_table(const char *text, Py_ssize_t length, Py_ssize_t at) noexcept nogil:
