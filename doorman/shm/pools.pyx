@@ -340,9 +340,9 @@ cdef bint begin_cancel(
     """A cancel request for this client row came to this process.
 
     A waiting client leaves the queue (its worker tells it), one whose server is not ready for it gets the error when it
-    would be. True: `slot` runs a statement of the client; the server is
-    kept from everybody else until `end_cancel`, so that a late cancel cannot hit a stranger. `connection_id` is what
-    the row had when the key was compared: the row may have got another client since.
+    would be. Otherwise `slot` (NONE: there is nothing to do) runs a statement of the client. True: the caller cancels it; the
+    server is kept from everybody else until `end_cancel`, so that a late cancel cannot hit a stranger. False: somebody
+    does already. `connection_id` is what the row had when the key was compared: it may have got another client since.
     """
     cdef ClientRow *row = &table.clients[client]
     cdef PoolRow *pool
@@ -363,10 +363,11 @@ cdef bint begin_cancel(
         pass
     elif row.slot != NONE:
         server = &table.slots[row.slot]
-        if server.state == SLOT_ACTIVE and server.client == client and server.running and server.canceller == NONE:
-            server.canceller = table.process
+        if server.state == SLOT_ACTIVE and server.client == client and server.running:
             slot[0] = row.slot
-            wanted = True
+            wanted = server.canceller == NONE
+            if wanted:
+                server.canceller = table.process
     release(&pool.lock)
     return wanted
 

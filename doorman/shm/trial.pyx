@@ -203,10 +203,10 @@ cdef class Trial:
         """The slot that a cancel request must be sent to, or NONE."""
         cdef int slot
         self.mark()
-        begin_cancel(self.table, client, connection_id or self.table.clients[client].connection_id, &slot,
-                     <uint64_t *>&self.woken)
+        begun = begin_cancel(self.table, client, connection_id or self.table.clients[client].connection_id, &slot,
+                             <uint64_t *>&self.woken)
         self.mark()
-        return slot
+        return slot if begun else NONE
 
     def has_cancel_key(self, int slot, unsigned int generation) -> bool:
         cdef uint32_t pid

@@ -81,6 +81,7 @@ LEAVE_SECONDS = 0.3  # less than the master's FAREWELL_SECONDS
 FAILURE_LOG_SECONDS = 1.0
 REPUBLISH_SECONDS = 0.5
 CHANNEL_REST_SECONDS = 0.1
+CANCEL_TURN_SECONDS = 5.0
 DEPOSIT_SECONDS = 1.0
 
 
@@ -598,7 +599,23 @@ class Process(Host):
     def cancel(self, pid: int, secret: bytes) -> asyncio.Task[None] | None:
         """A cancel request arrived here for a client of whatever worker. None: it is dealt with already."""
         found = self.relay.cancel_client(pid, secret)
-        return self.cancel_server(*found) if found is not None else None
+        if found is None:
+            return None
+        slot, generation, begun = found
+        return self.cancel_server(slot, generation) if begun else self.spawn(self.cancel_again(pid, secret))
+
+    async def cancel_again(self, pid: int, secret: bytes) -> None:
+        """An earlier request for this server is on its way. It may have come before the statement that this one is meant for."""
+        until = self.loop.time() + CANCEL_TURN_SECONDS
+        while self.loop.time() < until:
+            await asyncio.sleep(0.002)
+            found = self.relay.cancel_client(pid, secret)
+            if found is None:
+                return
+            slot, generation, begun = found
+            if begun:
+                await self.cancel_server(slot, generation)
+                return
 
     def reported_parameters(self, pool: int) -> dict[str, str]:
         """What servers of a pool report at login, names folded; empty before the first one."""

@@ -167,11 +167,12 @@ def digest_for_planner(wanted: Mapping[str, str]) -> int:
 
 
 def digest_for_plans(wanted: Mapping[str, str]) -> int:
-    """16 bits. PostgreSQL keeps plans in functions, with the literals in them as they were read."""
+    """16 bits. PostgreSQL keeps plans in functions, with the literals in them as they were read, and with what the role of
+    that moment might execute: whether it may is asked where an immutable function is run, or one in SQL put in, when planning."""
     relevant = {
         name: value
         for name, value in wanted.items()
-        if name.encode() not in PLANNED_ANEW and not is_harmless(name.encode())
+        if name == "role" or (name.encode() not in PLANNED_ANEW and not is_harmless(name.encode()))
     }
     return (digest_of(relevant) & OF_PLANS or 1) if relevant else 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,7 +12,7 @@ from contextlib import closing
 import pytest
 
 from tests.e2e.conftest import POOL_SIZE, Connect
-from tests.e2e.raw import Raw, cancel, packet, wait_until
+from tests.e2e.raw import Raw, cancel, cancel_packet, packet, wait_until
 from tests.harness import Doorman, Postgres
 from tests.harness.doorman import pool_of, user_of
 from tests.torture.wire import SYNC, bind, execute, parse, query
@@ -167,6 +168,21 @@ def test_a_storm_of_cancels_does_not_stop_logins(connect: Connect, address: Addr
     for one in storm:
         assert one.read_to_end() == b""
         one.close()
+
+
+@pytest.mark.parametrize("database", ["postgres", "session"])
+def test_a_cancel_counts_while_an_earlier_one_is_under_way(connect: Connect, address: Address, database: str) -> None:
+    raw = connect(database)
+    raw.ask(query("BEGIN; SELECT 1"))
+    for _ in range(60):
+        raw.send(query("SAVEPOINT a"), query("SELECT pg_sleep(3)"))
+        raw.until("Z")
+        time.sleep(0.0005)  # it runs
+        with closing(socket.create_connection(address)) as canceller:
+            canceller.sendall(cancel_packet(raw.pid, raw.secret))
+            assert end_of(raw) == "57014"
+            assert raw.ask(query("ROLLBACK TO a")) == "C ZT"
+    raw.ask(query("ROLLBACK"))
 
 
 @pytest.fixture

@@ -15,7 +15,17 @@ from tests.e2e.lone import Lone, extended, lone_pooler
 from tests.e2e.raw import Raw
 from tests.e2e.test_among_clients import ask, run
 from tests.harness import Doorman, Postgres
-from tests.torture.wire import FLUSH, SYNC, bind, describe_portal, describe_statement, execute, parse, query
+from tests.torture.wire import (
+    FLUSH,
+    SYNC,
+    bind,
+    close_statement,
+    describe_portal,
+    describe_statement,
+    execute,
+    parse,
+    query,
+)
 
 Dial = Callable[..., Raw]
 
@@ -24,6 +34,7 @@ FUNCTIONS = {
     "day": "to_char(date '01/02/2026', 'DD Month')",
     "list": "('{NULL}'::text[])[1]",
     "number": "(1.23456789012::float8)::text",
+    "secret_of_wrapper": "secret(1)",
 }
 
 
@@ -174,6 +185,19 @@ def a_role_of_another_name(dial: Dial) -> Iterator[list[str]]:
     raw.ask(query("DROP ROLE named, renamed"))
 
 
+def what_the_role_of_another_may_execute(dial: Dial) -> Iterator[list[str]]:
+    raw, one, other = dial("super"), dial(), dial(role="other")
+    made = raw.ask(query("CREATE FUNCTION secret(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + 41'"))
+    assert made == "C ZI"
+    raw.ask(query("REVOKE EXECUTE ON FUNCTION secret FROM public; GRANT EXECUTE ON FUNCTION secret TO app"))
+    for _ in range(2):
+        for client in (one, other):
+            yield ask(client, query("SELECT secret_of_wrapper()"))
+            yield ask(client, extended("SELECT secret(1)"))
+            yield ask(client, run("SELECT secret(2)", "named"), close_statement("named"), SYNC)
+    raw.ask(query("DROP FUNCTION secret"))
+
+
 def a_temporary_table_that_hides_what_was_prepared(dial: Dial) -> Iterator[list[str]]:
     raw = dial()
     raw.ask(query("CREATE TABLE hidden AS SELECT 'public' AS a"))
@@ -200,6 +224,7 @@ SCENES = [
     a_string_that_speaks_of_temporary_tables,
     what_extensions_keep,
     what_only_the_end_of_a_session_takes_back,
+    what_the_role_of_another_may_execute,
     a_role_of_another_name,
 ]
 

@@ -192,8 +192,8 @@ def from_python(stage: Stage, script: Script) -> None:
         case 3:
             for client in range(stage.trial.header_row()["clients_high"]):
                 found = stage.relay.cancel_client(stage.trial.client_row(client)["cancel_pid"], SECRET)
-                if found is not None:
-                    stage.host.cancel_server(*found)
+                if found is not None and found[2]:
+                    stage.host.cancel_server(*found[:2])
         case 4 | 5:
             stage.relay.open_minimum(slot % 3)
         case 6:

@@ -438,8 +438,10 @@ cdef class ServerSide(Lending):
             self.host.cancel_server(server.slot, server.generation)
         return 0
 
-    def cancel_client(self, pid: int, bytes secret) -> tuple[int, int] | None:
-        """A cancel request came: the (slot, generation) to cancel, None when there is nothing to cancel (any more)."""
+    def cancel_client(self, pid: int, bytes secret) -> tuple[int, int, bool] | None:
+        """A cancel request came: the (slot, generation, True) to cancel, None when there is nothing to cancel (any more). False: an
+        earlier request for it is on its way, so that this one cannot begin yet."""
+        cdef bint begun
         cdef int client, slot = NONE
         cdef uint64_t connection_id, wake = 0
         cdef ClientRow *row
@@ -452,8 +454,9 @@ cdef class ServerSide(Lending):
                 continue
             if not same_bytes(row.cancel_secret, <const uint8_t *><const char *>secret, row.cancel_length):
                 continue
-            if begin_cancel(self.table, client, connection_id, &slot, &wake):
-                return slot, self.table.slots[slot].generation
+            begun = begin_cancel(self.table, client, connection_id, &slot, &wake)
+            if slot != NONE:
+                return slot, self.table.slots[slot].generation, begun
             self.wake(wake)
             self.look_at_waiters()
             return None
