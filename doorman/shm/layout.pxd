@@ -229,7 +229,7 @@ cdef struct SlotRow:
     uint32_t tls                    # [once] 1: encrypted, its keys are in `slot_tls`
     uint32_t peer_length            # [once] of the address that its host name was found to have, 0 = no name or TCP
     uint8_t peer[16]                # [once] that address, in network order
-    uint32_t spare[2]
+    uint64_t plans_digest           # [worker] (the owner) of the settings in force, those that plans depend on
     uint8_t secret[256]             # [once]
 
 cdef struct ClientRow:

@@ -605,7 +605,7 @@ class Process(Host):
         return self.cancel_server(slot, generation) if begun else self.spawn(self.cancel_again(pid, secret))
 
     async def cancel_again(self, pid: int, secret: bytes) -> None:
-        """An earlier request for this server is on its way. It may have come before the statement that this one is meant for."""
+        """An earlier request for this server is on its way. It may have come before what this one is meant for."""
         until = self.loop.time() + CANCEL_TURN_SECONDS
         while self.loop.time() < until:
             await asyncio.sleep(0.002)

@@ -29,9 +29,9 @@ SET = re.compile(rb"(?:set\s++(?:session\s++|local\s++)?|reset\s++)\"?([a-z_][\w
 SET_CONFIG = re.compile(rb"set_config\s*+\(\s*+(?:E?'([^']*+)')?", re.I)
 CHANGES = re.compile(rb"set_config|pg_settings", re.I)
 PLANNED_ANEW = frozenset((b"search_path", b"schema", b"role", b"authorization", b"client_encoding", b"names"))
-"""Where these have changed PostgreSQL plans anew by itself, or they do not matter to plans. Of roles that is true but for one thing:
-who may execute an immutable function, or one in SQL, is asked when planning (docs). Who sets a role in each transaction would have
-everything planned anew for that."""
+"""Where these have changed PostgreSQL plans anew by itself, or they do not matter to plans. Of roles that is true
+but for one thing: who may execute an immutable function, or one in SQL, is asked when planning (docs).
+Who sets a role in each transaction would have everything planned anew for that."""
 LITERAL = rb"\s*+E?'[^'\\]*+'"
 GIVEN = rb"\s*+\$\d++"
 SHOWN = re.compile(

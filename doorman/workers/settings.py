@@ -29,7 +29,7 @@ transaction_deferrable user database replication options
 """
 NEVER_SET = frozenset(READ_ONLY.split())
 
-OF_PLANS, OF_TRANSACTIONS = 0xFFFF, 0x10000  # see Settings.digest
+OF_TRANSACTIONS = 0x10000  # see Settings.digest
 
 LISTS_OF_NAMES = frozenset({"search_path", "temp_tablespaces", "session_preload_libraries", "local_preload_libraries"})
 """Whose values SET takes one by one, and spells itself."""
@@ -38,17 +38,17 @@ LISTED = re.compile(r'[a-z_][a-z0-9_]*|"[^",]*[^a-z0-9_",][^",]*"')
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """`query`: the Query message that makes them true; `digest`: equal for equal settings, never 0. Its lowest 16 bits:
-    equal for settings that plans depend on in the same way, 0 for the servers' own; the next one (OF_TRANSACTIONS):
-    whether transactions begin otherwise.
+    """`query`: the Query message that makes them true; `digest`: equal for equal settings, never 0; one of its
+    bits (OF_TRANSACTIONS): whether transactions begin otherwise.
 
-    `planner`: equal for settings under which a text is parsed and planned alike; 0 for the servers' own. `problem`: why
-    they cannot be made true.
+    `planner`: equal for settings under which a text is parsed and planned alike; `plans`: equal for settings that
+    plans in functions depend on in the same way; both 0 for the servers' own. `problem`: why they cannot be made true.
     """
 
     query: bytes
     digest: int
     planner: int
+    plans: int
     wanted: dict[str, str]
     problem: str = ""
 
@@ -107,10 +107,17 @@ def make_settings(wanted: Mapping[str, str], problem: str = "") -> Settings:
         f"pg_catalog.set_config({literal(name)}, {literal(clean(name, value))}, false)" for name, value in pairs
     )
     text = f"RESET ROLE; RESET ALL; SELECT {calls}"
-    digest = digest_of(wanted) & ~(OF_PLANS | OF_TRANSACTIONS) | digest_for_plans(wanted)
+    digest = digest_of(wanted) & ~OF_TRANSACTIONS
     if any(name.startswith("default_transaction_") for name in wanted):
         digest |= OF_TRANSACTIONS
-    return Settings(query(text), digest or OF_TRANSACTIONS << 1, digest_for_planner(wanted), dict(pairs), problem)
+    return Settings(
+        query=query(text),
+        digest=digest or OF_TRANSACTIONS << 1,
+        planner=digest_for_planner(wanted),
+        plans=digest_for_plans(wanted),
+        wanted=dict(pairs),
+        problem=problem,
+    )
 
 
 def setting_again(settings: Settings, names: Mapping[str, bool]) -> bytes:
@@ -167,14 +174,14 @@ def digest_for_planner(wanted: Mapping[str, str]) -> int:
 
 
 def digest_for_plans(wanted: Mapping[str, str]) -> int:
-    """16 bits. PostgreSQL keeps plans in functions, with the literals in them as they were read, and with what the role of
-    that moment might execute: whether it may is asked where an immutable function is run, or one in SQL put in, when planning."""
+    """PostgreSQL keeps plans in functions, with the literals in them as they were read, and with what the role of that
+    moment might execute: that is asked when planning where a function is immutable, or in SQL."""
     relevant = {
         name: value
         for name, value in wanted.items()
         if name == "role" or (name.encode() not in PLANNED_ANEW and not is_harmless(name.encode()))
     }
-    return (digest_of(relevant) & OF_PLANS or 1) if relevant else 0
+    return digest_of(relevant) if relevant else 0
 
 
 def clean(name: str, value: str) -> str:

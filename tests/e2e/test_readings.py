@@ -174,6 +174,8 @@ def what_only_the_end_of_a_session_takes_back(dial: Dial) -> Iterator[list[str]]
             yield ask(other, query("SELECT count(*) FROM pg_replication_slots WHERE active_pid = pg_backend_pid()"))
             yield ask(other, query("SELECT pg_replication_origin_session_is_setup()"))
             yield ask(other, query("SELECT pg_backup_stop()"))
+            one.ask(query("DISCARD ALL"))
+            yield ask(other, query("SELECT pg_replication_origin_session_is_setup()"))
 
 
 def a_role_of_another_name(dial: Dial) -> Iterator[list[str]]:
@@ -196,6 +198,23 @@ def what_the_role_of_another_may_execute(dial: Dial) -> Iterator[list[str]]:
             yield ask(client, extended("SELECT secret(1)"))
             yield ask(client, run("SELECT secret(2)", "named"), close_statement("named"), SYNC)
     raw.ask(query("DROP FUNCTION secret"))
+
+
+def a_type_made_anew_that_a_function_has(dial: Dial) -> Iterator[list[str]]:
+    one, other = dial("super"), dial("super")
+    one.ask(query("CREATE TYPE mood AS ENUM ('sad', 'happy'); CREATE DOMAIN code AS text CHECK (value <> 'x')"))
+    body = "$$DECLARE a mood = 'sad'; b mood = 'happy'; c code = 'y'; BEGIN RETURN concat(a < b, c); END$$"
+    one.ask(query(f"CREATE FUNCTION moods() RETURNS text LANGUAGE plpgsql AS {body}"))
+    yield ask(one, query("SELECT moods()"))
+    one.ask(query("DROP TYPE mood; CREATE TYPE mood AS ENUM ('happy', 'sad')"))
+    other.close()
+    other = dial("super")
+    yield ask(other, query("SELECT moods()"))
+    other.ask(
+        query("BEGIN"), query("DROP DOMAIN code"), query("CREATE DOMAIN code AS varchar(3)"), query("COMMIT"), ready=4
+    )
+    yield ask(dial("super"), query("SELECT moods()"))
+    other.ask(query("DROP FUNCTION moods; DROP TYPE mood; DROP DOMAIN code"))
 
 
 def a_temporary_table_that_hides_what_was_prepared(dial: Dial) -> Iterator[list[str]]:
@@ -224,6 +243,7 @@ SCENES = [
     a_string_that_speaks_of_temporary_tables,
     what_extensions_keep,
     what_only_the_end_of_a_session_takes_back,
+    a_type_made_anew_that_a_function_has,
     what_the_role_of_another_may_execute,
     a_role_of_another_name,
 ]

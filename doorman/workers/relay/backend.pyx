@@ -19,6 +19,7 @@ from doorman.shm.layout cimport CounterRow
 from doorman.workers.relay.answers cimport feed_answers
 from doorman.workers.relay.buffer cimport buffer_length
 from doorman.workers.relay.engine cimport (
+    DIRT_CONNECTED,
     DIRT_CREATED,
     DIRT_CURSORS,
     DIRT_EVERYTHING,
@@ -169,10 +170,13 @@ cdef int spread_change(Engine engine, Server server) except -1:
     hosts too: they may be replicas."""
     cdef int pool
     cdef uint32_t catalog = engine.table.pools[server.row.pool].catalog
-    server.changes = server.lasts = False
+    cdef bint drops_types = server.drops_types
+    server.changes = server.lasts = server.drops_types = False
     for pool in range(<int>engine.table.header.n_pools):
         if engine.table.pools[pool].catalog == catalog:
             add32(&engine.table.pools[pool].statement_epoch, 1)
+            if drops_types:                             # functions in PL/pgSQL keep their variables' types, while the session lasts
+                engine.outdate(pool)
     return 0
 
 
@@ -319,6 +323,8 @@ cdef void note_change(Server server, const char *tag, Py_ssize_t length) noexcep
         server.unexplained = True                               # the temporary one, mostly: what it has hidden is seen again
     else:
         server.changes = server.altered = True
+        if tag[0] == b"D" and length >= 5 and (memcmp(what, b"TYPE", 5) == 0 or memcmp(what, b"DOMAIN", min(length, 7)) == 0):
+            server.drops_types = True
 
 
 cdef void note_select(Server server) noexcept:
@@ -341,8 +347,8 @@ cdef void note_tag(Server server, const char *tag, Py_ssize_t length) noexcept:
         return
     if length >= 12 and memcmp(tag, b"DISCARD ALL\x00", 12) == 0:
         if server.pending.length <= 1 and server.replies.length <= 1:   # else more was sent behind it already
-            server.dirt &= DIRT_EVERYTHING
-        server.row.parameter_digest = 0
+            server.dirt &= DIRT_EVERYTHING | DIRT_CONNECTED
+        server.row.parameter_digest = server.row.plans_digest = 0
         server.went_back = True
         return
     if (length >= 9 and memcmp(tag, b"ROLLBACK\x00", 9) == 0) or (length >= 7 and memcmp(tag, b"COMMIT\x00", 7) == 0):

@@ -103,6 +103,7 @@ cdef class Client(Conn):
     cdef public object session      # Login or Console
     cdef public object settings     # Settings that its servers are to have, or None
     cdef uint64_t settings_digest
+    cdef uint64_t plans_digest      # of those that plans in functions depend on
     cdef uint32_t standing_dirt     # what any of its statements may leave, with these settings
     cdef readonly bint is_unix
     cdef bint counted               # among the clients of this process
@@ -190,6 +191,7 @@ cdef class Server(Conn):
     cdef int64_t started            # when the statement under way began
     cdef int64_t transaction_started
     cdef int64_t deadline           # of the stage
+    cdef bint drops_types           # `changes`, and functions may hold what there is no more
     cdef bint condemned             # it ends when its client's transaction is over (rule 5 of pending)
     cdef uint32_t settling          # Closes of ours that are under way to tell which Syncs were answered (settle); 0 = none
     cdef bint skips                 # when those are answered, the client's messages are dropped to its next Sync
@@ -220,6 +222,7 @@ cdef class Engine:
     cdef bint release_early         # test only: proves that the torture test can fail
 
     cdef bint attach(self, Client client) except -1
+    cdef int outdate(self, int pool) except -1
     cdef int release(self, Server server) except -1
     cdef int forward(self, Server server, const char *data, size_t length) except -1
     cdef int answer(self, Client client, const char *data, size_t length) except -1

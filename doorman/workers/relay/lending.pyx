@@ -31,6 +31,7 @@ from doorman.shm.layout cimport (
     PREPARING_YES,
     PoolRow,
 )
+from doorman.shm.orders cimport outdate_servers
 from doorman.shm.pools cimport BACK_CLOSE, BACK_IDLE, BACK_REFUSED, Taken, give_back, start_reset, take
 from doorman.workers.relay.backend cimport end_stream
 from doorman.workers.relay.engine cimport (
@@ -200,6 +201,7 @@ cdef class Lending(Sockets):
                 return self.lose_server(server)
             return self.refuse_settings(client, server)
         server.row.parameter_digest = client.settings_digest
+        server.row.plans_digest = client.plans_digest
         if client.followed is not None:
             self.correct_parameters(client, server.reported)
         self.learn_settings(client, server.reported)
@@ -357,6 +359,7 @@ cdef class Lending(Sockets):
         """These are to hold on the client's servers."""
         client.settings = settings
         client.settings_digest = settings.digest if settings is not None else 0
+        client.plans_digest = settings.plans if settings is not None else 0
         client.standing_dirt = DIRT_TEMPORARY if settings is not None and settings.creates_temporary else 0
         return 0
 
@@ -456,6 +459,11 @@ cdef class Lending(Sockets):
             if server is not None:
                 self.lose_server(server)
         return result
+
+    cdef int outdate(self, int pool) except -1:
+        cdef uint64_t wake = 0
+        outdate_servers(self.table, pool, &wake)
+        return self.wake(wake)
 
     cdef int end_outdated(self, int slot) except -1:
         cdef Server server = self.known(slot)

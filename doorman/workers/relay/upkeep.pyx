@@ -62,8 +62,7 @@ cdef enum:
     CANCELS = 5                         # of one statement,
     CANCEL_US = 100_000                 # with this between the first and the second, then twice that, and so on
     MAX_SERVER_MESSAGE = 1_073_741_824
-    OF_PLANS = 0xffff                   # bits of a digest of settings: those that plans depend on (Settings),
-    OF_TRANSACTIONS = 0x10000           # and whether transactions begin otherwise
+    OF_TRANSACTIONS = 0x10000           # bit of a digest of settings: transactions begin otherwise (Settings)
 
 cdef bytes SYNC = b"S\x00\x00\x00\x04"
 cdef bytes READY = b"Z\x00\x00\x00\x05"
@@ -129,7 +128,7 @@ cdef int start_sync(Engine engine, Server server, bytes query, bint anew, int64_
     all that differs from them: within one Query it reports nothing that ends as it began. Likewise where
     the settings before might have the transaction of that Query wait (a deferrable one)."""
     server.reported = []
-    if (server.row.parameter_digest ^ server.client.settings_digest) & OF_PLANS:
+    if server.row.plans_digest != server.client.plans_digest:
         pending_sent(&server.pending, b"Q")
         query = DISCARD_PLANS + query                   # those in functions hold what was read under other settings
     if anew or server.row.parameter_digest & OF_TRANSACTIONS:
@@ -315,8 +314,8 @@ cdef int start_clean(Engine engine, Server server) except -1:
         server.stage = STAGE_NONE
         return engine.ready_again(server)
     if dirt & (DIRT_SETTINGS | DIRT_EVERYTHING):
-        dirt |= DIRT_PLANS if server.row.parameter_digest & OF_PLANS else 0
-        server.row.parameter_digest = 0
+        dirt |= DIRT_PLANS if server.row.plans_digest else 0
+        server.row.parameter_digest = server.row.plans_digest = 0
     if dirt & (DIRT_STATEMENTS | DIRT_EVERYTHING):
         set_clear(engine.table, server.slot)
     if dirt & DIRT_EVERYTHING:
