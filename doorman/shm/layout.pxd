@@ -227,7 +227,8 @@ cdef struct SlotRow:
     uint32_t backend_pid            # [once]
     uint32_t secret_length          # [once]
     uint32_t tls                    # [once] 1: encrypted, its keys are in `slot_tls`
-    uint32_t peer_length            # [once] of the address that its host name was found to have, 0 = no name or TCP
+    uint16_t peer_length            # [once] of the address that its host name was found to have, 0 = no name or TCP
+    uint16_t to_check               # [pool], [worker] 1: it was idle for long when it was lent, and has said nothing since
     uint8_t peer[16]                # [once] that address, in network order
     uint64_t plans_digest           # [worker] (the owner) of the settings in force, those that plans depend on
     uint8_t secret[256]             # [once]

@@ -31,7 +31,6 @@ cdef enum GiveBack:
 cdef struct Taken:
     int slot                # ACTIVE and this client's, or NONE: the client waits
     int to_open             # reserved for the caller to open, or NONE
-    bint check              # the server was idle for long: probe it first
 
 cdef void take(Table table, int pool, int client, int64_t now, Taken *taken) noexcept nogil
 cdef int give_back(Table table, int slot, int64_t now, uint64_t *wake) noexcept nogil

@@ -55,7 +55,6 @@ cdef void take(Table table, int pool, int client, int64_t now, Taken *taken) noe
     acquire(&row.lock, table.pid)
     if row.idle_head != NONE and row.wait_head == NONE and not row.paused:
         slot = choose_idle(table, row)
-        taken.check = row.check_after > 0 and now - table.slots[slot].used_at > row.check_after
         lend(table, slot, client, now)
     else:
         enqueue(table, pool, client, now)
@@ -86,6 +85,7 @@ cdef void lend(Table table, int slot, int client, int64_t now) noexcept nogil:
     cdef SlotRow *row = &table.slots[slot]
     row.owner = table.process
     row.client = client
+    row.to_check = table.pools[row.pool].check_after > 0 and now - row.used_at > table.pools[row.pool].check_after
     row.active_since = now
     row.uses += 1
     table.clients[client].slot = slot
@@ -183,7 +183,8 @@ cdef int give_back_locked(Table table, int slot, int64_t now, uint64_t *wake) no
         row.owner = table.process
         move_slot(table, slot, SLOT_CLOSING)
         return BACK_CLOSE
-    row.used_at = now
+    if not row.to_check and row.state != SLOT_GRANTED:          # else nobody has used it
+        row.used_at = now
     result = grant_next(table, slot, now, wake)
     if result == NONE:
         move_slot(table, slot, SLOT_IDLE)

@@ -173,6 +173,7 @@ cdef void fill_claimed(Table table, SlotRow *row, int pool, int64_t now) noexcep
     row.idle_timeout = 0
     row.parameter_digest = 0
     row.plans_digest = 0
+    row.to_check = 0
     row.transactions = 0
     row.queries = 0
     row.bytes_sent = 0

@@ -51,10 +51,11 @@ class WayBack:
                 led = True
                 if words[1:2] == ["all"]:
                     self.names = dict.fromkeys(self.asked.wanted, False)
+                    self.ended = True  # it commits by itself
             elif first == "do" and RESETS.search(part):
                 self.doubtful = led = True
             elif self.names:
-                self.on_other(first, part)
+                self.on_other(words, part)
         return led
 
     def on_reset(self, words: list[str]) -> bool:
@@ -86,10 +87,11 @@ class WayBack:
         self.names.pop(name, None)
         return False
 
-    def on_other(self, first: str, part: bytes) -> None:
+    def on_other(self, words: list[str], part: bytes) -> None:
+        first = words[0] if words else ""
         if first in TAKES_BACK or CHANGES.search(part):
             self.doubtful = True
-        elif first in ENDS:
+        elif first in ENDS or words[:2] == ["prepare", "transaction"]:
             self.ended = True
             self.names = {name: local for name, local in self.names.items() if not local}
 

@@ -23,11 +23,13 @@ from tests.torture.wire import (
     describe_portal,
     describe_statement,
     execute,
+    function_call,
     parse,
     query,
 )
 
 Dial = Callable[..., Raw]
+SET_CONFIG = 2078  # its oid
 
 FUNCTIONS = {
     "moment": "to_char(timestamptz '2026-01-01 12:00' AT TIME ZONE 'UTC', 'DD HH24:MI')",
@@ -217,6 +219,46 @@ def a_type_made_anew_that_a_function_has(dial: Dial) -> Iterator[list[str]]:
     other.ask(query("DROP FUNCTION moods; DROP TYPE mood; DROP DOMAIN code"))
 
 
+def what_a_portal_that_is_not_done_has_changed(dial: Dial) -> Iterator[list[str]]:
+    """Behind an Execute with a limit it is a Parse that shows what has changed."""
+    raw = dial()
+    raw.ask(query("CREATE TABLE changed AS SELECT 1 AS a, ''::text AS b"))
+    texts = (
+        "UPDATE changed SET b = b || 'x' WHERE a = 1 RETURNING b",
+        "UPDATE changed SET b = b || 'y' WHERE a = 1",
+        "SELECT count(*), max(b) FROM changed",
+        "INSERT INTO changed VALUES (2, 'z') RETURNING a",
+    )
+    for text in texts:
+        raw.ask(extended(text))
+    for name in ("", "s"):
+        for before in texts:
+            limited = parse(before) + bind() + execute("", 1)
+            yield ask(raw, limited, *(run(text, name and f"{name}{at}") for at, text in enumerate(texts)), SYNC)
+            raw.ask(query("DEALLOCATE ALL"))
+    raw.ask(query("DROP TABLE changed"))
+
+
+def a_setting_that_a_function_call_makes(dial: Dial) -> Iterator[list[str]]:
+    one, other = dial(), dial()
+    one.ask(query("BEGIN"))
+    yield ask(one, function_call(SET_CONFIG, [b"array_nulls", b"off", b"\0"]))
+    yield ask(one, query("SELECT list()"))
+    one.ask(query("COMMIT"))
+    yield ask(other, query("SELECT list()"))
+
+
+def a_temporary_table_that_was_not_made(dial: Dial) -> Iterator[list[str]]:
+    raw, other = dial(), dial(search_path="hides, public")
+    raw.ask(query("CREATE SCHEMA hides; CREATE TABLE shown AS SELECT 'public' AS a"))
+    yield ask(other, extended("SELECT a FROM shown"))
+    raw.ask(query("BEGIN"))
+    raw.ask(parse("CREATE TEMP TABLE never (a int)"), bind(), SYNC)
+    raw.ask(query("CREATE TABLE hides.shown AS SELECT 'hides' AS a"), query("COMMIT"), ready=2)
+    yield ask(other, extended("SELECT a FROM shown"))
+    raw.ask(query("DROP SCHEMA hides CASCADE; DROP TABLE shown"))
+
+
 def a_temporary_table_that_hides_what_was_prepared(dial: Dial) -> Iterator[list[str]]:
     raw = dial()
     raw.ask(query("CREATE TABLE hidden AS SELECT 'public' AS a"))
@@ -243,6 +285,9 @@ SCENES = [
     a_string_that_speaks_of_temporary_tables,
     what_extensions_keep,
     what_only_the_end_of_a_session_takes_back,
+    a_temporary_table_that_was_not_made,
+    what_a_portal_that_is_not_done_has_changed,
+    a_setting_that_a_function_call_makes,
     a_type_made_anew_that_a_function_has,
     what_the_role_of_another_may_execute,
     a_role_of_another_name,

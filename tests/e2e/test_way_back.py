@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.lone import Lone, extended, lone_pooler
 from tests.e2e.raw import Raw, cancel
 from tests.harness import Doorman, Postgres
-from tests.torture.wire import query
+from tests.torture.wire import SYNC, bind, execute, parse, query
 
 PLACES = {"transaction": {}, "session": {"pool_mode": "session"}, "own names": {"prepared_statements": False}}
 SERVER_ZONE = "Etc/UTC"  # what `lone_pooler` makes the servers' own
@@ -181,3 +181,24 @@ def test_what_is_pipelined_behind_it_is_read_under_what_was_asked_for(lone: Lone
         got = raw.until("Z")
         hour = (23 + number) % 24
         assert [one.columns()[0][11:13] for one in got if one.kind == b"D"] == [f"{hour:02}".encode()]
+
+
+LASTING = {
+    "DISCARD ALL": [[parse("DISCARD ALL"), bind(), execute(), bind([], "nosuch"), SYNC]],
+    "PREPARE TRANSACTION": [
+        [query("BEGIN; RESET TimeZone; PREPARE TRANSACTION 'way back'; SELECT 1/0")],
+        [query("ROLLBACK PREPARED 'way back'")],
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", LASTING)
+def test_a_way_back_that_no_error_behind_it_takes_back(lone: Lone, kind: str) -> None:
+    raw = lone.client(TimeZone="Asia/Tokyo", extra_float_digits="2")
+    for batch in LASTING[kind]:
+        raw.converse(*batch)
+    for _ in range(2):
+        assert zone(raw) == "Asia/Tokyo"
+        assert raw.value("SHOW extra_float_digits") == "2"
+    raw.quit()
+    assert lone.client().value("SHOW TimeZone") == SERVER_ZONE

@@ -144,10 +144,12 @@ async def test_sigint_tells_idle_clients_at_once_and_ends(make_doorman: Any, pos
     wait_for(lambda: postgres.activity_count(user="app") == 0, "end of all servers", 2)
 
 
-async def test_after_sigint_a_transaction_may_finish_and_then_its_client_is_told(make_doorman: Any) -> None:
+@pytest.mark.parametrize("begin", ["BEGIN; SELECT 1", "BEGIN"])
+async def test_after_sigint_a_transaction_may_finish_and_then_its_client_is_told(make_doorman: Any, begin: str) -> None:
+    """Also one that has taken no server yet."""
     doorman = make_doorman(general={"shutdown_timeout": 5000})
     session = await Session.open(doorman)
-    await session.query("BEGIN; SELECT 1")
+    await session.query(begin)
     doorman.signal(signal.SIGINT)
     await asyncio.sleep(0.3)
     assert await session.query("SELECT 'goes on'") == ["goes on"]

@@ -390,7 +390,7 @@ cdef bint take_ready(Engine engine, Server server, const char *message, Py_ssize
         server.touchy = False
         server.makes = False
         server.heavy = 0
-        server.temporary = 0 if server.status == b"I" else server.temporary
+        server.temporary = 0                            # bound and not run, or untold: what is made later is everybody's
         server.parses_shared = False
         server.explained = 0                            # what failed is not tagged
         if server.went_back and server.failed:

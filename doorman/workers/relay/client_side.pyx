@@ -508,9 +508,11 @@ cdef class ClientSide(ServerSide):
 
 
 cdef bint has_said_goodbye(Client client) noexcept:
-    """Nothing more comes from it, and Terminate is the last: what stands before that is to be run when it can be decided."""
+    """Nothing more comes from it, and Terminate is the last: what stands before that is to be run when its server is ready for
+    it. Who waits in the queue is to leave that (decisions)."""
     return (
-        client.server is not None and client.server.holding and buffer_length(&client.inb) >= 5
+        client.number != NONE and client.row.wait_state == WAIT_NO and (client.server is not None or client.parked != NONE)
+        and buffer_length(&client.inb) >= 5
         and memcmp(client.inb.data + client.inb.end - 5, TERMINATE, 5) == 0
     )
 

@@ -103,6 +103,7 @@ cdef class Client(Conn):
     cdef public object session      # Login or Console
     cdef public object settings     # Settings that its servers are to have, or None
     cdef uint64_t settings_digest
+    cdef int64_t asked_at           # when it began to need the server that it has or waits for
     cdef uint64_t plans_digest      # of those that plans in functions depend on
     cdef uint32_t standing_dirt     # what any of its statements may leave, with these settings
     cdef readonly bint is_unix
@@ -192,6 +193,7 @@ cdef class Server(Conn):
     cdef int64_t transaction_started
     cdef int64_t deadline           # of the stage
     cdef bint drops_types           # `changes`, and functions may hold what there is no more
+    cdef bint limited               # it was sent an Execute of some rows only, and no Sync since
     cdef bint condemned             # it ends when its client's transaction is over (rule 5 of pending)
     cdef uint32_t settling          # Closes of ours that are under way to tell which Syncs were answered (settle); 0 = none
     cdef bint skips                 # when those are answered, the client's messages are dropped to its next Sync

@@ -1,7 +1,8 @@
 """Clients that must go: the pooler shuts down, or their pool was removed. Idle ones go now, others when they are idle.
 
 Rules
-1. Idle is who has no server, and a client in session mode whose server is in no transaction and owes nothing.
+1. Idle is who has no server and no transaction (BEGIN alone takes no server), and a client in session mode whose server is in
+   no transaction and owes nothing.
 2. Everybody is told why: FATAL 57P01, as PostgreSQL does.
 3. A condemned client (KILL) goes whatever it does, and what its server runs is cancelled. In the middle of a message of
    its server's no word of ours can be said.
@@ -62,7 +63,9 @@ cdef class Leaving(ClientSide):
         cdef Server server = client.server
         if client.phase == PHASE_FAREWELL or (buffer_length(&client.inb) and client.row.wait_state == WAIT_NO):
             return False
-        return server is None or (client.session_mode and server.stage == STAGE_NONE and is_at_rest(server, client))
+        if server is None:
+            return client.begin is None
+        return (client.session_mode and server.stage == STAGE_NONE and is_at_rest(server, client))
 
     cdef int send_away(self, Client client, why) except -1:
         """Rule 2."""

@@ -19,6 +19,7 @@ cdef class Lending(Sockets):
     cdef dict settings_of           # `learnt_for` -> ParameterStatus messages
     cdef uint32_t *known_versions   # by pool row: with which settings this process would open a server
     cdef int64_t probe_patience
+    cdef int64_t query_wait
     cdef int64_t listen_logged_at
     cdef uint32_t patience          # events of another process that a server is kept watched for
     cdef list to_grant              # clients that have a slot (`parked`) and wait for their turn in `grant`
@@ -27,6 +28,9 @@ cdef class Lending(Sockets):
     cdef bint in_round              # `run` is at work: it wakes them at the end of its round
 
     cdef bint attach_now(self, Client client) except -1
+    cdef bint attach_on(self, Client client) except -1
+    cdef int64_t patience_with(self, Client client) noexcept
+    cdef int end_long_wait(self, Client client) except -1
     cdef int attach_again(self, Client client) except -1
     cdef int begin(self, Client client) except -1
     cdef int end_wait(self, Client client, str sqlstate, str message, detail) except -1

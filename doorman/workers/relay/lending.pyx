@@ -51,7 +51,7 @@ from doorman.workers.relay.sockets cimport EPOLLIN, is_tcp
 from doorman.workers.relay.upkeep cimport start_clean, start_probe, start_sync
 from doorman.workers.relay.sockets cimport Sockets
 
-from doorman.shm.rows import get_parameters
+from doorman.shm.rows import get_failure, get_parameters
 from doorman.wire import backend as messages
 from doorman.wire.frontend import query
 from doorman.workers.followed import Followed, parse_reports
@@ -61,6 +61,7 @@ log = logging.getLogger("doorman.relay")
 cdef uint64_t ONE = 1
 cdef enum:
     LISTEN_LOG_US = 10_000_000
+    LEAST_PATIENCE_US = 100_000     # with a server that is to be made fit for its client
     MOST_SETTINGS = 4096            # sets of startup parameters remembered; clients choose them, so they are bounded
 
 cdef bytes RESET_SETTINGS = query("RESET ROLE; RESET ALL")
@@ -76,6 +77,11 @@ cdef class Lending(Sockets):
 
     cdef bint attach(self, Client client) except -1:
         """True: the client has a server and may use it now. False: it waits, and goes on through `serve`."""
+        client.asked_at = self.now
+        return self.attach_on(client)
+
+    cdef bint attach_on(self, Client client) except -1:
+        """See `attach`."""
         cdef bint asks = client.phase != PHASE_LOGIN
         if self.attach_now(client):
             return True
@@ -84,8 +90,26 @@ cdef class Lending(Sockets):
         return False
 
     cdef int attach_again(self, Client client) except -1:
-        """Its server was lost before anything of the client's was sent to it: another one will do."""
-        return self.begin(client) if self.attach(client) else 0
+        """Its server was lost before anything of the client's was sent to it: another one will do, if there is time."""
+        if self.now - client.asked_at >= self.query_wait:
+            return self.end_long_wait(client)
+        return self.begin(client) if self.attach_on(client) else 0
+
+    cdef int64_t patience_with(self, Client client) noexcept:
+        """How long a server may take to become fit for its client, who has been waiting for a while already."""
+        return min(self.probe_patience, max(client.asked_at + self.query_wait - self.now, LEAST_PATIENCE_US))
+
+    cdef int end_long_wait(self, Client client) except -1:
+        """`query_wait_timeout` is over."""
+        cdef PoolRow *pool = client.pool_row
+        detail = (
+            f'Pool "{pool.user.decode()}@{pool.database.decode()}": pool_size {pool.pool_size}, '
+            f"{pool.n_busy} servers in use, {pool.n_opening} being opened, {pool.n_waiting} clients waiting."
+        )
+        if pool.failed_at:
+            detail += f" The last attempt to open a server failed: {get_failure(self.table, client.pool)[1]}"
+        return self.end_wait(
+            client, "53300", "timed out while waiting for a server connection (query_wait_timeout)", detail)
 
     cdef bint attach_now(self, Client client) except -1:
         """See `attach`."""
@@ -102,12 +126,7 @@ cdef class Lending(Sockets):
             return False
         client.counters.waits += 1
         client.counters.wait_histogram[0] += 1
-        if not self.bind(client, taken.slot):
-            return False
-        if taken.check:
-            start_probe(self, client.server, self.probe_patience)
-            return False
-        return self.prepared(client)
+        return self.bind(client, taken.slot) and self.prepared(client)
 
     cdef bint bind(self, Client client, int slot) except -1:
         """The slot is the client's: join them. False: its socket has not arrived here yet; `adopt` goes on."""
@@ -133,17 +152,18 @@ cdef class Lending(Sockets):
     cdef bint prepared(self, Client client) except -1:
         """True: nothing stands between the client and its server any more."""
         cdef Server server = client.server
-        if server.hung_up:
-            server.hung_up = False
-            self.look_again(server)
-            start_probe(self, server, self.probe_patience)
+        if server.hung_up or server.row.to_check:
+            if server.hung_up:
+                server.hung_up = False
+                self.look_again(server)
+            start_probe(self, server, self.patience_with(client))
             return False
         if client.settings is not None and client.settings.problem:
             self.refuse(client, "FATAL", "22P05", client.settings.problem)
             return False
         if client.settings_digest != server.row.parameter_digest or self.must_learn_settings(client):
             query = client.settings.query if client.settings is not None else RESET_SETTINGS
-            start_sync(self, server, query, self.must_learn_settings(client), self.probe_patience)
+            start_sync(self, server, query, self.must_learn_settings(client), self.patience_with(client))
             return False
         if client.followed is not None and client.followed.returned:
             self.tell_returned(client)
@@ -372,6 +392,7 @@ cdef class Lending(Sockets):
         server.touchy = False
         server.executed = False                         # the Sync that ends the run of an absent client is ours
         server.sets = False
+        server.limited = False
         server.parses_shared = False
         server.crowded = False
         server.heavy = 0

@@ -42,7 +42,7 @@ cdef int pass_on(
         claim(server, runs)                             # there is none any more
         return STEP_PASS
     elif kind == b"F":
-        server.dirt |= traces_of_call(message, here)
+        note_traces(server, traces_of_call(message, here))
     elif not server.owns_unnamed and names_unnamed(message, here) and not has_claim(server, server.replies.synced):
         if has_claim(server, 0):
             server.holding = True

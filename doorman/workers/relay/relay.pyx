@@ -114,7 +114,6 @@ cdef class Relay(Accepting):
 
     cdef ProcessRow *me
     cdef list to_process
-    cdef int64_t query_wait
     cdef int64_t stream_patience    # 0 = endless
     cdef int64_t login_patience     # 0 = endless
     cdef int handled                # events of this round that were taken up
@@ -575,17 +574,9 @@ cdef class Relay(Accepting):
 
     cdef int time_out_waiter(self, Client client) except -1:
         cdef int slot = leave_queue(self.table, client.number)
-        cdef PoolRow *pool = client.pool_row
         if slot != NONE:
             self.hand_on(slot)
-        detail = (
-            f'Pool "{pool.user.decode()}@{pool.database.decode()}": pool_size {pool.pool_size}, '
-            f"{pool.n_busy} servers in use, {pool.n_opening} being opened, {pool.n_waiting} clients waiting."
-        )
-        if pool.failed_at:
-            detail += f" The last attempt to open a server failed: {get_failure(self.table, client.pool)[1]}"
-        return self.end_wait(
-            client, "53300", "timed out while waiting for a server connection (query_wait_timeout)", detail)
+        return self.end_long_wait(client)
 
     cdef int time_out_logins(self, int64_t now) except -1:
         cdef Client client

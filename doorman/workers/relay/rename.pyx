@@ -139,13 +139,17 @@ cdef int rename(
     elif kind == b"F":                                  # FunctionCall
         traces = traces_of_call(message, here)
         server.dirt |= traces
-        server.unexplained |= traces == DIRT_SETTINGS
+        if traces == DIRT_SETTINGS:
+            server.unexplained = True
+            server.dirt |= DIRT_PLANS
     elif kind == b"C" and (client.portals is not None or client.deeds is not None):     # Close of a portal
         forget_portal(client, message[6 : 6 + min(max(length_of_name(message + 6, here - 6), 0), NAME_LENGTH)])
     elif kind == b"D":                                  # of a portal
         return describe_portal(engine, client, server, message, here)
-    elif kind == b"E" and (server.touchy or client.deeds is not None):     # Execute
-        return execute_deed(engine, client, server, message, here)
+    elif kind == b"E":                                  # Execute
+        server.limited = server.limited or has_limit(message, here)
+        if server.touchy or client.deeds is not None:
+            return execute_deed(engine, client, server, message, here)
     note(engine, server, kind)
     if dropped is not None and server.replies.length > 1:       # it may be skipped for an error before it
         Py_INCREF(dropped)
@@ -156,6 +160,11 @@ cdef int rename(
         seal(engine, server)
         return STEP_CUT
     return STEP_PASS
+
+
+cdef bint has_limit(const char *execute, Py_ssize_t here) noexcept:
+    """Does it ask for some rows only?"""
+    return here < 10 or memcmp(execute + here - 4, b"\0\0\0\0", 4) != 0
 
 
 cdef int note_told(Client client, object bound) except -1:
@@ -213,7 +222,9 @@ cdef int note(Engine engine, Server server, char kind) except -1:
         server.client.fresh_unnamed = False
         server.sets = False
         server.executed = False
+        server.limited = False
     elif kind == b"Q":
+        server.limited = False
         replies_push(&server.replies, REPLY_QUERY, NULL, NULL, NULL)
         server.replies.batch = server.replies.length == 1
     elif kind == b"D":
@@ -319,10 +330,13 @@ cdef int rename_parse(
                 NULL if name_length else <PyObject *>client.unnamed)
     elif server.status == b"E":
         try_parse(engine, client, server, statement, named, None, body, length)
-    elif name_length:
-        replies_push(&server.replies, REPLY_NAME_KNOWN, <PyObject *>named, NULL, NULL)
     else:
-        replies_push(&server.replies, REPLY_PARSE_KNOWN, <PyObject *>statement, <PyObject *>client.unnamed, NULL)
+        if server.limited:                              # a Parse shows what a portal that is not done has changed
+            prepare_nothing(engine, server)
+        if name_length:
+            replies_push(&server.replies, REPLY_NAME_KNOWN, <PyObject *>named, NULL, NULL)
+        else:
+            replies_push(&server.replies, REPLY_PARSE_KNOWN, <PyObject *>statement, <PyObject *>client.unnamed, NULL)
     if not name_length:
         client.unnamed = statement
         client.unnamed_told = False

@@ -435,6 +435,7 @@ cdef bint stage_done(Engine engine, Server server, Py_ssize_t more) except -1:
     elif server.failed or server.status != b"I":
         return give_up(engine, server)
     elif stage == STAGE_PROBE:
+        server.row.to_check = 0
         server.stage = STAGE_NONE
         engine.serve(server.client)
     elif stage == STAGE_ROLLBACK:
