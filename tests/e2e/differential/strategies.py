@@ -119,6 +119,12 @@ CHANGES = [
     "SAVEPOINT b", "ROLLBACK TO b", "SELECT set_config('TimeZone', 'Asia/Tokyo', true)",
 ]  # fmt: skip
 
+DOING = [
+    "UPDATE scratch SET name = name || '+' WHERE id < 9 RETURNING id", "DELETE FROM scratch WHERE id > 6 RETURNING id",
+    "INSERT INTO scratch VALUES (5, 'q'), (7, 'r') RETURNING id", "SELECT id, name FROM scratch ORDER BY 1, 2",
+    "SELECT count(*) FROM scratch",
+]  # fmt: skip
+
 names = st.sampled_from(["", "", "a", "a", "b", "S_1"])
 statement_names = st.one_of(names, names, st.just("nosuch"))
 portals = st.sampled_from(["", "", "", "p", "P_2"])
@@ -205,6 +211,17 @@ def pipelines(draw: st.DrawFn) -> Script:
     """Several Syncs in flight."""
     parts = draw(st.lists(st.one_of(batches(some_texts), uses()), min_size=2, max_size=5))
     return [step for part in parts for step in (*(step for step in part if step not in (SYNC, WAIT)), SYNC)]
+
+
+@st.composite
+def unfinished(draw: st.DrawFn) -> Script:
+    """Portals that have rows to come, and what is parsed and run behind them without a Sync: what does it see?"""
+    script: Script = []
+    for number in range(draw(st.integers(2, 5))):
+        portal = draw(st.sampled_from(["", f"p{number}"]))
+        text = draw(st.sampled_from(DOING))
+        script += [parse(text), bind([], "", portal), execute(portal, draw(st.sampled_from([0, 1, 1, 2])))]
+    return [*script, SYNC, WAIT]
 
 
 def bound(draw: st.DrawFn, sql: str, name: str, portal: str) -> bytes:
@@ -318,7 +335,17 @@ def deferred(draw: st.DrawFn) -> Script:
 
 
 extended: Scripts = st.one_of(
-    single, batches(), batches(good_texts), uses(), uses(), namings(), prepares(), pipelines(), syncs, flushes
+    single,
+    batches(),
+    batches(good_texts),
+    uses(),
+    uses(),
+    namings(),
+    prepares(),
+    pipelines(),
+    unfinished(),
+    syncs,
+    flushes,
 )
 simple: Scripts = st.one_of(
     queries(QUERIES), queries(TRANSACTION_WORDS), queries(FORGETTING), functions, stray, copies()
@@ -370,6 +397,6 @@ def cases(draw: st.DrawFn, pool: str, *, bare: bool = False) -> Case:
     if pool.startswith("tight"):
         part = st.one_of(any_part, any_part, any_part, st.one_of(rivals, syncs))
     script = draw(scripts(part, bare=bare))
-    parsed = [text for text in texts_of(script) if text in TEXTS or text in READ_AS_SET]
+    parsed = [text for text in texts_of(script) if text in TEXTS or text in READ_AS_SET or text in DOING]
     warm = draw(st.lists(st.sampled_from(parsed), unique=True, max_size=4)) if parsed and pool != "session" else []
     return Case(pool, script, draw(pieces), warm)
