@@ -70,14 +70,24 @@ def debian_packages(packages: Sequence[str], version: str) -> Path:
 
 
 def download(command: str, option: str, package: str, version: str, directory: Path) -> None:
-    """Into `directory`; another version of the same name where this one is in the archive no more."""
+    """Into `directory`; another version of the same name where this one is in neither archive nor mirror."""
     options = apt_options()
-    if apt(options, [command, option, f"{package}={version}"], directory).returncode == 0:
-        return
-    done = apt(options, [command, option, package], directory)
-    if done.returncode:
-        raise Missing(f"apt-get {command} {package}: {last_line(done.stdout)}")
-    say(f"{package} {version} is not in the archive any more: took the newest")
+    said = ""
+    for one in dict.fromkeys([version, *known_versions(options, package, directory)]):
+        done = apt(options, [command, option, f"{package}={one}"], directory)
+        if done.returncode == 0:
+            if one != version:
+                say(f"{package} {version} cannot be had: took {one}")
+            return
+        said = last_line(done.stdout)
+    raise Missing(f"apt-get {command} {package}: {said}")
+
+
+def known_versions(options: Sequence[str], package: str, directory: Path) -> Sequence[str]:
+    """Of a package, the newest first."""
+    argv = ["apt-cache", *options, "madison", package]
+    lines = run_program(argv, cwd=directory, timeout=FETCH_TIMEOUT).stdout.splitlines()
+    return [fields[1].strip() for line in lines if len(fields := line.split("|")) == 3]
 
 
 @functools.cache
