@@ -17,4 +17,5 @@ from doorman.shm.table cimport Table
 
 cpdef bint is_enabled(Table table, int pool)
 cdef void outdate_servers(Table table, int pool, uint64_t *wake) noexcept nogil
+cdef void replace_servers(Table table, int pool, uint64_t *wake) noexcept nogil
 cdef bint condemn(Table table, int client, uint64_t connection_id, uint64_t *wake) noexcept nogil

@@ -87,19 +87,38 @@ cdef void outdate_servers(Table table, int pool, uint64_t *wake) noexcept nogil:
     """No process but this one may be the heir of the idle ones while there is no keeper."""
     cdef PoolRow *row = &table.pools[pool]
     cdef int heir = find_keeper(table)
-    cdef int slot
     if heir == NONE:
         heir = table.process
     acquire(&row.lock, table.pid)
     row.epoch += 1
     row.failed_at = 0
+    close_idle_ones(table, row, heir, wake)
+    release(&row.lock)
+
+
+cdef void replace_servers(Table table, int pool, uint64_t *wake) noexcept nogil:
+    """Those that there are end when they are idle. What is known of the pool's servers goes on to be true."""
+    cdef PoolRow *row = &table.pools[pool]
+    cdef int heir = find_keeper(table)
+    cdef uint32_t slot
+    if heir == NONE:
+        heir = table.process
+    acquire(&row.lock, table.pid)
+    for slot in range(table.header.n_slots):
+        if table.slots[slot].pool == pool and load32(&table.slots[slot].state) != SLOT_FREE:
+            table.slots[slot].epoch = row.epoch - 1
+    close_idle_ones(table, row, heir, wake)
+    release(&row.lock)
+
+
+cdef void close_idle_ones(Table table, PoolRow *row, int heir, uint64_t *wake) noexcept nogil:
+    cdef int slot
     while row.idle_tail != NONE:
         slot = row.idle_tail
         table.slots[slot].owner = table.process         # should we die here, it is found with us
         move_slot(table, slot, SLOT_CLOSING)
         leave_to(table, slot, heir)
         wake[0] |= <uint64_t>1 << heir
-    release(&row.lock)
 
 
 cdef bint condemn(Table table, int client, uint64_t connection_id, uint64_t *wake) noexcept nogil:

@@ -147,6 +147,9 @@ class Process(Host):
         self.tasks: set[asyncio.Task[None]] = set()
         self.is_ending = False
         self.cancels: set[asyncio.Task[None]] = set()  # those of them that send a cancel request
+        self.cancel_turns: dict[
+            tuple[int, bytes], asyncio.Task[None]
+        ] = {}  # by key: requests that wait for an earlier one
         self.timers = 0  # of `later`
         self.others_at_work = 0  # 1: uvloop has more to serve than `tasks` and `timers` show
         self.is_draining = False
@@ -602,20 +605,32 @@ class Process(Host):
         if found is None:
             return None
         slot, generation, begun = found
-        return self.cancel_server(slot, generation) if begun else self.spawn(self.cancel_again(pid, secret))
+        if begun:
+            return self.cancel_server(slot, generation)
+        key = pid, secret
+        if key not in self.cancel_turns:
+            self.cancel_turns[key] = self.spawn(self.cancel_again(pid, secret))
+        return self.cancel_turns[key]
 
     async def cancel_again(self, pid: int, secret: bytes) -> None:
-        """An earlier request for this server is on its way. It may have come before what this one is meant for."""
+        """An earlier request for this server is on its way. It may have come before what this one is meant for. Those that
+        come while this one waits share it."""
+        try:
+            found = await self.wait_for_turn(pid, secret)
+        finally:
+            del self.cancel_turns[pid, secret]
+        if found is not None:
+            await self.cancel_server(*found)
+
+    async def wait_for_turn(self, pid: int, secret: bytes) -> tuple[int, int] | None:
+        """The server to cancel, when nobody else does any more; None when there is nothing to cancel."""
         until = self.loop.time() + CANCEL_TURN_SECONDS
         while self.loop.time() < until:
             await asyncio.sleep(0.002)
             found = self.relay.cancel_client(pid, secret)
-            if found is None:
-                return
-            slot, generation, begun = found
-            if begun:
-                await self.cancel_server(slot, generation)
-                return
+            if found is None or found[2]:
+                return found and found[:2]
+        return None
 
     def reported_parameters(self, pool: int) -> dict[str, str]:
         """What servers of a pool report at login, names folded; empty before the first one."""

@@ -83,3 +83,24 @@ def test_all_that_a_client_waits_for_is_within_query_wait_timeout(probing: Doorm
     for raw in clients:
         assert raw.value("SELECT 1") == "1"
         raw.close()
+
+
+def test_it_is_one_deadline_also_for_who_waits_again(probing: Doorman, postgres: Postgres) -> None:
+    """An idle server that is dead, another that is busy, and nothing can be opened."""
+    address = (probing.host, probing.port)
+    busy, raw = (Raw(address).log_in(database="four") for _ in range(2))
+    busy.ask(query("BEGIN; SELECT 1"))
+    assert raw.value("SELECT 1") == "1"
+    time.sleep(0.3)
+    with frozen(postgres):
+        os.kill(postgres.pid, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            assert raw.error(query("SELECT 1"))["C"] == "53300"
+            assert time.monotonic() - began < 1.9
+        finally:
+            os.kill(postgres.pid, signal.SIGCONT)
+    busy.ask(query("COMMIT"))
+    assert raw.value("SELECT 1") == "1"
+    busy.close()
+    raw.close()

@@ -326,3 +326,19 @@ def test_a_scene_is_answered_as_postgresql_would(
 
         wanted = list(scene(direct))
         assert list(scene(lone.client)) == wanted
+
+
+def test_a_dropped_type_replaces_servers_and_holds_up_no_login(services: tuple[Postgres, Doorman]) -> None:
+    with Lone(*services) as lone:
+        owner, other = lone.client("super"), lone.client()
+        pid = other.value("SELECT pg_backend_pid()")
+        for text in ("CREATE TYPE held AS ENUM ('x')", "BEGIN", "DROP TYPE held", "ROLLBACK"):
+            owner.ask(query(text))
+        assert other.value("SELECT pg_backend_pid()") == pid
+        other.ask(query("BEGIN; SELECT 1"))  # the one server of this pool
+        owner.ask(query("DROP TYPE held"))
+        began = time.monotonic()
+        newcomer = lone.client()
+        assert time.monotonic() - began < 1
+        other.ask(query("COMMIT"))
+        assert newcomer.value("SELECT pg_backend_pid()") != pid

@@ -73,7 +73,8 @@ async def test_sessions_of_a_removed_pool_end_when_they_are_idle(make_doorman: A
     both = {**pools(postgres), "second": pool_of(postgres, users=[user_of("app", 1)])}
     doorman = make_doorman(pools=both)
     other, busy = await open_many(doorman, 2)
-    idle, working, waiting = await open_many(doorman, 3, dbname="second")
+    idle, working, waiting, begun = await open_many(doorman, 4, dbname="second")
+    await begun.query("BEGIN")  # which takes no server
     await working.query("BEGIN")
     assert await working.query("SELECT 1") == ["1"]
     await waiting.send(wire.query("SELECT 2"))
@@ -81,6 +82,8 @@ async def test_sessions_of_a_removed_pool_end_when_they_are_idle(make_doorman: A
     reload(doorman, pools=pools(postgres))
     assert "removed" in await ends_with(idle, "57P01")
     await ends_with(waiting, "57P01")
+    await begun.send(wire.query("SELECT 3"))
+    await ends_with(begun, "57P01")
     assert await working.query("SELECT 'still here'") == ["still here"]
     await working.send(wire.query("COMMIT"))
     assert (await working.wire.next()).kind == b"C"

@@ -40,6 +40,8 @@ from doorman.workers.relay.upkeep cimport must_restore, start_restore
 
 cdef enum:
     MAX_SERVER_MESSAGE = 1_073_741_824      # PostgreSQL's own limit for one message
+    DROPPED = 1                             # Server.drops_types;
+    UNDROPPED = 2                           # a ROLLBACK came behind it: of all, if it was the transaction's end
 
 cdef uint8_t[256] NOTED                     # message types that rule 2 looks at
 for _letter in tuple(b"ZCESGWATn"):
@@ -170,13 +172,14 @@ cdef int spread_change(Engine engine, Server server) except -1:
     hosts too: they may be replicas."""
     cdef int pool
     cdef uint32_t catalog = engine.table.pools[server.row.pool].catalog
-    cdef bint drops_types = server.drops_types
-    server.changes = server.lasts = server.drops_types = False
+    cdef bint drops_types = server.drops_types == DROPPED or (server.drops_types and server.status != b"I")
+    server.changes = server.lasts = False
+    server.drops_types = 0
     for pool in range(<int>engine.table.header.n_pools):
         if engine.table.pools[pool].catalog == catalog:
             add32(&engine.table.pools[pool].statement_epoch, 1)
             if drops_types:                             # functions in PL/pgSQL keep their variables' types, while the session lasts
-                engine.outdate(pool)
+                engine.retire(pool)
     return 0
 
 
@@ -324,7 +327,7 @@ cdef void note_change(Server server, const char *tag, Py_ssize_t length) noexcep
     else:
         server.changes = server.altered = True
         if tag[0] == b"D" and length >= 5 and (memcmp(what, b"TYPE", 5) == 0 or memcmp(what, b"DOMAIN", min(length, 7)) == 0):
-            server.drops_types = True
+            server.drops_types = DROPPED
 
 
 cdef void note_select(Server server) noexcept:
@@ -355,6 +358,8 @@ cdef void note_tag(Server server, const char *tag, Py_ssize_t length) noexcept:
         server.unexplained |= server.local_planner != 0         # part of what was set is not any more
         server.altered |= server.changes                        # nor is part of what was changed
         server.lasts |= server.changes and tag[0] == b"C"       # but the rest is there for all: the next may be chained to it
+        if server.drops_types:
+            server.drops_types = DROPPED if tag[0] == b"C" else UNDROPPED
         return
     if length > 4 and (tag[1] == b"L" or tag[1] == b"R"):           # ALTER, DROP, CREATE
         note_change(server, tag, length)

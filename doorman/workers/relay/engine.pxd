@@ -192,7 +192,7 @@ cdef class Server(Conn):
     cdef int64_t started            # when the statement under way began
     cdef int64_t transaction_started
     cdef int64_t deadline           # of the stage
-    cdef bint drops_types           # `changes`, and functions may hold what there is no more
+    cdef uint32_t drops_types       # `changes`, and functions may hold types that there are no more
     cdef bint limited               # it was sent an Execute of some rows only, and no Sync since
     cdef bint condemned             # it ends when its client's transaction is over (rule 5 of pending)
     cdef uint32_t settling          # Closes of ours that are under way to tell which Syncs were answered (settle); 0 = none
@@ -224,7 +224,7 @@ cdef class Engine:
     cdef bint release_early         # test only: proves that the torture test can fail
 
     cdef bint attach(self, Client client) except -1
-    cdef int outdate(self, int pool) except -1
+    cdef int retire(self, int pool) except -1
     cdef int release(self, Server server) except -1
     cdef int forward(self, Server server, const char *data, size_t length) except -1
     cdef int answer(self, Client client, const char *data, size_t length) except -1

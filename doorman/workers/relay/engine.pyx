@@ -66,7 +66,7 @@ cdef class Engine:
         """Find a server for a client whose next message needs one. False: it waits, and is resumed later."""
         raise NotImplementedError
 
-    cdef int outdate(self, int pool) except -1:
+    cdef int retire(self, int pool) except -1:
         """Have a pool's servers end when they are idle, and others opened."""
         raise NotImplementedError
 

@@ -64,7 +64,7 @@ cdef class Leaving(ClientSide):
         if client.phase == PHASE_FAREWELL or (buffer_length(&client.inb) and client.row.wait_state == WAIT_NO):
             return False
         if server is None:
-            return client.begin is None
+            return client.begin is None or client.row.wait_state != WAIT_NO
         return (client.session_mode and server.stage == STAGE_NONE and is_at_rest(server, client))
 
     cdef int send_away(self, Client client, why) except -1:

@@ -31,7 +31,7 @@ from doorman.shm.layout cimport (
     PREPARING_YES,
     PoolRow,
 )
-from doorman.shm.orders cimport outdate_servers
+from doorman.shm.orders cimport replace_servers
 from doorman.shm.pools cimport BACK_CLOSE, BACK_IDLE, BACK_REFUSED, Taken, give_back, start_reset, take
 from doorman.workers.relay.backend cimport end_stream
 from doorman.workers.relay.engine cimport (
@@ -61,7 +61,7 @@ log = logging.getLogger("doorman.relay")
 cdef uint64_t ONE = 1
 cdef enum:
     LISTEN_LOG_US = 10_000_000
-    LEAST_PATIENCE_US = 100_000     # with a server that is to be made fit for its client
+    LEAST_PATIENCE_US = 1_000_000   # with a server that was idle for long
     MOST_SETTINGS = 4096            # sets of startup parameters remembered; clients choose them, so they are bounded
 
 cdef bytes RESET_SETTINGS = query("RESET ROLE; RESET ALL")
@@ -96,7 +96,7 @@ cdef class Lending(Sockets):
         return self.begin(client) if self.attach_on(client) else 0
 
     cdef int64_t patience_with(self, Client client) noexcept:
-        """How long a server may take to become fit for its client, who has been waiting for a while already."""
+        """How long a server that was idle for long may take to answer: its client has been waiting for a while already."""
         return min(self.probe_patience, max(client.asked_at + self.query_wait - self.now, LEAST_PATIENCE_US))
 
     cdef int end_long_wait(self, Client client) except -1:
@@ -121,6 +121,7 @@ cdef class Lending(Sockets):
         if taken.slot == NONE:
             client.row.state = CLIENT_WAITING
             client.row.state_since = now
+            client.row.wait_since = client.asked_at     # it may have tried other servers before
             if taken.to_open != NONE:
                 self.open(client.pool, taken.to_open)
             return False
@@ -163,7 +164,7 @@ cdef class Lending(Sockets):
             return False
         if client.settings_digest != server.row.parameter_digest or self.must_learn_settings(client):
             query = client.settings.query if client.settings is not None else RESET_SETTINGS
-            start_sync(self, server, query, self.must_learn_settings(client), self.patience_with(client))
+            start_sync(self, server, query, self.must_learn_settings(client), self.probe_patience)
             return False
         if client.followed is not None and client.followed.returned:
             self.tell_returned(client)
@@ -481,9 +482,9 @@ cdef class Lending(Sockets):
                 self.lose_server(server)
         return result
 
-    cdef int outdate(self, int pool) except -1:
+    cdef int retire(self, int pool) except -1:
         cdef uint64_t wake = 0
-        outdate_servers(self.table, pool, &wake)
+        replace_servers(self.table, pool, &wake)
         return self.wake(wake)
 
     cdef int end_outdated(self, int slot) except -1:

@@ -72,6 +72,8 @@ cdef bint settle(Engine engine, Server server, const char *error, Py_ssize_t her
         if is_of_copy_fail(error, here):
             server.pending.swallowed = 0
             return True
+        if is_last_word(error, here):
+            return True
         if not can_be_told(server):
             return True
         ask(engine, server)
@@ -86,6 +88,11 @@ cdef bint settle(Engine engine, Server server, const char *error, Py_ssize_t her
 cdef bint is_of_copy_fail(const char *error, Py_ssize_t here) noexcept:
     """By the SQLSTATE and the routine that reads the data; a cancel request has the same SQLSTATE."""
     return memmem(error, here, b"\0C57014\0", 8) != NULL and memmem(error, here, b"\0RCopyGetData\0", 14) != NULL
+
+
+cdef bint is_last_word(const char *error, Py_ssize_t here) noexcept:
+    """Its severity: the connection ends with it, nothing is answered any more."""
+    return memmem(error, here, b"\0VFATAL\0", 8) != NULL or memmem(error, here, b"\0VPANIC\0", 8) != NULL
 
 
 cdef bint can_be_told(Server server) except -1:

@@ -288,3 +288,17 @@ def test_a_copy_whose_rows_wait_for_a_lock_is_waited_for(
         holder.rollback()
     sender.join()
     assert tell(raw.until("Z")).split()[-2:] == ["C", "ZI"]
+
+
+@pytest.mark.parametrize("database", ["postgres", "session"])
+def test_what_ends_a_copy_whose_sync_is_sent_is_told(
+    connect: Connect, postgres: Postgres, table: str, database: str
+) -> None:
+    raw = connect(database)
+    raw.ask(query("BEGIN"))
+    pid = raw.value("SELECT pg_backend_pid()")
+    raw.send(parse(f"COPY {table} FROM STDIN"), bind(), execute(), SYNC, copy_data(b"1\tone\n"))
+    raw.until("G")
+    assert pid is not None
+    terminate(postgres, pid)
+    assert raw.last_words()["C"] == "57P01"
