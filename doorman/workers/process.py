@@ -613,8 +613,8 @@ class Process(Host):
         return self.cancel_turns[key]
 
     async def cancel_again(self, pid: int, secret: bytes) -> None:
-        """An earlier request for this server is on its way. It may have come before what this one is meant for. Those that
-        come while this one waits share it."""
+        """An earlier request for this server is on its way. It may have come before what this one is meant for. Those
+        that come while this one waits share it."""
         try:
             found = await self.wait_for_turn(pid, secret)
         finally:
