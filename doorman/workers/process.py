@@ -147,9 +147,7 @@ class Process(Host):
         self.tasks: set[asyncio.Task[None]] = set()
         self.is_ending = False
         self.cancels: set[asyncio.Task[None]] = set()  # those of them that send a cancel request
-        self.cancel_turns: dict[
-            tuple[int, bytes], asyncio.Task[None]
-        ] = {}  # by key: requests that wait for an earlier one
+        self.cancel_turns: dict[tuple[int, bytes], asyncio.Task[None]] = {}  # by key: who waits for an earlier one
         self.timers = 0  # of `later`
         self.others_at_work = 0  # 1: uvloop has more to serve than `tasks` and `timers` show
         self.is_draining = False

@@ -33,6 +33,7 @@ cdef class Lending(Sockets):
     cdef int end_long_wait(self, Client client) except -1
     cdef int attach_again(self, Client client) except -1
     cdef int begin(self, Client client) except -1
+    cdef int end_cancelled(self, Client client) except -1
     cdef int end_wait(self, Client client, str sqlstate, str message, detail) except -1
     cdef bint bind(self, Client client, int slot) except -1
     cdef bint prepared(self, Client client) except -1

@@ -91,6 +91,8 @@ cdef class Lending(Sockets):
 
     cdef int attach_again(self, Client client) except -1:
         """Its server was lost before anything of the client's was sent to it: another one will do, if there is time."""
+        if client.row.preparing == PREPARING_CANCELLED:
+            return self.end_cancelled(client)
         if self.now - client.asked_at >= self.query_wait:
             return self.end_long_wait(client)
         return self.begin(client) if self.attach_on(client) else 0
@@ -205,6 +207,9 @@ cdef class Lending(Sockets):
         if swap32(&client.row.preparing, PREPARING_NO) != PREPARING_CANCELLED:
             return self.queue(client)
         self.release(client.server)
+        return self.end_cancelled(client)
+
+    cdef int end_cancelled(self, Client client) except -1:
         return self.end_wait(client, "57014", "canceling statement due to user request", None)
 
     cdef int send_off(self, Client client, bytes last_words) except -1:
@@ -274,11 +279,11 @@ cdef class Lending(Sockets):
         if not refusals:
             return self.lose_server(server)
         self.part(server)
+        start_reset(self.table, server.slot)
         self.send_off(client, refusals[0])
         if not ready:
             return self.lose_server(server)
         server.dirt |= DIRT_SETTINGS
-        start_reset(self.table, server.slot)
         return start_clean(self, server)
 
     cdef int grant(self, int slot, Client client) except -1:

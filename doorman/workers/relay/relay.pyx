@@ -398,7 +398,7 @@ cdef class Relay(Accepting):
 
     cdef int end_vain_wait(self, Client client) except -1:
         if client.row.wait_state == WAIT_CANCELLED:
-            return self.end_wait(client, "57014", "canceling statement due to user request", None)
+            return self.end_cancelled(client)
         if client.pool_row.state == POOL_REMOVED:
             return self.send_away(client, REMOVED)
         sqlstate, message = get_failure(self.table, client.pool)
