@@ -53,6 +53,8 @@ def test_the_snapshot_sees_what_each_example_leaves(lone: Lone) -> None:
                 assert "E:" not in direct.ask(query(statement)), (statement, example)
             seen = difference(before, snapshot(direct)).keys() - {"transaction"}
             assert seen or not example.leaves, example
+            direct.send(TERMINATE)
+            direct.read_to_end()  # its locks are gone
 
 
 @pytest.mark.parametrize("example", cases())
