@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 5.0
+TURN_SECONDS = 0.002
 Where = tuple[int, object]
 """Family and address of a socket."""
 
@@ -48,6 +49,28 @@ async def cancel_statement(process: Process, slot: int, generation: int) -> None
     except (OSError, TimeoutError, ServerFault) as error:
         log.warning("a cancel request for server pid %d did not get through: %s", pid, error or "timeout")
     process.relay.cancel_done(slot, generation, doubtful=not proven)
+
+
+async def cancel_again(process: Process, pid: int, secret: bytes) -> None:
+    """An earlier request for this server is on its way. It may have come before what this one is meant for. Those that
+    come while this one waits share it (`Process.cancel_turns`)."""
+    try:
+        found = await wait_for_turn(process, pid, secret)
+    finally:
+        del process.cancel_turns[pid, secret]
+    if found is not None:
+        await process.cancel_server(*found)
+
+
+async def wait_for_turn(process: Process, pid: int, secret: bytes) -> tuple[int, int] | None:
+    """The server to cancel, when nobody else does any more; None when there is nothing to cancel."""
+    until = process.loop.time() + PATIENCE_SECONDS
+    while process.loop.time() < until:
+        await asyncio.sleep(TURN_SECONDS)
+        found = process.relay.cancel_client(pid, secret)
+        if found is None or found[2]:
+            return found and found[:2]
+    return None
 
 
 def peer_of(fd: int) -> Where | None:

@@ -35,7 +35,7 @@ from doorman.errors import ServerFault
 from doorman.log import repeats, set_filter
 from doorman.shm.rows import client_address, client_row, get_parameters, process_rows
 from doorman.shm.table import Table, monotonic_us
-from doorman.workers.cancel import cancel_statement
+from doorman.workers.cancel import cancel_again, cancel_statement
 from doorman.workers.channel import (
     Answered,
     Ask,
@@ -81,7 +81,6 @@ LEAVE_SECONDS = 0.3  # less than the master's FAREWELL_SECONDS
 FAILURE_LOG_SECONDS = 1.0
 REPUBLISH_SECONDS = 0.5
 CHANNEL_REST_SECONDS = 0.1
-CANCEL_TURN_SECONDS = 5.0
 DEPOSIT_SECONDS = 1.0
 
 
@@ -607,28 +606,8 @@ class Process(Host):
             return self.cancel_server(slot, generation)
         key = pid, secret
         if key not in self.cancel_turns:
-            self.cancel_turns[key] = self.spawn(self.cancel_again(pid, secret))
+            self.cancel_turns[key] = self.spawn(cancel_again(self, pid, secret))
         return self.cancel_turns[key]
-
-    async def cancel_again(self, pid: int, secret: bytes) -> None:
-        """An earlier request for this server is on its way. It may have come before what this one is meant for. Those
-        that come while this one waits share it."""
-        try:
-            found = await self.wait_for_turn(pid, secret)
-        finally:
-            del self.cancel_turns[pid, secret]
-        if found is not None:
-            await self.cancel_server(*found)
-
-    async def wait_for_turn(self, pid: int, secret: bytes) -> tuple[int, int] | None:
-        """The server to cancel, when nobody else does any more; None when there is nothing to cancel."""
-        until = self.loop.time() + CANCEL_TURN_SECONDS
-        while self.loop.time() < until:
-            await asyncio.sleep(0.002)
-            found = self.relay.cancel_client(pid, secret)
-            if found is None or found[2]:
-                return found and found[:2]
-        return None
 
     def reported_parameters(self, pool: int) -> dict[str, str]:
         """What servers of a pool report at login, names folded; empty before the first one."""

@@ -65,7 +65,7 @@ cdef class Leaving(ClientSide):
             return False
         if server is None:
             return client.begin is None or client.row.wait_state != WAIT_NO
-        return (client.session_mode and server.stage == STAGE_NONE and is_at_rest(server, client))
+        return client.session_mode and server.stage == STAGE_NONE and is_at_rest(server, client)
 
     cdef int send_away(self, Client client, why) except -1:
         """Rule 2."""
