@@ -261,14 +261,18 @@ cdef int note_sent(Server server, const char *message, Py_ssize_t here, Py_ssize
             server.dirt |= DIRT_STATEMENTS
         text = text_of_parse(message, here)
         server.makes |= makes_from_query(text, message + here - text)
-        server.dirt |= traces_of(text, message + here - text) & DIRT_CONNECTED
     elif kind == b"Q":                          # Query
-        server.dirt |= traces_of(text, message + here - text) & DIRT_CONNECTED
         server.makes |= does_change(text, message + here - text)
-    if server.client.startup is not None and (kind == b"Q" or kind == b"P") and (
-        may_set(text, message + here - text) or leads_back(text, message + here - text)
-    ):
-        note_way_back(server, text, message + here - text)
+    if kind == b"Q" or kind == b"P":
+        note_text(server, text, message + here - text)
+    return 0
+
+
+cdef int note_text(Server server, const char *text, Py_ssize_t length) except -1:
+    """What it may leave that is not simply set back, and what it may set back."""
+    server.dirt |= traces_of(text, length) & DIRT_CONNECTED
+    if server.client.startup is not None and (may_set(text, length) or leads_back(text, length)):
+        note_way_back(server, text, length)
     return 0
 
 
