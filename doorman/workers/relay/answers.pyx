@@ -158,8 +158,11 @@ cdef Py_ssize_t feed_answers(Engine engine, Server server, const char *data, Py_
         at += here
         if not server.body_left and has_known(server):
             start = cut(server, out, data, start, at)
-    if server.holding and not (server.replies.synced or server.healing or server.verifying or server.pending.copying):
-        server.holding = False
+    if server.holding and not (
+        server.replies.synced or server.healing or server.verifying or server.pending.copying
+        or (server.announcing and server.replies.length)
+    ):
+        server.holding = server.announcing = False
         engine.queue(client)
     if server.crowded and may_go_on(server):
         engine.queue(client)
@@ -340,7 +343,7 @@ cdef bint take_answer(Engine engine, Server server, const char *message, Py_ssiz
     if kind == b"G":                                    # CopyInResponse
         replies_copy_in(&server.replies)
         if server.holding and server.pending.copy_in:   # it cannot go on without what is held
-            server.holding = False
+            server.holding = server.announcing = False
             engine.queue(server.client)
     return False
 

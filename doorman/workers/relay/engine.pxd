@@ -152,6 +152,7 @@ cdef class Server(Conn):
     cdef int64_t stream_moved       # when that was; 0 = not looked at yet
     cdef bint keeps_back            # and that are not for the client
     cdef bint holding               # its client's next message waits for answers (must_hold)
+    cdef bint announcing            # and it is because of an Execute that may begin a COPY (rule 1 of copying)
     cdef Statement verified         # was prepared anew just now, for its rows looked other than its client was told
     cdef bint verifying             # one of them is a Describe of ours (heal)
     cdef bint went_back             # RESET, DISCARD ALL or SET … DEFAULT was among what its client ran: what was asked for

@@ -138,7 +138,7 @@ cdef int run_again(Engine engine, Server server) except -1:
     outgoing_add(&engine.to_server, data + server.replay.start, buffer_length(&server.replay))
     engine.forward(server, engine.to_server.data, engine.to_server.length)
     outgoing_free(&engine.to_server)
-    if not server.replies.synced:
+    if not server.replies.synced and not server.announcing:
         server.holding = False
         engine.queue(server.client)
     return 0

@@ -394,7 +394,7 @@ cdef class Lending(Sockets):
         if server.streaming:
             end_stream(server, client.counters, True)
         server.client = None
-        server.holding = False
+        server.holding = server.announcing = False
         server.touchy = False
         server.executed = False                         # the Sync that ends the run of an absent client is ours
         server.sets = False

@@ -14,4 +14,6 @@ cdef int describe_portal(Engine engine, Client client, Server server, const char
 cdef tuple note_deed(
     Engine engine, Client client, bytes portal, tuple before, Statement statement, tuple targets, bytes rest
 )
-cdef int execute_deed(Engine engine, Client client, Server server, const char *message, Py_ssize_t here) except -1
+cdef int execute_deed(
+    Engine engine, Client client, Server server, const char *run, Py_ssize_t run_length, const char *message, Py_ssize_t here
+) except -1

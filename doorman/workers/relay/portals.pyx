@@ -8,6 +8,7 @@ Rules
 
 from cpython.object cimport PyObject
 
+from doorman.workers.relay.copying cimport begin_copy
 from doorman.workers.relay.engine cimport Client, Engine, Server
 from doorman.workers.relay.pending cimport pending_sent
 from doorman.workers.relay.prepare cimport note_start, renew_effect
@@ -89,19 +90,22 @@ cdef tuple note_deed(
     Engine engine, Client client, bytes portal, tuple before, Statement statement, tuple targets, bytes rest
 ):
     """Bind of what does something that counts when it is executed (`execute_deed`): forgets a name of the client's or all,
-    or sets what is not reported (a digest of text and parameters, or what nobody else has). Returns what `put_back` needs."""
+    sets what is not reported (a digest of text and parameters, or what nobody else has), or copies. Returns what `put_back`
+    needs."""
     target, every = targets
     engine.nonce += statement.hides
     sets = mix_text(engine.nonce if statement.hides else statement.digest.low, rest) | 1 if statement.matters else 0
-    if target is None and not every and not sets:
+    if target is None and not every and not sets and not statement.copies:
         return before
     if client.deeds is None:
         client.deeds = {}
-    client.deeds[portal] = deed = (target, every, sets)
+    client.deeds[portal] = deed = (target, every, sets, statement.copies)
     return portal, before[1] if before is not None else None, deed
 
 
-cdef int execute_deed(Engine engine, Client client, Server server, const char *message, Py_ssize_t here) except -1:
+cdef int execute_deed(
+    Engine engine, Client client, Server server, const char *run, Py_ssize_t run_length, const char *message, Py_ssize_t here
+) except -1:
     """An Execute, and what it does to the client's names (DEALLOCATE by extended protocol) and settings. Once. What an earlier
     batch has bound may not have come to pass."""
     cdef Py_ssize_t length = length_of_name(message + 5, here - 5)
@@ -118,7 +122,7 @@ cdef int execute_deed(Engine engine, Client client, Server server, const char *m
         note(engine, server, b"E")
         return STEP_PASS
     forget_deed(client, portal)
-    target, every, sets = deed
+    target, every, sets, copies = deed
     note_start(engine, server)
     pending_sent(&server.pending, b"E")
     server.executed = True
@@ -135,4 +139,4 @@ cdef int execute_deed(Engine engine, Client client, Server server, const char *m
         client.last_named = None
     done = portal, deed, target, names
     replies_push(&server.replies, REPLY_EXECUTE, NULL, <PyObject *>done, NULL)
-    return STEP_PASS
+    return begin_copy(engine, server, run, run_length, message, here) if copies else STEP_PASS

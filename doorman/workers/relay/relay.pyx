@@ -446,7 +446,7 @@ cdef class Relay(Accepting):
                 if server.generation != server.row.generation:
                     self.drop_handle(server)
             elif (
-                server.pending.doubtful and server.stage == STAGE_NONE
+                (server.pending.doubtful or (server.holding and server.pending.copy_in)) and server.stage == STAGE_NONE
                 and server.client.follows and server.client.phase == PHASE_READY
             ):
                 settle_idle(self, server)

@@ -19,6 +19,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
 from doorman.shm.statements cimport set_has
+from doorman.workers.relay.copying cimport is_of_copy, pass_copy
 from doorman.workers.relay.engine cimport (
     DIRT_NAMED,
     DIRT_PLANS,
@@ -78,13 +79,11 @@ from doorman.workers.relay.replies cimport (
 )
 from doorman.workers.relay.statements cimport SERVER_NAME_LENGTH, Named, Statement
 from doorman.workers.relay.sql_names cimport lend_to, note_bound_names, take_back, targets_of
-from doorman.workers.relay.traces cimport does_change, leads_back, may_set, moves_portals, traces_in, traces_of_call
+from doorman.workers.relay.traces cimport does_change, leads_back, may_copy, may_set, moves_portals, traces_in, traces_of_call
 from doorman.workers.relay.upkeep cimport note_way_back
 
 from doorman.workers.set_texts import folds, hides_value, settings_in
 from doorman.workers.temporary_texts import temporary_made
-
-cdef bytes FLUSH = b"H\x00\x00\x00\x04"
 
 cdef enum:
     LARGE = 16_384                  # a text of this size counts when many answers are owed
@@ -99,13 +98,10 @@ cdef int rename(
     cdef uint32_t traces
     cdef Statement dropped = None
     cdef Outgoing *out = &engine.to_server
-    if server.pending.copy_in and not server.replies.synced and not is_of_copy(kind):
-        server.pending.copy_in = False                  # it has failed and the client knows, or this is the end
-    if server.replies.broken or server.pending.copy_in:
-        pass_unknown(engine, server, kind)
-        if server.pending.swallowed and (kind == b"c" or kind == b"f") and not server.replies.broken:
-            return wait_for_outcome(engine, server, run, run_length, message, here)
-        return STEP_PASS
+    if server.replies.broken:
+        return pass_unknown(engine, server, kind)
+    if server.pending.copy_in:
+        return pass_copy(engine, server, run, run_length, message, here)
     if server.pending.skipping and kind != b"S":        # PostgreSQL would ignore it
         outgoing_add(out, run, run_length)
         client.dropping = True
@@ -149,8 +145,10 @@ cdef int rename(
     elif kind == b"E":                                  # Execute
         server.limited = server.limited or has_limit(message, here)
         if server.touchy or client.deeds is not None:
-            return execute_deed(engine, client, server, message, here)
+            return execute_deed(engine, client, server, run, run_length, message, here)
     note(engine, server, kind)
+    if kind == b"Q" and may_copy(message + 5, here - 5):
+        server.holding = True                           # rule 1 of copying
     if dropped is not None and server.replies.length > 1:       # it may be skipped for an error before it
         Py_INCREF(dropped)
         replies_at(&server.replies, server.replies.length - 1).old = <PyObject *>dropped
@@ -176,12 +174,8 @@ cdef int note_told(Client client, object bound) except -1:
     return 0
 
 
-cdef inline bint is_of_copy(char kind) noexcept:
-    return kind == b"d" or kind == b"c" or kind == b"f" or kind == b"H" or kind == b"S"
-
-
 cdef int pass_unknown(Engine engine, Server server, char kind) except -1:
-    """In COPY IN, or when answers cannot be told any more. Only the COPY messages belong here."""
+    """Answers cannot be told any more."""
     if not is_of_copy(kind):
         server.pending.doubtful = True
     note_start(engine, server)
@@ -189,18 +183,6 @@ cdef int pass_unknown(Engine engine, Server server, char kind) except -1:
     if kind == b"S" and not server.pending.copy_in:
         replies_push(&server.replies, REPLY_SYNC, NULL, NULL, NULL)
     return STEP_PASS
-
-
-cdef int wait_for_outcome(
-    Engine engine, Server server, const char *run, Py_ssize_t run_length, const char *message, Py_ssize_t here
-) except -1:
-    """The end of a COPY with Syncs in it. If it has failed, nobody knows yet which of them are answered (rule 4 of pending):
-    what comes behind waits. A Flush brings the outcome, which PostgreSQL keeps for the next Sync otherwise."""
-    outgoing_add(&engine.to_server, run, run_length)
-    outgoing_add(&engine.to_server, message, here)
-    outgoing_add(&engine.to_server, FLUSH, len(FLUSH))
-    server.holding = True
-    return STEP_CUT
 
 
 cdef int note(Engine engine, Server server, char kind) except -1:
@@ -488,7 +470,7 @@ cdef int rename_bind(
         if statement.speaks:
             note_bound_names(engine, client, server, statement)
         server.dirt |= DIRT_PLANS if statement.folds else 0
-        if statement.speaks or statement.matters:
+        if statement.speaks or statement.matters or statement.copies:
             before = note_deed(
                 engine, client, portal[: min(portal_length, NAME_LENGTH)], before, statement, targets, rest[:rest_length])
         if statement.moves:

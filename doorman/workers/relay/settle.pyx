@@ -204,6 +204,8 @@ cdef int settle_idle(Engine engine, Server server) except -1:
     server.moved = moved
     if not silent or server.settling:
         return 0
+    if server.pending.copy_in and server.holding and not buffer_length(&server.outb):       # rule 2 of copying
+        return give_up(engine, server)
     if is_lost(server) or (server.on_trial > TRIAL_SECONDS and is_only_ours(server)):
         return give_up(engine, server)
     if server.on_trial:

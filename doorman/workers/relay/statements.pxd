@@ -40,6 +40,7 @@ cdef class Statement:
     cdef tuple spoken               # and which, once that was looked for
     cdef bint fetches               # FETCH: what it returns is the cursor's matter, and compared with nothing
     cdef bint ends                  # a transaction, or a part of it: what was set in that may be taken back
+    cdef bint copies                # COPY
     cdef bint changes               # ALTER, DROP or CREATE: what is prepared before it may be stale behind it
     cdef bint untagged              # CREATE … AS, a DO with DDL: the tag does not say what was made
     cdef bint plain                 # none of these: running it leaves everything else as it is, but for `dirt`

@@ -78,6 +78,7 @@ cdef Statement make_statement(uint64_t planner, const char *body, Py_ssize_t len
     statement.forgets = word in FORGETS
     statement.ends = word in ENDS
     statement.fetches = word == b"fetch"
+    statement.copies = word == b"copy"
     statement.changes = word in CHANGES
     statement.untagged = makes_from_query(body, length)
     statement.temporary = temporary_made(statement.body) if statement.dirt & DIRT_TEMPORARY else 0
@@ -94,7 +95,7 @@ cdef Statement make_statement(uint64_t planner, const char *body, Py_ssize_t len
     statement.moves = word == b"close" or word == b"declare"
     statement.plain = (
         not statement.control and not statement.speaks and not statement.untagged and not statement.dirt & DIRT_TEMPORARY
-        and not statement.fetches and not statement.moves and not statement.momentary
+        and not statement.fetches and not statement.moves and not statement.momentary and not statement.copies
     )
     if statement.sets:
         statement.matters = length > LONGEST_KEPT or settings_in(statement.body[: statement.body.index(b"\0")])[1]

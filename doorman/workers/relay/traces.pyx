@@ -21,6 +21,7 @@ cdef object TABLE = re.compile(rb"\b(?:table|view)\b", re.I)
 cdef object DDL = re.compile(rb"\b(?:create|alter|drop)\b", re.I)
 cdef object PORTALS = re.compile(rb"\b(?:close|declare)\b", re.I)
 cdef object MOMENTS = re.compile(rb"(?<![a-z])(?:now|today|tomorrow|yesterday)(?![a-z])", re.I)
+cdef object COPY = re.compile(rb";\s*(?:copy|--|/\*)", re.I)
 cdef object AS = re.compile(rb"\bas\b", re.I)
 
 cdef enum:
@@ -208,6 +209,16 @@ cdef bint may_set(const char *text, Py_ssize_t length) noexcept nogil:
         return True
     end = <const char *>memchr(text + at, 59, length - at)         # ;
     return end != NULL and end + 2 < text + length
+
+
+cdef bint may_copy(const char *text, Py_ssize_t length):
+    """May a Query begin a COPY?"""
+    cdef Py_ssize_t at = first_letter(text, length)
+    cdef const char *end
+    if begins(text + at, length - at, b"copy", 4):
+        return True
+    end = <const char *>memchr(text + at, 59, length - at)         # ;
+    return end != NULL and end + 4 < text + length and COPY.search(text[:length], end - text) is not None
 
 
 cdef bint moves_portals(const char *text, Py_ssize_t length):
