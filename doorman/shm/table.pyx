@@ -86,6 +86,32 @@ cdef str read_text(const char *field, int size):
     return field[:strnlen(field, size)].decode("utf-8", "replace")
 
 
+SHM = "/dev/shm"
+
+
+def open_segment(size: int) -> int:
+    """A descriptor of `size` bytes that are zero, and nobody else can open. Raises OSError.
+
+    Pages of it are taken as they are used. Where /dev/shm is full then, the kernel ends the process with SIGBUS: so if there is
+    not much room (64 MB in most containers, shared with PostgreSQL), memory is taken that has no file system's limit.
+    """
+    try:
+        shm = os.statvfs(SHM)
+        is_roomy = shm.f_bavail * shm.f_frsize >= 2 * size
+    except OSError:
+        is_roomy = False
+    if not is_roomy:
+        fd = os.memfd_create("pg_doorman")
+        os.fchmod(fd, 0o600)
+        os.ftruncate(fd, size)
+        return fd
+    name = f"/pg_doorman-{os.getpid()}-{secrets.token_hex(4)}"
+    memory = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600, size=size)
+    posix_ipc.unlink_shared_memory(name)
+    os.set_inheritable(memory.fd, False)
+    return memory.fd
+
+
 cdef class Table:
     """The shared table as this process sees it. Sizes are row counts, fixed for the life of the segment."""
 
@@ -114,11 +140,7 @@ cdef class Table:
         shape.statement_capacity = statements
         shape.n_users = users_for(users)
         shape.total_bytes = table.lay_out(&shape)
-        name = f"/pg_doorman-{os.getpid()}-{secrets.token_hex(4)}"
-        memory = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600, size=shape.total_bytes)
-        posix_ipc.unlink_shared_memory(name)
-        os.set_inheritable(memory.fd, False)
-        table.fd = memory.fd
+        table.fd = open_segment(shape.total_bytes)
         table.map(shape.total_bytes)
         memcpy(table.base, &shape, sizeof(Header))
         table.lay_out(&shape)

@@ -21,6 +21,7 @@ from doorman.errors import ServerFault
 from doorman.tls.record import RecordLayer, private_layer
 from doorman.wire.frontend import cancel_request
 from doorman.workers.destination import literal_address
+from doorman.workers.host_names import addresses_of
 from doorman.workers.server_tls import ServerTls
 
 if TYPE_CHECKING:
@@ -87,8 +88,7 @@ async def resolve(pool: PoolSettings) -> Where:
     try:
         return literal_address(pool.server_host, pool.server_port)
     except ValueError:
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(pool.server_host, pool.server_port, type=socket.SOCK_STREAM)
+        found = await addresses_of(pool.server_host, pool.server_port)
         return found[0][0], found[0][4]
 
 

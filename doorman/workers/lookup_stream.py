@@ -20,6 +20,7 @@ from doorman.config.resolve import ServerTls
 from doorman.errors import ServerFault
 from doorman.wire.codes import SqlState
 from doorman.wire.frontend import SSL_REQUEST_PACKET
+from doorman.workers.host_names import addresses_of
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 DEMANDING: Final = frozenset({"require", "verify-ca", "verify-full"})
@@ -49,7 +50,7 @@ async def connect(host: str, port: int) -> socket.socket:
     """A connected socket, to the first of the host's addresses that answers."""
     loop = asyncio.get_running_loop()
     refusal = OSError(f"host name {host!r} was not found")
-    for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    for family, kind, protocol, _, address in await addresses_of(host, port):
         sock = socket.socket(family, kind, protocol)
         sock.setblocking(False)
         try:

@@ -38,6 +38,7 @@ from doorman.wire.codes import LATEST_MINOR
 from doorman.workers.credentials import note_refusal
 from doorman.workers.destination import Address, packed_address, packed_host
 from doorman.workers.dial import dial, outcome, receive, send_whole
+from doorman.workers.host_names import addresses_of
 from doorman.workers.server_tls import FIRST_REQUESTS, ServerTls, TlsFault
 
 if TYPE_CHECKING:
@@ -122,9 +123,7 @@ class Opening:
     async def resolve(self) -> None:
         """Look the server's name up, without holding anything else up."""
         try:
-            found = await self.process.loop.getaddrinfo(
-                self.pool.server_host, self.pool.server_port, type=socket.SOCK_STREAM
-            )
+            found = await addresses_of(self.pool.server_host, self.pool.server_port)
         except OSError as error:
             self.fail(
                 ServerFault("08006", f"server host name {self.pool.server_host!r} was not found: {error.strerror}")

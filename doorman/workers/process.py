@@ -344,10 +344,11 @@ class Process(Host):
         """Rule 2. Whoever notices first removes the socket's file, then ends those that do not notice: a kernel's
         SIGKILL at the master's death (PR_SET_PDEATHSIG) would leave the file, and spare nobody to remove it."""
         self.remove_socket()
-        for row in process_rows(self.table):
-            if row.pid not in (0, os.getpid()) and is_sibling(row.pid):
+        siblings = {row.pid: state_of(row.pid) for row in process_rows(self.table) if row.pid not in (0, os.getpid())}
+        for pid in sorted(siblings, key=lambda pid: siblings[pid] != "T"):  # stopped ones first: others end them and us
+            if siblings[pid]:
                 with contextlib.suppress(OSError):
-                    os.kill(row.pid, signal.SIGKILL)
+                    os.kill(pid, signal.SIGKILL)
         os._exit(0)
 
     def tell(self, message: Message, *descriptors: int) -> None:
@@ -651,13 +652,15 @@ def address_text(address: bytes) -> str:
     return str(mapped.ipv4_mapped or mapped)
 
 
-def is_sibling(pid: int) -> bool:
-    """Is this a process of ours with the parent that this one has? (A master's orphans all go to the same reaper.)"""
+def state_of(pid: int) -> str:
+    """The letter for what a sibling does (T: it is stopped); empty if it is none: a process of ours with this one's
+    parent. (A master's orphans all go to the same reaper.)"""
     try:
         name, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")
     except OSError:
-        return False
-    return "(doorman " in name and rest.split()[1] == str(os.getppid())
+        return ""
+    state, parent, *_ = rest.split()
+    return state if "(doorman " in name and parent == str(os.getppid()) else ""
 
 
 def parse_status_messages(messages: bytes) -> dict[str, str]:

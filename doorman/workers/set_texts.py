@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 
-from doorman.workers.sql_tokens import statements_in
+from doorman.workers.sql_tokens import mentions, statements_in
 
 WORDS = """
     application_name client_min_messages commit_delay commit_siblings deadlock_timeout
@@ -46,12 +46,15 @@ def settings_in(text: bytes) -> tuple[int, bool]:
     """How many command tags SET and RESET a text may be answered by; whether anything that it sets matters to what is
     parsed later."""
     tags, matters = 0, False
+    if not mentions(text, b"set"):
+        return tags, matters
+    calls = may_change(text)
     for statement in statements_in(text):
         found = SET.match(statement)
         if found is not None:
             tags += 1
             matters = matters or not is_harmless(found[1])
-        elif not matters and (changes := CHANGES.findall(statement)):
+        elif calls and not matters and (changes := CHANGES.findall(statement)):
             names = SET_CONFIG.findall(statement)
             matters = len(names) < len(changes) or not all(map(is_harmless, names))
     return tags, matters
@@ -60,7 +63,7 @@ def settings_in(text: bytes) -> tuple[int, bool]:
 def hides_value(text: bytes) -> bool:
     """Does a text that sets something not say to what, or set it when something else is run (a cursor, SQL's EXECUTE)?
     Parameters of Bind are known."""
-    return any(
+    return may_change(text) and any(
         len(SHOWN.findall(statement)) < len(changes) or statement[:7].lower() in (b"declare", b"prepare")
         for statement in statements_in(text.partition(b"\0")[0])
         if SET.match(statement) is None and (changes := CHANGES.findall(statement))
@@ -70,6 +73,8 @@ def hides_value(text: bytes) -> bool:
 def folds(text: bytes) -> bool:
     """May a text set what stays in plans, also in those that functions keep: literals as they were read, what immutable
     functions return, what the planner has chosen?"""
+    if not mentions(text, b"set"):
+        return False
     for statement in statements_in(text.partition(b"\0")[0]):
         names = [found[1]] if (found := SET.match(statement)) is not None else SET_CONFIG.findall(statement)
         if any(name.lower() not in PLANNED_ANEW and not is_harmless(name) for name in names):
@@ -77,6 +82,11 @@ def folds(text: bytes) -> bool:
         if found is None and len(names) < len(CHANGES.findall(statement)):
             return True
     return False
+
+
+def may_change(text: bytes) -> bool:
+    """Does any of CHANGES stand in it?"""
+    return mentions(text, b"set_config") or mentions(text, b"pg_settings")
 
 
 def is_harmless(name: bytes) -> bool:

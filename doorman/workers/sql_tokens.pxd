@@ -17,6 +17,10 @@ cdef struct Scan:
 
 cdef Scan begin_scan(const char *text, Py_ssize_t length) noexcept nogil
 cdef int next_token(Scan *scan) noexcept nogil
+cdef Py_ssize_t find_letters(
+    const char *text, Py_ssize_t length, Py_ssize_t at, const char *word, Py_ssize_t word_length
+) noexcept nogil
+cdef bint has_word(const char *text, Py_ssize_t length, const char *word, Py_ssize_t word_length) noexcept nogil
 cdef bint is_word(Scan *scan, const char *word, Py_ssize_t length) noexcept nogil
 cdef bytes name_of(Scan *scan)
 cdef Py_ssize_t behind_gap(const char *text, Py_ssize_t length, Py_ssize_t at) noexcept nogil

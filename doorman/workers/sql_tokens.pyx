@@ -28,6 +28,7 @@ for _letter in range(256):
 
 cdef enum:
     NAME_LENGTH = 63                # bytes of a name that PostgreSQL looks at
+    BLOCK = 32                      # bytes that are looked at together
 
 NAMES = ("none", "end", "word", "identifier", "string", "other")
 
@@ -158,6 +159,55 @@ cdef Py_ssize_t behind_dollars(const char *text, Py_ssize_t length, Py_ssize_t a
     return closing - text + end - at if closing != NULL else length
 
 
+cdef Py_ssize_t find_letters(
+    const char *text, Py_ssize_t length, Py_ssize_t at, const char *word, Py_ssize_t word_length
+) noexcept nogil:
+    """Where this stands next, in letters of either kind, from `at` on; -1: nowhere. word: small letters and _, at least three."""
+    cdef uint8_t[3] first
+    cdef uint8_t[3] fold
+    cdef Py_ssize_t last = length - word_length
+    cdef Py_ssize_t end
+    cdef int i
+    for i in range(3):
+        first[i] = word[i]
+        fold[i] = 0 if word[i] == b"_" else 32
+    while at <= last:
+        end = at + BLOCK
+        if end > last:
+            end = last + 1
+        elif not may_begin(<const uint8_t *>text + at, first, fold):
+            at = end
+            continue
+        while at < end:
+            if (<uint8_t>text[at] | fold[0]) == first[0] and strncasecmp(text + at, word, word_length) == 0:
+                return at
+            at += 1
+    return -1
+
+
+cdef inline uint8_t may_begin(const uint8_t *text, const uint8_t *first, const uint8_t *fold) noexcept nogil:
+    """Do these three stand somewhere in a block? Without branches, so that the compiler makes a few vector instructions of it."""
+    cdef uint8_t found = 0
+    cdef int i
+    for i in range(BLOCK):
+        found |= (
+            ((text[i] | fold[0]) == first[0]) & ((text[i + 1] | fold[1]) == first[1]) & ((text[i + 2] | fold[2]) == first[2])
+        )
+    return found
+
+
+cdef bint has_word(const char *text, Py_ssize_t length, const char *word, Py_ssize_t word_length) noexcept nogil:
+    """Does it stand in the text, and not as a part of a longer one?"""
+    cdef Py_ssize_t at = find_letters(text, length, 0, word, word_length)
+    cdef Py_ssize_t end
+    while at >= 0:
+        end = at + word_length
+        if (not at or not LETTERS[<uint8_t>text[at - 1]]) and (end == length or not LETTERS[<uint8_t>text[end]]):
+            return True
+        at = find_letters(text, length, end, word, word_length)
+    return False
+
+
 cdef bint is_word(Scan *scan, const char *word, Py_ssize_t length) noexcept nogil:
     """Is the word that was found this one?"""
     return scan.at - scan.start == length and strncasecmp(scan.text + scan.start, word, length) == 0
@@ -187,6 +237,11 @@ def statements_in(bytes text) -> list[bytes]:
         if scan.start > start:
             found.append(text[start : scan.start])
     return found
+
+
+def mentions(bytes text, bytes letters) -> bool:
+    """`find_letters`: do these stand anywhere in it?"""
+    return find_letters(text, len(text), 0, letters, len(letters)) >= 0
 
 
 def without_strings(bytes text) -> bytes:

@@ -11,10 +11,11 @@ import re
 
 from doorman.workers.set_texts import CHANGES
 from doorman.workers.settings import Settings, restoring, setting_again
-from doorman.workers.sql_tokens import first_tokens, statements_in
+from doorman.workers.sql_tokens import first_tokens, mentions, statements_in
 
 MAY_LEAD_BACK = re.compile(rb"\b(?:reset|discard|default|local)\b", re.I)
 RESETS = re.compile(rb"\b(?:reset|default)\b", re.I)
+LEADING = (b"set", b"discard", b"default")  # what leads back has one of these in it
 FIRST_TOKENS = 12  # SET SESSION TIME ZONE TO DEFAULT; a name may be in parts
 
 ENDS = frozenset({"commit", "end"})
@@ -40,6 +41,8 @@ class WayBack:
     def note(self, text: bytes) -> bool:
         """The server runs a text. True: something in it leads back, be it asked for at startup or not."""
         led = False
+        if not self.names and not any(mentions(text, word) for word in LEADING):
+            return led
         for part in statements_in(text):
             words = tokens(part)
             first = words[0] if words else ""

@@ -197,3 +197,21 @@ def test_what_the_server_tells_its_client_beside_it_is_not_remembered() -> None:
         for raw in (one, one, other, other):
             assert raw.value(CHECK) == "42"
         assert other.parameters["TimeZone"] == other.value("SHOW TimeZone") == "Europe/Paris"
+
+
+def test_a_long_check_query_is_answered_from_memory_too() -> None:
+    check = f"SELECT '{'x' * 700}'"
+    with lone_pooler(general={"pooler_check_query": check}) as services, Lone(*services) as lone:
+        raw, holder = lone.client(), lone.client()
+        raw.ask(query(check))
+        holder.ask(query("BEGIN; SELECT 1"))
+        assert raw.ask(query(check)) == "T D C ZI"
+
+
+def test_what_ends_a_transaction_is_no_check_query() -> None:
+    """The end of a failed one, remembered, was everybody's: `ROLLBACK`, within a transaction."""
+    with lone_pooler(general={"pooler_check_query": "COMMIT"}) as services, Lone(*services) as lone:
+        raw = lone.client()
+        assert raw.ask(query("BEGIN"), query("SELEC"), query("COMMIT"), ready=3) == "C ZT E:42601 ZE C ZI"
+        assert raw.ask(query("BEGIN"), query("COMMIT"), ready=2) == "C ZT C ZI"
+        assert raw.ask(query("BEGIN"), query("SELECT 1"), query("COMMIT"), ready=3) == "C ZT T D C ZT C ZI"

@@ -42,7 +42,8 @@ COPIES: dict[str, Script] = {
     "CopyFail": [*COPY, ROW, SYNC, copy_fail("no"), SYNC],
     "no such table": [parse("COPY nosuch FROM STDIN"), bind(), execute(), ROW, COPY_DONE, SYNC],
     "a named portal of an earlier batch": [
-        query("BEGIN"), parse(TEXT), bind([], "", "p"), SYNC, execute("p"), SYNC, BAD, SYNC, COPY_DONE, SYNC, query("ROLLBACK")
+        query("BEGIN"), parse(TEXT), bind([], "", "p"), SYNC,
+        execute("p"), SYNC, BAD, SYNC, COPY_DONE, SYNC, query("ROLLBACK"),
     ],
     "behind a Query that fails": [query("SELEC"), *COPY, SYNC, BAD, SYNC, COPY_DONE],
     "in a batch that has failed": [bind([], "nosuch"), *COPY, SYNC, BAD, SYNC, COPY_DONE],

@@ -27,6 +27,7 @@ LEVELS: list[set[str]] = [
         "workers.listener",
         "workers.prctl",
         "workers.dial",
+        "workers.host_names",
     },
     {"workers.encryption", "workers.server_tls", "workers.client_tls"},
     {"workers.channel", "workers.allocation", "workers.descriptors"},

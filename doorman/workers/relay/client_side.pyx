@@ -50,7 +50,7 @@ from doorman.workers.relay.engine cimport (
     Server,
 )
 from doorman.workers.relay.frontend cimport end_gathering, feed_client
-from doorman.workers.relay.local cimport ready
+from doorman.workers.relay.local cimport check_message, ready
 from doorman.workers.relay.outgoing cimport Outgoing, outgoing_add, outgoing_free
 from doorman.workers.relay.replies cimport replies_clear
 from doorman.workers.relay.pending cimport pending_mixed
@@ -60,13 +60,8 @@ from doorman.workers.relay.upkeep cimport cancel, start_drain, start_restore
 from doorman.workers.relay.lending cimport learnt_for
 from doorman.workers.relay.server_side cimport ServerSide
 
-from functools import lru_cache
-
 from doorman.shm.rows import get_parameters
 from doorman.wire import backend as messages
-from doorman.wire.frontend import query
-
-check_message = lru_cache(maxsize=256)(query)
 
 cdef extern from "<sys/socket.h>" nogil:
     int AF_INET, AF_INET6, SHUT_WR
@@ -471,7 +466,7 @@ cdef class ClientSide(ServerSide):
         )
 
     cdef bytes check_of(self, int pool):
-        """The check query of a pool as a message."""
+        """The check query of a pool as a message; empty: there is none."""
         cdef bytes message = self.check_messages.get(pool)
         if message is None:
             message = self.check_messages[pool] = check_message(self.host.pools[pool].pooler_check_query)

@@ -95,6 +95,7 @@ cdef Py_ssize_t feed_client(Engine engine, Client client, const char *data, Py_s
             if start_gathering(engine, client, total):
                 break
             send_noted(engine, client, data + start, at - start)
+            client.lingers = True                   # most of it is still to come
             engine.refuse(client, "FATAL", "53200", "pg_doorman has no memory for a statement of this size "
                           "(max_memory_usage)")
             return -1
@@ -170,7 +171,7 @@ cdef int follow(
         begin_now(engine, client, server)
     server.capture = None                               # only a check query by itself is remembered
     if message[0] == b"Q" and here == total:
-        if not server.replies.length and is_check(client, message, total):
+        if not server.replies.length and server.status == b"I" and is_check(client, message, total):
             server.capture = bytearray()
             client.counters.checks_sent += 1
         elif (

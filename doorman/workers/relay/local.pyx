@@ -6,7 +6,7 @@ Rules
 2. A BEGIN that was answered here is sent in front of the next message that needs a server, in the same write. Only the
    plain forms, which cannot fail, are answered here.
 3. The answer to the check query is the server's own, remembered for this pool; never an error, never from inside a
-   transaction.
+   transaction. A text that ends one, or begins, or makes names or settings others, is none.
 4. A client that fails to get a server after such a BEGIN is in a failed transaction, as it would be with PostgreSQL.
    The end of a transaction that no server knows of is answered here.
 """
@@ -17,9 +17,11 @@ from libc.string cimport memcmp
 
 from doorman.workers.relay.engine cimport Client, Engine, Server
 from doorman.workers.relay.prepare cimport send_ours
+from doorman.workers.relay.traces cimport first_word_of
 
 from doorman.wire.backend import command_complete
 from doorman.wire.frontend import query
+from doorman.workers.sql_tokens import statements_in
 
 cdef enum:
     LONGEST = 512               # bytes of a Query message that is looked at
@@ -50,16 +52,20 @@ cdef frozenset RESERVED = frozenset(
 )
 cdef object DISCARD = re.compile(rb"\s*+discard\s++all\s*+;?\s*+\Z", re.I)
 
+cdef frozenset NO_CHECKS = frozenset(
+    b"begin start commit end rollback abort savepoint release prepare execute deallocate discard set reset listen declare fetch".split()
+)
+
 cdef bytes BEGIN_FAILED = query("BEGIN; SELECT 1/0")
 
 
 cdef bint answer_here(Engine engine, Client client, const char *message, Py_ssize_t length) except -1:
     """A Query of a client without a server. True: it is answered."""
     cdef char first
-    if length > LONGEST or length < 7:
-        return False
     if is_check(client, message, length):
         return answer_check(engine, client)
+    if length > LONGEST or length < 7:
+        return False
     first = message[5]
     if client.begin is not None and end_here(engine, client, message, length):
         return True
@@ -138,6 +144,14 @@ cdef int begin_now(Engine engine, Client client, Server server) except -1:
 
 
 # --- the check query -------------------------------------------------------------------------------------------------
+
+cdef bytes check_message(str text):
+    """The check query as a message; empty, which no message is, of what cannot be answered from memory (rule 3)."""
+    for statement in statements_in(text.encode()):
+        if first_word_of(statement, len(statement)) in NO_CHECKS:
+            return b""
+    return query(text)
+
 
 cdef bint is_check(Client client, const char *message, Py_ssize_t length) noexcept:
     cdef bytes check = client.check

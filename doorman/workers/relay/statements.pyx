@@ -17,6 +17,7 @@ from doorman.workers.relay.engine cimport DIRT_SETTINGS, DIRT_TEMPORARY
 from doorman.workers.relay.traces cimport depends_on_moment, first_word_of, leads_back, makes_from_query, traces_of
 
 from doorman.workers.set_texts import folds, hides_value, settings_in
+from doorman.workers.sql_tokens import mentions
 from doorman.workers.temporary_texts import temporary_made
 
 cdef extern from *:
@@ -68,7 +69,9 @@ cdef Statement make_statement(uint64_t planner, const char *body, Py_ssize_t len
     statement.body = body[:length]
     statement.planner = planner
     statement.hash = hash
-    digest = hashlib.blake2b(planner.to_bytes(8, "big") + statement.body, digest_size=16, person=b"pg_doorman").digest()
+    hashed = hashlib.blake2b(planner.to_bytes(8, "big"), digest_size=16, person=b"pg_doorman")
+    hashed.update(statement.body)
+    digest = hashed.digest()
     statement.digest.high = int.from_bytes(digest[:8], "big")
     statement.digest.low = int.from_bytes(digest[8:], "big")
     write_name(statement.name, &statement.digest)
@@ -81,9 +84,9 @@ cdef Statement make_statement(uint64_t planner, const char *body, Py_ssize_t len
     statement.copies = word == b"copy"
     statement.changes = word in CHANGES
     statement.untagged = makes_from_query(body, length)
-    statement.temporary = temporary_made(statement.body) if statement.dirt & DIRT_TEMPORARY else 0
+    statement.temporary = temporary_made(statement.body) if statement.dirt & DIRT_TEMPORARY and length <= LONGEST_KEPT else 0
     statement.speaks = (
-        statement.forgets or word == b"prepare" or (word in EXECUTES and b"execute" in statement.body.lower())
+        statement.forgets or word == b"prepare" or (word in EXECUTES and mentions(statement.body, b"execute"))
     )
     statement.returns = word == b"reset" or word == b"discard" or (word == b"set" and leads_back(body, length))
     statement.sets = (

@@ -10,8 +10,8 @@ from libc.stdint cimport uint32_t
 cdef uint32_t traces_of(const char *text, Py_ssize_t length) noexcept nogil
 cdef bint may_set(const char *text, Py_ssize_t length) noexcept nogil
 cdef bint may_copy(const char *text, Py_ssize_t length)
-cdef bint moves_portals(const char *text, Py_ssize_t length)
-cdef bint depends_on_moment(const char *text, Py_ssize_t length)
+cdef bint moves_portals(const char *text, Py_ssize_t length) noexcept nogil
+cdef bint depends_on_moment(const char *text, Py_ssize_t length) noexcept nogil
 cdef bint does_change(const char *text, Py_ssize_t length)
 cdef bint makes_from_query(const char *text, Py_ssize_t length)
 cdef const char *text_of_parse(const char *message, Py_ssize_t length) noexcept nogil

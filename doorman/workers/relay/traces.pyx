@@ -10,7 +10,16 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memchr
 
 from doorman.workers.relay.engine cimport DIRT_CONNECTED, DIRT_LOCKS, DIRT_SETTINGS, DIRT_TEMPORARY
-from doorman.workers.sql_tokens cimport TOKEN_END, TOKEN_NONE, TOKEN_STRING, Scan, begin_scan, behind_gap, next_token
+from doorman.workers.sql_tokens cimport (
+    TOKEN_NONE,
+    TOKEN_STRING,
+    Scan,
+    begin_scan,
+    behind_gap,
+    find_letters,
+    has_word,
+    next_token,
+)
 
 cdef extern from "<strings.h>" nogil:
     int strncasecmp(const char *a, const char *b, size_t length)
@@ -19,8 +28,6 @@ cdef object RESETS = re.compile(rb"\b(?:reset|default)\b", re.I)
 cdef object DEFAULT = re.compile(rb"\b(?:default|local)\b", re.I)
 cdef object TABLE = re.compile(rb"\b(?:table|view)\b", re.I)
 cdef object DDL = re.compile(rb"\b(?:create|alter|drop)\b", re.I)
-cdef object PORTALS = re.compile(rb"\b(?:close|declare)\b", re.I)
-cdef object MOMENTS = re.compile(rb"(?<![a-z])(?:now|today|tomorrow|yesterday)(?![a-z])", re.I)
 cdef object COPY = re.compile(rb";\s*(?:copy|--|/\*)", re.I)
 cdef object AS = re.compile(rb"\bas\b", re.I)
 
@@ -221,33 +228,45 @@ cdef bint may_copy(const char *text, Py_ssize_t length):
     return end != NULL and end + 4 < text + length and COPY.search(text[:length], end - text) is not None
 
 
-cdef bint moves_portals(const char *text, Py_ssize_t length):
+cdef bint moves_portals(const char *text, Py_ssize_t length) noexcept nogil:
     """Does a text speak of CLOSE or DECLARE? Then portals of its client may be others behind it."""
-    return PORTALS.search(text[:length]) is not None
+    return has_word(text, length, b"close", 5) or has_word(text, length, b"declare", 7)
 
 
-cdef bint depends_on_moment(const char *text, Py_ssize_t length):
+cdef bint depends_on_moment(const char *text, Py_ssize_t length) noexcept nogil:
     """Is there a string with a word that PostgreSQL may read as the time when it parses the text?"""
     cdef Scan scan
-    cdef int kind = TOKEN_END
-    cdef Py_ssize_t at
-    words = MOMENTS.finditer(text[:length])
-    word = next(words, None)
-    if word is None:
+    cdef int kind
+    if not speaks_of_moment(text, length):
         return False
     scan = begin_scan(text, length)
-    while kind != TOKEN_NONE:
+    while True:
         kind = next_token(&scan)
-        while True:
-            at = word.start()
-            if at >= scan.at:
-                break
-            if kind == TOKEN_STRING and at >= scan.start:
-                return True
-            word = next(words, None)
-            if word is None:
-                return False
+        if kind == TOKEN_NONE:
+            return False
+        if kind == TOKEN_STRING and speaks_of_moment(text + scan.start, scan.at - scan.start):
+            return True
+
+
+cdef bint speaks_of_moment(const char *text, Py_ssize_t length) noexcept nogil:
+    return (
+        has_letters(text, length, b"now", 3) or has_letters(text, length, b"today", 5)
+        or has_letters(text, length, b"tomorrow", 8) or has_letters(text, length, b"yesterday", 9)
+    )
+
+
+cdef bint has_letters(const char *text, Py_ssize_t length, const char *word, Py_ssize_t word_length) noexcept nogil:
+    """Does it stand there, without a letter before or behind it?"""
+    cdef Py_ssize_t at = find_letters(text, length, 0, word, word_length)
+    while at >= 0:
+        if not (at and is_letter(text[at - 1])) and not (at + word_length < length and is_letter(text[at + word_length])):
+            return True
+        at = find_letters(text, length, at + word_length, word, word_length)
     return False
+
+
+cdef inline bint is_letter(char byte) noexcept nogil:
+    return b"a" <= byte | 32 <= b"z"
 
 
 cdef bint does_change(const char *text, Py_ssize_t length):

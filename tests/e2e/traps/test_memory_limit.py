@@ -45,13 +45,12 @@ def test_clients_that_vanish_while_they_send_give_back_what_was_gathered(tight: 
 
 
 def test_beyond_the_limit_the_client_is_told_why_it_must_go(tight: Doorman) -> None:
-    """It may still be sending: what it was told can be read although the sending fails."""
+    """It may still be sending: that does not fail, as many read no more after a failure to write."""
     address = tight.host, tight.port
     with Raw(address).log_in() as bystander:
-        for _ in range(3):
+        for _ in range(12):
             with Raw(address).log_in() as raw:
-                with contextlib.suppress(ConnectionResetError, BrokenPipeError):
-                    raw.send(large(LIMIT + MB, "too_large"), run("too_large"), SYNC)
+                raw.send(large(LIMIT + MB, "too_large"), run("too_large"), SYNC)
                 assert raw.last_words()["C"] == "53200"
             assert ask(bystander, large(3 * MB), run()) == [str(3 * MB)]
     tight.wait_pool(sv_active=0, cl_waiting=0)

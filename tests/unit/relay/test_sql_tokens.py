@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 
@@ -13,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doorman.workers.set_texts import settings_in
-from doorman.workers.sql_tokens import statements_in, tokens_in
+from doorman.workers.sql_tokens import mentions, statements_in, tokens_in
 
 SIZE = 1_000_000  # bytes of a text
 MOST = 1.0  # seconds that it may take
 GROWTH = 3.0  # times as long for twice the text, at most: quadratic time would be 4
+MOST_DIGESTS = 20  # times as long as its digest takes
 
 
 def kinds(text: str) -> str:
@@ -153,3 +155,16 @@ def time_of(look: Callable[[bytes], object], text: bytes) -> float:
     start = time.process_time()
     look(text)
     return time.process_time() - start
+
+
+@given(st.text("seT_ \x93", max_size=120), st.sampled_from(["set", "set_", "tes", "_set", "sett"]))
+def test_letters_of_either_kind_are_found_wherever_they_stand(text: str, letters: str) -> None:
+    """Blocks of 32 bytes are looked at together."""
+    assert mentions(text.encode("latin-1"), letters.encode()) is (letters in text.lower())
+
+
+def test_a_new_text_costs_a_few_times_its_digest() -> None:
+    """A client's Parse of some megabytes stopped all others of its worker: regular expressions went through it."""
+    for text in (b"select * from t where x in (" + b"1," * 2_000_000 + b"1)", b"select '" + b"y" * 4_000_000 + b"'"):
+        digest = min(time_of(lambda text: hashlib.blake2b(text).digest(), text) for _ in range(5))
+        assert min(time_of(prepare_it, text) for _ in range(5)) < MOST_DIGESTS * digest

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
 from doorman.workers.relay.traces import first_word, momentary, traces
 from hypothesis import given
 from hypothesis import strategies as st
+
+from doorman.workers.sql_tokens import tokens_in
 
 SETTINGS, TEMPORARY, LOCKS = 1, 16, 32
 
@@ -131,3 +134,16 @@ def test_a_large_text_is_soon_read(filling: bytes) -> None:
     momentary(filling * (1_000_000 // len(filling)))
     momentary(filling * (1_000_000 // len(filling)) + b" now")
     assert time.monotonic() - began < 2
+
+
+@given(
+    st.lists(
+        st.sampled_from(["now", "NOW", "today", "'", " ", "x", "1", "_", "É", "tomorro", "w", "yester", "day"]),
+        max_size=24,
+    )
+)
+def test_the_moment_is_told_as_by_the_simplest_way_to_tell_it(words: list[str]) -> None:
+    text = "".join(words)
+    strings = [token for kind, token in tokens_in(text.encode()) if kind == "string"]
+    told = re.compile(rb"(?<![a-z])(?:now|today|tomorrow|yesterday)(?![a-z])", re.IGNORECASE)
+    assert momentary(text.encode()) is any(told.search(string) is not None for string in strings)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +24,14 @@ from doorman.shm.table import Table, row_sizes
 from doorman.shm.trial import Trial
 
 PARAMETER_BYTES = 16_384
+ROOT = Path(__file__).resolve().parents[3]
+FILL = """
+from doorman.shm.table import Table
+from doorman.shm.trial import Trial
+
+trial = Trial(Table.create(processes=2, pools=3, slots=8, clients=4000, max_connections=4000))
+print(sum(trial.admit(1) >= 0 for _ in range(4000)))
+"""
 
 
 def make(slots: int = 8, processes: int = 4) -> Table:
@@ -56,6 +67,23 @@ def test_a_new_table_has_the_sizes_that_were_asked_for(table: Table) -> None:
 
 def test_no_name_is_left_behind(table: Table) -> None:
     assert not [path.name for path in Path("/dev/shm").glob(f"*pg_doorman-{os.getpid()}-*")]
+
+
+def test_a_small_file_system_for_shared_memory_is_no_limit() -> None:
+    """Where /dev/shm was full, whoever touched a new page of the table ended by SIGBUS: all of them in the end."""
+    unshare = shutil.which("unshare")
+    if unshare is None or subprocess.run([unshare, "-m", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs a mount namespace (root, unshare)")
+    small = "mount -t tmpfs -o size=256k tmpfs /dev/shm"
+    told = subprocess.run(
+        [unshare, "-m", "sh", "-c", f'{small} && exec {sys.executable} -c "$0"', FILL],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (told.returncode, told.stdout) == (0, "4000\n"), told.stderr
 
 
 @pytest.mark.parametrize("sizes", [{"slots": 65_537}, {"processes": 65}])
